@@ -1,0 +1,20 @@
+//! Compiles the contracts of our own services, with a compiler in Rust: nobody needs `protoc`.
+
+use std::path::{Path, PathBuf};
+
+use prost::Message as _;
+
+const SERVICES: [&str; 6] = ["model", "discovery", "scraper", "ingester", "querier", "federation"];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    let files: Vec<PathBuf> = SERVICES.iter().map(|s| root.join(format!("{s}/v1/{s}.proto"))).collect();
+    for file in &files {
+        println!("cargo:rerun-if-changed={}", file.display());
+    }
+    let descriptors = protox::compile(&files, [&root])?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,262 @@
+//! Query answers, cut into messages of bounded size and put together again.
+
+use std::sync::Arc;
+
+use model::query::{MatrixSeries, PointValue, QueryAnswer, QueryStats, QueryValue, VectorElement};
+use model::{FloatHistogram, Histogram, Timestamp};
+
+use super::{ascending_times, deltas};
+use crate::error::{Error, Result};
+use crate::pb::{model as pbm, querier as pb};
+use crate::symbols::{SymbolReader, SymbolWriter};
+
+/// Points after which a message is closed and the next one begun.
+const POINTS_PER_MESSAGE: usize = 50_000;
+
+/// What a querier adds to an answer.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct AnswerNotes {
+    /// Parts that took no part: source and reason.
+    pub missing: Vec<(String, String)>,
+    /// Whether a limit cut the answer.
+    pub is_truncated: bool,
+    /// Seconds waited for a place.
+    pub queue_seconds: f64,
+    /// Seconds spent preparing.
+    pub prepare_seconds: f64,
+    /// Seconds spent evaluating.
+    pub eval_seconds: f64,
+}
+
+/// Cuts an answer into messages, one at a time, so that no second copy of a large answer exists.
+pub fn messages(answer: QueryAnswer, notes: AnswerNotes) -> impl Iterator<Item = pb::QueryResponse> + Send {
+    let QueryAnswer { value, warnings, infos, stats } = answer;
+    let (kind, scalar, series) = split(value);
+    let end = pb::QueryEnd {
+        warnings,
+        infos,
+        missing: notes.missing.into_iter().map(|(source, reason)| pbm::Missing { source, reason }).collect(),
+        stats: Some(pb::QueryStats {
+            samples_total: stats.samples_total,
+            samples_read: stats.samples_read,
+            samples_peak: stats.samples_peak,
+            queue_seconds: notes.queue_seconds,
+            prepare_seconds: notes.prepare_seconds,
+            eval_seconds: notes.eval_seconds,
+        }),
+        is_truncated: notes.is_truncated,
+    };
+    let mut series = series.into_iter();
+    let mut last = Some((scalar, end));
+    std::iter::from_fn(move || {
+        let (mut symbols, mut batch, mut points) = (SymbolWriter::default(), Vec::new(), 0);
+        while points < POINTS_PER_MESSAGE {
+            let Some(next) = series.next() else { break };
+            // A series counts at least once, so that a vector of a million elements is cut as well.
+            points += 1 + next.floats.len() + 20 * next.histograms.len();
+            batch.push(series_to_pb(&next, &mut symbols));
+        }
+        if batch.is_empty() {
+            let (scalar, end) = last.take()?;
+            return Some(pb::QueryResponse {
+                r#type: kind.into(),
+                scalar,
+                end: Some(end),
+                ..Default::default()
+            });
+        }
+        Some(pb::QueryResponse {
+            r#type: kind.into(),
+            symbols: symbols.take(),
+            series: batch,
+            ..Default::default()
+        })
+    })
+}
+
+fn split(value: QueryValue) -> (pb::ValueType, Option<pb::ScalarOrString>, Vec<MatrixSeries>) {
+    match value {
+        QueryValue::Scalar(t, scalar) => {
+            let message = pb::ScalarOrString { timestamp: t.millis(), scalar, text: String::new() };
+            (pb::ValueType::Scalar, Some(message), Vec::new())
+        }
+        QueryValue::String(t, text) => {
+            let message = pb::ScalarOrString { timestamp: t.millis(), scalar: 0.0, text };
+            (pb::ValueType::String, Some(message), Vec::new())
+        }
+        QueryValue::Matrix(series) => (pb::ValueType::Matrix, None, series),
+        QueryValue::Vector(elements) => {
+            let series = elements.into_iter().map(|e| {
+                let mut series = MatrixSeries { labels: e.labels, ..MatrixSeries::default() };
+                match e.value {
+                    PointValue::Float(x) => series.floats.push((e.timestamp, x)),
+                    PointValue::Histogram(h) => series.histograms.push((e.timestamp, h)),
+                }
+                series
+            });
+            (pb::ValueType::Vector, None, series.collect())
+        }
+    }
+}
+
+fn series_to_pb(series: &MatrixSeries, symbols: &mut SymbolWriter) -> pb::ResultSeries {
+    pb::ResultSeries {
+        labels: Some(symbols.labels(&series.labels)),
+        float_deltas: deltas(series.floats.iter().map(|(t, _)| t.millis())),
+        floats: series.floats.iter().map(|(_, x)| *x).collect(),
+        histogram_deltas: deltas(series.histograms.iter().map(|(t, _)| t.millis())),
+        histograms: series.histograms.iter().map(|(_, h)| (&**h).into()).collect(),
+    }
+}
+
+fn series_from_pb(message: &pb::ResultSeries, symbols: SymbolReader<'_>) -> Result<MatrixSeries> {
+    let labels = symbols.labels(message.labels.as_ref().ok_or(Error::Missing("series.labels"))?)?;
+    let pair = |times: usize, values: usize| {
+        if times == values {
+            Ok(())
+        } else {
+            Err(Error::invalid("series", "as many times as values are needed"))
+        }
+    };
+    pair(message.float_deltas.len(), message.floats.len())?;
+    pair(message.histogram_deltas.len(), message.histograms.len())?;
+    let floats = ascending_times(&message.float_deltas)?.into_iter().map(Timestamp);
+    let histograms = ascending_times(&message.histogram_deltas)?.into_iter().map(Timestamp);
+    let to_float = |h: &pbm::Histogram| -> Arc<FloatHistogram> { Arc::new(Histogram::from(h).to_float()) };
+    Ok(MatrixSeries {
+        labels,
+        floats: floats.zip(message.floats.iter().copied()).collect(),
+        histograms: histograms.zip(message.histograms.iter().map(to_float)).collect(),
+    })
+}
+
+/// Puts an answer together from its messages.
+#[derive(Debug, Default)]
+pub struct AnswerReader {
+    series: Vec<MatrixSeries>,
+}
+
+impl AnswerReader {
+    /// Takes the next message; the answer is there with the last one.
+    ///
+    /// # Errors
+    /// When a message does not keep the contract.
+    pub fn push(&mut self, message: &pb::QueryResponse) -> Result<Option<(QueryAnswer, AnswerNotes)>> {
+        let symbols = SymbolReader(&message.symbols);
+        for series in &message.series {
+            self.series.push(series_from_pb(series, symbols)?);
+        }
+        let Some(end) = &message.end else { return Ok(None) };
+        let scalar = || message.scalar.as_ref().ok_or(Error::Missing("scalar"));
+        let series = std::mem::take(&mut self.series);
+        let value = match message.r#type() {
+            pb::ValueType::Unspecified => return Err(Error::Missing("type")),
+            pb::ValueType::Scalar => {
+                let s = scalar()?;
+                QueryValue::Scalar(Timestamp(s.timestamp), s.scalar)
+            }
+            pb::ValueType::String => {
+                let s = scalar()?;
+                QueryValue::String(Timestamp(s.timestamp), s.text.clone())
+            }
+            pb::ValueType::Matrix => QueryValue::Matrix(series),
+            pb::ValueType::Vector => QueryValue::Vector(
+                series
+                    .into_iter()
+                    .map(element)
+                    .collect::<Option<_>>()
+                    .ok_or(Error::Missing("series.floats"))?,
+            ),
+        };
+        let stats = end.stats.unwrap_or_default();
+        let answer = QueryAnswer {
+            value,
+            warnings: end.warnings.clone(),
+            infos: end.infos.clone(),
+            stats: QueryStats {
+                samples_total: stats.samples_total,
+                samples_read: stats.samples_read,
+                samples_peak: stats.samples_peak,
+            },
+        };
+        let notes = AnswerNotes {
+            missing: end.missing.iter().map(|m| (m.source.clone(), m.reason.clone())).collect(),
+            is_truncated: end.is_truncated,
+            queue_seconds: stats.queue_seconds,
+            prepare_seconds: stats.prepare_seconds,
+            eval_seconds: stats.eval_seconds,
+        };
+        Ok(Some((answer, notes)))
+    }
+}
+
+fn element(series: MatrixSeries) -> Option<VectorElement> {
+    let MatrixSeries { labels, floats, histograms } = series;
+    let (timestamp, value) = match (floats.into_iter().next(), histograms.into_iter().next()) {
+        (Some((t, x)), _) => (t, PointValue::Float(x)),
+        (None, Some((t, h))) => (t, PointValue::Histogram(h)),
+        (None, None) => return None,
+    };
+    Some(VectorElement { labels, timestamp, value })
+}
+
+#[cfg(test)]
+mod tests {
+    use model::Labels;
+
+    use super::*;
+
+    fn round_trip(value: QueryValue) -> (QueryAnswer, usize) {
+        let answer = QueryAnswer {
+            value,
+            warnings: vec!["w".into()],
+            infos: vec!["i".into()],
+            stats: QueryStats { samples_total: 7, samples_read: 6, samples_peak: 5 },
+        };
+        let mut reader = AnswerReader::default();
+        let (mut count, mut got) = (0, None);
+        for message in messages(answer.clone(), AnswerNotes::default()) {
+            assert!(got.is_none(), "nothing follows the end");
+            count += 1;
+            got = reader.push(&message).expect("valid");
+        }
+        let (got, notes) = got.expect("an end");
+        assert_eq!(notes, AnswerNotes::default());
+        assert_eq!(got, answer);
+        (got, count)
+    }
+
+    #[test]
+    fn every_type_of_answer_comes_back() {
+        let labels = Labels::from_pairs([("__name__", "up"), ("job", "a")]);
+        let t = Timestamp(1_000);
+        let h = Arc::new(FloatHistogram { count: 2.0, sum: 3.0, ..FloatHistogram::default() });
+        round_trip(QueryValue::Scalar(t, 1.5));
+        round_trip(QueryValue::String(t, "x".into()));
+        round_trip(QueryValue::Vector(vec![
+            VectorElement { labels: labels.clone(), timestamp: t, value: PointValue::Float(-0.0) },
+            VectorElement {
+                labels: Labels::empty(),
+                timestamp: t,
+                value: PointValue::Histogram(Arc::clone(&h)),
+            },
+        ]));
+        round_trip(QueryValue::Matrix(vec![MatrixSeries {
+            labels,
+            floats: vec![(t, 1.0), (Timestamp(2_000), 2.0)],
+            histograms: vec![(Timestamp(1_500), h)],
+        }]));
+        assert_eq!(round_trip(QueryValue::Matrix(Vec::new())).1, 1, "an empty answer is its end alone");
+    }
+
+    #[test]
+    fn large_answers_are_cut() {
+        let element = |i: u32| VectorElement {
+            labels: Labels::from_pairs([("i", i.to_string())]),
+            timestamp: Timestamp(0),
+            value: PointValue::Float(f64::from(i)),
+        };
+        let (_, count) = round_trip(QueryValue::Vector((0..60_000).map(element).collect()));
+        assert_eq!(count, 4, "three batches of 25,000 elements at two points each, and the end");
+    }
+}
