@@ -1,7 +1,6 @@
 //! Compiles `proto/third-party` in pure Rust; no `protoc` is needed.
 use std::path::Path;
 
-#[expect(clippy::print_stdout, reason = "cargo reads a build script's standard output")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto/third-party");
     println!("cargo:rerun-if-changed={}", root.display());
