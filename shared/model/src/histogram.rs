@@ -344,7 +344,95 @@ impl IntegerHistogram {
     }
 }
 
+/// One bucket with its boundaries.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bucket {
+    /// Lower boundary.
+    pub lower: f64,
+    /// Upper boundary.
+    pub upper: f64,
+    /// Whether an observation equal to the lower boundary is in it.
+    pub is_lower_inclusive: bool,
+    /// Whether an observation equal to the upper boundary is in it.
+    pub is_upper_inclusive: bool,
+    /// Observations.
+    pub count: f64,
+}
+
+/// Returns the upper boundary of the positive bucket with an index under an exponential schema.
+#[must_use]
+pub fn exponential_bound(schema: i32, index: i32) -> f64 {
+    // The boundary is 2^(index / 2^schema); the whole powers of two are exact whatever the rest is.
+    let power = if schema <= 0 {
+        f64::from(index) * f64::from(1_u32 << (-schema).clamp(0, 31))
+    } else {
+        let per_octave = 1_i32 << schema.min(30);
+        let (octave, part) = (index.div_euclid(per_octave), index.rem_euclid(per_octave));
+        if part != 0 {
+            let fraction = (f64::from(part) / f64::from(per_octave)).exp2();
+            return scale_by_power_of_two(fraction, octave);
+        }
+        f64::from(octave)
+    };
+    if power >= 1024.0 { f64::INFINITY } else { power.exp2() }
+}
+
+/// Multiplies by 2^power in two steps, so that neither factor overflows while the product is finite.
+fn scale_by_power_of_two(x: f64, power: i32) -> f64 {
+    let half = power / 2;
+    x * f64::from(half).exp2() * f64::from(power - half).exp2()
+}
+
 impl FloatHistogram {
+    /// Lists all buckets, from the most negative one over the zero bucket to the most positive one, empty ones
+    /// included; the zero bucket only when it holds something.
+    #[must_use]
+    pub fn buckets(&self) -> Vec<Bucket> {
+        let is_custom = self.uses_custom_buckets();
+        let mut all: Vec<Bucket> = indexed(&self.negative_spans, &self.negative_buckets)
+            .map(|(index, count)| Bucket {
+                lower: -exponential_bound(self.schema, index),
+                upper: -exponential_bound(self.schema, index.saturating_sub(1)),
+                is_lower_inclusive: true,
+                is_upper_inclusive: false,
+                count,
+            })
+            .collect();
+        all.reverse();
+        if self.zero_count != 0.0 {
+            all.push(Bucket {
+                lower: -self.zero_threshold,
+                upper: self.zero_threshold,
+                is_lower_inclusive: true,
+                is_upper_inclusive: true,
+                count: self.zero_count,
+            });
+        }
+        all.extend(indexed(&self.positive_spans, &self.positive_buckets).map(|(index, count)| {
+            let bound = |i: i32| {
+                if is_custom { self.custom_bound(i) } else { exponential_bound(self.schema, i) }
+            };
+            let lower = bound(index.saturating_sub(1));
+            Bucket {
+                lower,
+                upper: bound(index),
+                // The first custom bucket reaches down to and includes -Inf.
+                is_lower_inclusive: lower == f64::NEG_INFINITY,
+                is_upper_inclusive: true,
+                count,
+            }
+        }));
+        all
+    }
+
+    /// The upper boundary of a custom bucket: -Inf below the first, +Inf above the last.
+    fn custom_bound(&self, index: i32) -> f64 {
+        match usize::try_from(index) {
+            Ok(i) => self.custom_values.get(i).copied().unwrap_or(f64::INFINITY),
+            Err(_) => f64::NEG_INFINITY,
+        }
+    }
+
     /// Says whether the buckets have custom boundaries.
     #[must_use]
     pub fn uses_custom_buckets(&self) -> bool {
@@ -384,6 +472,18 @@ impl FloatHistogram {
         }
         Ok(())
     }
+}
+
+/// Walks buckets with their indexes.
+fn indexed<'a>(spans: &'a [Span], buckets: &'a [f64]) -> impl Iterator<Item = (i32, f64)> + 'a {
+    let mut next = 0_i32;
+    let indexes = spans.iter().flat_map(move |span| {
+        let start = next.saturating_add(span.offset);
+        let length = i32::try_from(span.length).unwrap_or(i32::MAX);
+        next = start.saturating_add(length);
+        start..next
+    });
+    indexes.zip(buckets.iter().copied())
 }
 
 fn sum_of_deltas(side: &'static str, deltas: &[i64]) -> Result<u64, HistogramError> {
@@ -464,6 +564,45 @@ mod tests {
         assert_eq!(float.positive_buckets, [1.0, 2.0, 4.0]);
         assert_eq!((float.count, float.zero_count), (8.0, 1.0));
         assert_eq!(Histogram::Integer(integer()).validate(), Ok(()));
+    }
+
+    #[test]
+    fn boundaries_are_powers_of_the_base() {
+        for (schema, index, expected) in [
+            (0, 0, 1.0),
+            (0, 3, 8.0),
+            (0, -3, 0.125),
+            (1, 1, std::f64::consts::SQRT_2),
+            (1, 2, 2.0),
+            (1, -1, std::f64::consts::FRAC_1_SQRT_2),
+            (-1, 2, 16.0),
+            (-4, 1, 65_536.0),
+            (8, 256, 2.0),
+            (8, -256 * 1_074, f64::from_bits(1)),
+            (0, 1_024, f64::INFINITY),
+            (0, -1_074, f64::from_bits(1)),
+        ] {
+            assert_eq!(exponential_bound(schema, index), expected, "schema {schema}, index {index}");
+        }
+    }
+
+    #[test]
+    fn buckets_come_in_ascending_order() {
+        let custom = FloatHistogram {
+            schema: CUSTOM_BUCKETS_SCHEMA,
+            positive_spans: vec![Span { offset: 0, length: 1 }, Span { offset: 1, length: 1 }],
+            positive_buckets: vec![1.0, 2.0],
+            custom_values: Arc::from([5.0, 10.0]),
+            ..FloatHistogram::default()
+        };
+        let bounds: Vec<_> =
+            custom.buckets().iter().map(|b| (b.lower, b.upper, b.is_lower_inclusive)).collect();
+        assert_eq!(bounds, [(f64::NEG_INFINITY, 5.0, true), (10.0, f64::INFINITY, false)]);
+        let mut both = Histogram::Integer(integer()).to_float();
+        both.negative_spans = vec![Span { offset: 0, length: 2 }];
+        both.negative_buckets = vec![1.0, 2.0];
+        let uppers: Vec<f64> = both.buckets().iter().map(|b| b.upper).collect();
+        assert_eq!(uppers, [-1.0, -0.5, 0.001, 1.0, 2.0, 8.0]);
     }
 
     #[test]

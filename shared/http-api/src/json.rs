@@ -1,0 +1,407 @@
+//! Answers as JSON, byte for byte as Prometheus writes them.
+//!
+//! Label sets are written without HTML escaping, every other string with it (`util/jsonutil`, and jsoniter's
+//! default configuration). Query answers are written series by series into a buffer that the caller sends on, so
+//! that a large answer is never held as text.
+
+use std::io::Write as _;
+
+use model::query::{MatrixSeries, PointValue, VectorElement};
+use model::{FloatHistogram, Labels, Timestamp};
+use serde::Serialize;
+
+/// The warning beside an answer that `limit` cut.
+pub const TRUNCATED_WARNING: &str = "results truncated due to limit";
+
+/// Writes an answer that is not a query's: `data` with warnings and infos.
+///
+/// # Panics
+/// When `data` has a map with keys that are not strings: a mistake in the caller's type.
+#[must_use]
+pub fn success(data: &impl Serialize, warnings: &[String], infos: &[String]) -> Vec<u8> {
+    let mut out = b"{\"status\":\"success\",\"data\":".to_vec();
+    let mut serializer = serde_json::Serializer::with_formatter(&mut out, HtmlEscaping);
+    data.serialize(&mut serializer).expect("answers have string keys and writing to memory cannot fail");
+    push_annotations(&mut out, warnings, infos);
+    out.push(b'}');
+    out
+}
+
+/// Serialises a label set as an object, for use in answers.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn labels<S: serde::Serializer>(labels: &Labels, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(labels.iter())
+}
+
+/// Escapes what Go's JSON does: `<`, `>`, `&` and the two line separators of Unicode.
+struct HtmlEscaping;
+
+impl serde_json::ser::Formatter for HtmlEscaping {
+    fn write_string_fragment<W: ?Sized + std::io::Write>(
+        &mut self,
+        out: &mut W,
+        text: &str,
+    ) -> std::io::Result<()> {
+        let mut rest = text;
+        while let Some(i) = rest.find(['<', '>', '&', '\u{2028}', '\u{2029}']) {
+            out.write_all(&rest.as_bytes()[..i])?;
+            let c = rest[i..].chars().next().expect("found above");
+            write!(out, "\\u{:04x}", u32::from(c))?;
+            rest = &rest[i + c.len_utf8()..];
+        }
+        out.write_all(rest.as_bytes())
+    }
+}
+
+/// Appends a string with HTML escaping.
+pub(crate) fn push_escaped(out: &mut Vec<u8>, text: &str) {
+    let mut serializer = serde_json::Serializer::with_formatter(out, HtmlEscaping);
+    text.serialize(&mut serializer).expect("writing to memory cannot fail");
+}
+
+fn push_plain(out: &mut Vec<u8>, text: &str) {
+    serde_json::to_writer(out, text).expect("writing to memory cannot fail");
+}
+
+fn push_annotations(out: &mut Vec<u8>, warnings: &[String], infos: &[String]) {
+    for (name, texts) in [("warnings", warnings), ("infos", infos)] {
+        if texts.is_empty() {
+            continue;
+        }
+        write!(out, ",\"{name}\":").expect("writing to memory cannot fail");
+        let mut serializer = serde_json::Serializer::with_formatter(&mut *out, HtmlEscaping);
+        texts.serialize(&mut serializer).expect("writing to memory cannot fail");
+    }
+}
+
+/// Appends a label set as an object, without HTML escaping.
+pub fn push_labels(out: &mut Vec<u8>, labels: &Labels) {
+    out.push(b'{');
+    for (i, (name, value)) in labels.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        push_plain(out, name);
+        out.push(b':');
+        push_plain(out, value);
+    }
+    out.push(b'}');
+}
+
+/// Appends seconds with up to three decimals: `1435781451.781`, `0.010`, `5`.
+pub fn push_timestamp(out: &mut Vec<u8>, t: Timestamp) {
+    if t.millis() < 0 {
+        out.push(b'-');
+    }
+    let ms = t.millis().unsigned_abs();
+    write!(out, "{}", ms / 1000).expect("writing to memory cannot fail");
+    if !ms.is_multiple_of(1000) {
+        write!(out, ".{:03}", ms % 1000).expect("writing to memory cannot fail");
+    }
+}
+
+/// Appends a sample value: a quoted number.
+pub fn push_value(out: &mut Vec<u8>, x: f64) {
+    out.push(b'"');
+    out.extend_from_slice(model::number::format_api(x).as_bytes());
+    out.push(b'"');
+}
+
+/// Appends a native histogram; empty buckets are left out.
+pub fn push_histogram(out: &mut Vec<u8>, h: &FloatHistogram) {
+    out.extend_from_slice(b"{\"count\":");
+    push_value(out, h.count);
+    out.extend_from_slice(b",\"sum\":");
+    push_value(out, h.sum);
+    let mut is_first = true;
+    for bucket in h.buckets().into_iter().filter(|b| b.count != 0.0) {
+        out.extend_from_slice(if is_first { b",\"buckets\":[" } else { b"," });
+        is_first = false;
+        let rule = match (bucket.is_lower_inclusive, bucket.is_upper_inclusive) {
+            (false, true) => b'0',
+            (true, false) => b'1',
+            (false, false) => b'2',
+            (true, true) => b'3',
+        };
+        out.extend_from_slice(&[b'[', rule]);
+        for number in [bucket.lower, bucket.upper, bucket.count] {
+            out.push(b',');
+            push_value(out, number);
+        }
+        out.push(b']');
+    }
+    if !is_first {
+        out.push(b']');
+    }
+    out.push(b'}');
+}
+
+/// Writes the answer to a query, piece by piece.
+#[derive(Debug)]
+pub struct QueryWriter {
+    is_first: bool,
+    is_list: bool,
+}
+
+/// Timings and counts as `stats` shows them.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Stats {
+    /// Seconds waited for a place.
+    pub queue_seconds: f64,
+    /// Seconds spent preparing.
+    pub prepare_seconds: f64,
+    /// Seconds spent evaluating.
+    pub eval_seconds: f64,
+    /// Counts.
+    pub samples: model::query::QueryStats,
+}
+
+impl QueryWriter {
+    /// Begins a vector's answer.
+    pub fn vector(out: &mut Vec<u8>) -> Self {
+        Self::begin_list(out, "vector")
+    }
+
+    /// Begins a matrix's answer.
+    pub fn matrix(out: &mut Vec<u8>) -> Self {
+        Self::begin_list(out, "matrix")
+    }
+
+    /// Writes a scalar's answer.
+    pub fn scalar(out: &mut Vec<u8>, t: Timestamp, x: f64) -> Self {
+        Self::begin_pair(out, "scalar", t);
+        push_value(out, x);
+        out.push(b']');
+        Self { is_first: true, is_list: false }
+    }
+
+    /// Writes a string's answer.
+    pub fn string(out: &mut Vec<u8>, t: Timestamp, text: &str) -> Self {
+        Self::begin_pair(out, "string", t);
+        push_escaped(out, text);
+        out.push(b']');
+        Self { is_first: true, is_list: false }
+    }
+
+    fn begin(out: &mut Vec<u8>, kind: &str) {
+        write!(out, "{{\"status\":\"success\",\"data\":{{\"resultType\":\"{kind}\",\"result\":[")
+            .expect("writing to memory cannot fail");
+    }
+
+    fn begin_list(out: &mut Vec<u8>, kind: &str) -> Self {
+        Self::begin(out, kind);
+        Self { is_first: true, is_list: true }
+    }
+
+    fn begin_pair(out: &mut Vec<u8>, kind: &str, t: Timestamp) {
+        Self::begin(out, kind);
+        push_timestamp(out, t);
+        out.push(b',');
+    }
+
+    fn separate(&mut self, out: &mut Vec<u8>) {
+        if !std::mem::replace(&mut self.is_first, false) {
+            out.push(b',');
+        }
+    }
+
+    /// Writes one element of a vector.
+    pub fn element(&mut self, out: &mut Vec<u8>, element: &VectorElement) {
+        self.separate(out);
+        out.extend_from_slice(b"{\"metric\":");
+        push_labels(out, &element.labels);
+        out.extend_from_slice(match element.value {
+            PointValue::Float(_) => b",\"value\":[",
+            PointValue::Histogram(_) => b",\"histogram\":[",
+        });
+        push_timestamp(out, element.timestamp);
+        out.push(b',');
+        match &element.value {
+            PointValue::Float(x) => push_value(out, *x),
+            PointValue::Histogram(h) => push_histogram(out, h),
+        }
+        out.extend_from_slice(b"]}");
+    }
+
+    /// Writes one series of a matrix.
+    pub fn series(&mut self, out: &mut Vec<u8>, series: &MatrixSeries) {
+        self.separate(out);
+        out.extend_from_slice(b"{\"metric\":");
+        push_labels(out, &series.labels);
+        for (i, (t, x)) in series.floats.iter().enumerate() {
+            out.extend_from_slice(if i == 0 { b",\"values\":[[" } else { b",[" });
+            push_timestamp(out, *t);
+            out.push(b',');
+            push_value(out, *x);
+            out.push(b']');
+        }
+        if !series.floats.is_empty() {
+            out.push(b']');
+        }
+        for (i, (t, h)) in series.histograms.iter().enumerate() {
+            out.extend_from_slice(if i == 0 { b",\"histograms\":[[" } else { b",[" });
+            push_timestamp(out, *t);
+            out.push(b',');
+            push_histogram(out, h);
+            out.push(b']');
+        }
+        if !series.histograms.is_empty() {
+            out.push(b']');
+        }
+        out.push(b'}');
+    }
+
+    /// Ends the answer.
+    pub fn end(self, out: &mut Vec<u8>, stats: Option<&Stats>, warnings: &[String], infos: &[String]) {
+        if self.is_list {
+            out.push(b']');
+        }
+        if let Some(stats) = stats {
+            push_stats(out, stats);
+        }
+        out.push(b'}');
+        push_annotations(out, warnings, infos);
+        out.push(b'}');
+    }
+}
+
+fn push_stats(out: &mut Vec<u8>, stats: &Stats) {
+    let Stats { queue_seconds, prepare_seconds, eval_seconds, samples } = stats;
+    let total = queue_seconds + prepare_seconds + eval_seconds;
+    let json = serde_json::json!({
+        "timings": {
+            "evalTotalTime": prepare_seconds + eval_seconds,
+            "resultSortTime": 0.0,
+            "queryPreparationTime": prepare_seconds,
+            "innerEvalTime": eval_seconds,
+            "execQueueTime": queue_seconds,
+            "execTotalTime": total,
+        },
+        "samples": {
+            "totalQueryableSamples": samples.samples_total,
+            "samplesRead": samples.samples_read,
+            "peakSamples": samples.samples_peak,
+        },
+    });
+    write!(out, ",\"stats\":{json}").expect("writing to memory cannot fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use model::Span;
+
+    use super::*;
+
+    fn text(out: Vec<u8>) -> String {
+        String::from_utf8(out).expect("UTF-8")
+    }
+
+    #[test]
+    fn times_have_no_or_three_decimals() {
+        for (ms, expected) in [
+            (0, "0"),
+            (1, "0.001"),
+            (10, "0.010"),
+            (1_000, "1"),
+            (-1, "-0.001"),
+            (-1_500, "-1.500"),
+            (1_435_781_451_781, "1435781451.781"),
+        ] {
+            let mut out = Vec::new();
+            push_timestamp(&mut out, Timestamp(ms));
+            assert_eq!(text(out), expected);
+        }
+    }
+
+    #[test]
+    fn a_vector_reads_as_prometheus_writes_it() {
+        let mut out = Vec::new();
+        let mut writer = QueryWriter::vector(&mut out);
+        let histogram = FloatHistogram {
+            count: 7.0,
+            sum: 2.5,
+            zero_threshold: 0.5,
+            zero_count: 2.0,
+            positive_spans: vec![Span { offset: 1, length: 2 }],
+            positive_buckets: vec![4.0, 0.0],
+            negative_spans: vec![Span { offset: 0, length: 1 }],
+            negative_buckets: vec![1.0],
+            ..FloatHistogram::default()
+        };
+        for (value, name) in [
+            (PointValue::Float(1.5), "<up>"),
+            (PointValue::Float(f64::NEG_INFINITY), "b"),
+            (PointValue::Histogram(Arc::new(histogram)), "h"),
+        ] {
+            let labels = Labels::from_pairs([("__name__", name)]);
+            writer.element(&mut out, &VectorElement { labels, timestamp: Timestamp(1_500), value });
+        }
+        writer.end(&mut out, None, &["a<b".to_owned()], &[]);
+        assert_eq!(
+            text(out),
+            concat!(
+                r#"{"status":"success","data":{"resultType":"vector","result":["#,
+                r#"{"metric":{"__name__":"<up>"},"value":[1.500,"1.5"]},"#,
+                r#"{"metric":{"__name__":"b"},"value":[1.500,"-Inf"]},"#,
+                r#"{"metric":{"__name__":"h"},"histogram":[1.500,{"count":"7","sum":"2.5","#,
+                r#""buckets":[[1,"-1","-0.5","1"],[3,"-0.5","0.5","2"],[0,"1","2","4"]]}]}"#,
+                r#"]},"warnings":["a\u003cb"]}"#
+            )
+        );
+    }
+
+    #[test]
+    fn a_matrix_keeps_floats_and_histograms_apart() {
+        let mut out = Vec::new();
+        let mut writer = QueryWriter::matrix(&mut out);
+        let h = Arc::new(FloatHistogram { count: 0.0, sum: f64::NAN, ..FloatHistogram::default() });
+        let floats = vec![(Timestamp(0), 1.0), (Timestamp(1_000), f64::NAN)];
+        writer.series(
+            &mut out,
+            &MatrixSeries { labels: Labels::empty(), floats, histograms: vec![(Timestamp(2_000), h)] },
+        );
+        writer.end(&mut out, None, &[], &["i".to_owned()]);
+        assert_eq!(
+            text(out),
+            concat!(
+                r#"{"status":"success","data":{"resultType":"matrix","result":["#,
+                r#"{"metric":{},"values":[[0,"1"],[1,"NaN"]],"histograms":[[2,{"count":"0","sum":"NaN"}]]}"#,
+                r#"]},"infos":["i"]}"#
+            )
+        );
+    }
+
+    #[test]
+    fn scalars_strings_and_empty_answers() {
+        let mut out = Vec::new();
+        QueryWriter::scalar(&mut out, Timestamp(10), 2.0).end(&mut out, None, &[], &[]);
+        assert_eq!(text(out), r#"{"status":"success","data":{"resultType":"scalar","result":[0.010,"2"]}}"#);
+        let mut out = Vec::new();
+        QueryWriter::string(&mut out, Timestamp(0), "a&\"").end(&mut out, None, &[], &[]);
+        assert_eq!(
+            text(out),
+            r#"{"status":"success","data":{"resultType":"string","result":[0,"a\u0026\""]}}"#
+        );
+        let mut out = Vec::new();
+        QueryWriter::vector(&mut out).end(&mut out, Some(&Stats::default()), &[], &[]);
+        let value: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
+        assert_eq!(value["data"]["result"], serde_json::json!([]));
+        assert_eq!(value["data"]["stats"]["samples"]["peakSamples"], 0);
+    }
+
+    #[test]
+    fn other_answers_escape_html() {
+        let out = success(&serde_json::json!({"a<": ["\u{2028}&"]}), &[], &[]);
+        assert_eq!(text(out), r#"{"status":"success","data":{"a\u003c":["\u2028\u0026"]}}"#);
+        let names: [&str; 0] = [];
+        let out = success(&names, &[TRUNCATED_WARNING.to_owned()], &[]);
+        assert_eq!(
+            text(out),
+            r#"{"status":"success","data":[],"warnings":["results truncated due to limit"]}"#
+        );
+    }
+}
