@@ -1,1 +1,25 @@
-//! Placeholder.
+//! Delivers scrape groups to their home ingesters over append streams.
+//!
+//! A caller keeps a [`Group`] for each scrape target (or resource, or job and instance) and hands in [`Batch`]es of
+//! samples. [`GroupWriter`] finds each group's home, declares the group on that ingester's stream when it is new
+//! there, sends, and reports what was stored once it is durable.
+//!
+//! Invariants:
+//! - samples of one group are sent in the order in which they were handed in;
+//! - a batch is retried until an ingester has answered for it: at least once, since ingesters take an exact
+//!   repetition silently;
+//! - what waits is bounded in bytes; past the bound a batch is refused at once;
+//! - nothing is spawned here: the service spawns [`Driver::run`].
+//!
+//! Deliberately absent: displaced writing, that is, the next choice for a group whose home is slow.
+#![warn(missing_docs)]
+
+mod driver;
+mod error;
+mod group;
+mod lane;
+
+pub use driver::{Driver, GroupWriter, Ingester, Options, Pending};
+pub use error::{Error, Result};
+pub use group::{Append, Batch, Group, GroupIdentity, Presence, Refusal, Written};
+pub use rpc::pb::ingester::RefusalReason;

@@ -1,0 +1,332 @@
+//! The writer against an ingester that is called in process, breaks on demand and keeps what it was sent.
+
+use std::pin::Pin;
+
+use futures::Stream;
+use model::{Tenant, Timestamp};
+use parking_lot::Mutex;
+use rpc::pb::ingester::ingester_server::{Ingester as IngesterService, IngesterServer};
+use rpc::symbols::SymbolReader;
+use tokio::sync::watch;
+use tokio_stream::StreamExt as _;
+use tonic::{Request, Response};
+
+use super::*;
+use crate::{Batch, Driver, Group, GroupIdentity, GroupWriter};
+
+/// What the fake ingester understood of one append: labels and values by time, in the order of arrival.
+type Stored = Vec<(i64, String, f64)>;
+
+#[derive(Clone, Default)]
+struct Fake {
+    stored: Arc<Mutex<Stored>>,
+    declared: Arc<Mutex<usize>>,
+    /// Answers after which each next stream breaks; empty means never.
+    break_after: Arc<Mutex<VecDeque<usize>>>,
+    /// The tenant whose samples are refused as invalid.
+    poison: Option<String>,
+}
+
+#[derive(Default)]
+struct FakeStream {
+    groups: HashMap<u32, (String, Vec<String>)>,
+}
+
+impl FakeStream {
+    fn take(&mut self, fake: &Fake, request: &pb::AppendRequest) -> Result<(), Status> {
+        let symbols = SymbolReader(&request.symbols);
+        let labels = |m: &pb::Member| {
+            symbols.labels(m.labels.as_ref().expect("labels")).expect("valid labels").to_string()
+        };
+        for d in &request.declare {
+            *fake.declared.lock() += 1;
+            self.groups.insert(d.group, (d.tenant.clone(), d.members.iter().map(labels).collect()));
+        }
+        for c in &request.change {
+            self.groups.get_mut(&c.group).expect("declared").1.extend(c.add.iter().map(labels));
+        }
+        for a in &request.append {
+            let (tenant, members) = self.groups.get(&a.group).expect("declared");
+            if fake.poison.as_ref() == Some(tenant) {
+                return Err(Status::invalid_argument("poison"));
+            }
+            let is_present = |i: usize| match &a.presence {
+                None => true,
+                Some(pb::group_append::Presence::Absent(bits)) => {
+                    bits.get(i / 8).is_none_or(|b| b >> (i % 8) & 1 == 0)
+                }
+                Some(pb::group_append::Presence::Present(list)) => list.members.contains(&(i as u32)),
+            };
+            let present = (0..members.len()).filter(|i| is_present(*i));
+            let pairs: Vec<_> = present.zip(&a.values).collect();
+            assert_eq!(pairs.len(), a.values.len(), "a value for each present member");
+            fake.stored.lock().extend(pairs.into_iter().map(|(i, v)| (a.timestamp, members[i].clone(), *v)));
+        }
+        for forgotten in &request.forget {
+            self.groups.remove(forgotten);
+        }
+        Ok(())
+    }
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl IngesterService for Fake {
+    type AppendStream = Answers<pb::AppendResponse>;
+    type SelectStream = Answers<pb::SelectResponse>;
+    type LastSamplesStream = Answers<pb::SelectResponse>;
+    type SeriesStream = Answers<pb::SeriesResponse>;
+
+    async fn append(
+        &self,
+        request: Request<Streaming<pb::AppendRequest>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        let limit = self.break_after.lock().pop_front();
+        let (fake, mut stream, mut answered) = (self.clone(), FakeStream::default(), 0);
+        let answers = request.into_inner().map(move |request| {
+            let request = request?;
+            if limit.is_some_and(|l| answered >= l) {
+                return Err(Status::unavailable("broken on demand"));
+            }
+            answered += 1;
+            stream.take(&fake, &request)?;
+            let stored = request.append.iter().map(|a| a.values.len() as u64).sum();
+            Ok(pb::AppendResponse { id: request.id, stored, ..Default::default() })
+        });
+        // The server side ends a stream at its first error.
+        let mut is_over = false;
+        let answers = answers.take_while(move |answer| {
+            let goes_on = !is_over;
+            is_over |= answer.is_err();
+            goes_on
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn select(&self, _: Request<pb::SelectRequest>) -> Result<Response<Self::SelectStream>, Status> {
+        Err(Status::unimplemented("not used here"))
+    }
+    async fn last_samples(
+        &self,
+        _: Request<pb::LastSamplesRequest>,
+    ) -> Result<Response<Self::LastSamplesStream>, Status> {
+        Err(Status::unimplemented("not used here"))
+    }
+    async fn label_names(
+        &self,
+        _: Request<pb::LabelsRequest>,
+    ) -> Result<Response<pb::LabelsResponse>, Status> {
+        Err(Status::unimplemented("not used here"))
+    }
+    async fn label_values(
+        &self,
+        _: Request<pb::LabelsRequest>,
+    ) -> Result<Response<pb::LabelsResponse>, Status> {
+        Err(Status::unimplemented("not used here"))
+    }
+    async fn series(&self, _: Request<pb::SeriesRequest>) -> Result<Response<Self::SeriesStream>, Status> {
+        Err(Status::unimplemented("not used here"))
+    }
+    async fn exemplars(
+        &self,
+        _: Request<pb::ExemplarsRequest>,
+    ) -> Result<Response<pb::ExemplarsResponse>, Status> {
+        Err(Status::unimplemented("not used here"))
+    }
+    async fn flush(&self, _: Request<pb::FlushRequest>) -> Result<Response<pb::FlushResponse>, Status> {
+        Err(Status::unimplemented("not used here"))
+    }
+}
+
+fn ingester(number: u32, fake: &Fake) -> Ingester {
+    Ingester {
+        member: coordination::Member::new(number, format!("ingester-{number}"), String::new()),
+        channel: rpc::Channel::new(IngesterServer::new(fake.clone())),
+    }
+}
+
+fn writer(options: Options, fakes: &[&Fake]) -> (GroupWriter, Driver, watch::Sender<Arc<[Ingester]>>) {
+    let list: Arc<[Ingester]> = fakes.iter().zip(0..).map(|(f, i)| ingester(i, f)).collect();
+    let (sender, receiver) = watch::channel(list);
+    let (writer, driver) = GroupWriter::new(options, receiver);
+    (writer, driver, sender)
+}
+
+fn group(tenant: &str, key: &str) -> Group {
+    Group::new(GroupIdentity {
+        tenant: Tenant::new(tenant).expect("valid"),
+        key: Labels::from_pairs([("instance", key)]),
+        sub_group: 0,
+        epoch: 1,
+    })
+}
+
+fn series(name: &str) -> Labels {
+    Labels::from_pairs([("__name__", name)])
+}
+
+fn append(group: &Group, t: i64, presence: Presence, values: &[f64]) -> Append {
+    Append {
+        group: group.clone(),
+        timestamp: Timestamp(t),
+        presence,
+        values: values.to_vec(),
+        histograms: Vec::new(),
+        starts: Vec::new(),
+        exemplars: Vec::new(),
+    }
+}
+
+fn batch(appends: Vec<Append>) -> Batch {
+    Batch { appends, is_atomic: false }
+}
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Runs a test body beside the driver.
+async fn with_driver(driver: Driver, body: impl Future<Output = ()>) {
+    tokio::select! {
+        () = driver.run() => panic!("the driver ended before the test"),
+        () = body => {}
+    }
+}
+
+#[tokio::test]
+async fn members_added_later_and_absent_ones_arrive_under_their_labels() {
+    let fake = Fake::default();
+    let (writer, driver, _members) = writer(Options::default(), &[&fake]);
+    with_driver(driver, async {
+        let g = group("default", "a");
+        assert_eq!((g.add(series("x"), Arc::default()), g.add(series("y"), Arc::default())), (0, 1));
+        let first = writer.write(batch(vec![append(&g, 10, Presence::All, &[1.0, 2.0])]), DEADLINE).await;
+        assert_eq!(first, Ok(Written { stored: 2, refusals: Vec::new() }));
+        assert_eq!(g.add(series("z"), Arc::default()), 2);
+        let appends = vec![
+            append(&g, 20, Presence::Absent(vec![0b010]), &[3.0, 4.0]),
+            append(&g, 21, Presence::Present(vec![1]), &[5.0]),
+        ];
+        assert_eq!(writer.write(batch(appends), DEADLINE).await.expect("stored").stored, 3);
+        let expected = [
+            (10, r#"{__name__="x"}"#, 1.0),
+            (10, r#"{__name__="y"}"#, 2.0),
+            (20, r#"{__name__="x"}"#, 3.0),
+            (20, r#"{__name__="z"}"#, 4.0),
+            (21, r#"{__name__="y"}"#, 5.0),
+        ];
+        assert_eq!(*fake.stored.lock(), expected.map(|(t, l, v)| (t, l.to_owned(), v)));
+        assert_eq!(*fake.declared.lock(), 1, "a group is declared once on a stream");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_member_added_while_a_batch_waits_is_absent_from_it() {
+    let fake = Fake::default();
+    let (writer, driver, _members) = writer(Options::default(), &[&fake]);
+    let g = group("default", "a");
+    g.add(series("x"), Arc::default());
+    let early = append(&g, 1, Presence::All, &[1.0]);
+    let first = writer.enqueue(batch(vec![early.clone()])).expect("room");
+    g.add(series("y"), Arc::default());
+    let late = writer.enqueue(batch(vec![append(&g, 2, Presence::All, &[2.0, 3.0])])).expect("room");
+    with_driver(driver, async {
+        first.await.expect("stored");
+        late.await.expect("stored");
+        assert_eq!(fake.stored.lock().len(), 3);
+    })
+    .await;
+    assert_eq!(absent_from(vec![0b1], 3, 10), [0b1111_1001, 0b11]);
+    assert_eq!(absent_from(vec![0b1], 3, 3), [0b1]);
+}
+
+#[tokio::test]
+async fn what_was_not_answered_for_is_sent_again_in_order() {
+    let fake = Fake::default();
+    fake.break_after.lock().extend([0, 3, 1, 5]);
+    let (writer, driver, _members) = writer(Options::default(), &[&fake]);
+    with_driver(driver, async {
+        let g = group("default", "a");
+        g.add(series("x"), Arc::default());
+        let pending: Vec<_> = (0..50)
+            .map(|t| writer.enqueue(batch(vec![append(&g, t, Presence::All, &[t as f64])])).expect("room"))
+            .collect();
+        for answer in pending {
+            assert_eq!(answer.await.map(|w| w.stored), Ok(1));
+        }
+        let mut times: Vec<i64> = fake.stored.lock().iter().map(|(t, ..)| *t).collect();
+        times.dedup();
+        assert_eq!(times, (0..50).collect::<Vec<_>>());
+        assert_eq!(
+            *fake.declared.lock(),
+            4,
+            "once on each of the five streams but the one that took nothing"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_batch_that_breaks_the_stream_fails_alone() {
+    let fake = Fake { poison: Some("bad".into()), ..Fake::default() };
+    let (writer, driver, _members) = writer(Options::default(), &[&fake]);
+    with_driver(driver, async {
+        let (good, bad) = (group("default", "a"), group("bad", "a"));
+        good.add(series("x"), Arc::default());
+        bad.add(series("x"), Arc::default());
+        let before = writer.enqueue(batch(vec![append(&good, 1, Presence::All, &[1.0])])).expect("room");
+        let poison = writer.enqueue(batch(vec![append(&bad, 1, Presence::All, &[1.0])])).expect("room");
+        let after = writer.enqueue(batch(vec![append(&good, 2, Presence::All, &[2.0])])).expect("room");
+        assert_eq!(before.await.map(|w| w.stored), Ok(1));
+        assert_eq!(poison.await, Err(Error::Refused("poison".into())));
+        assert_eq!(after.await.map(|w| w.stored), Ok(1));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_buffer_is_bounded_and_holds_while_no_ingester_is_there() {
+    let fake = Fake::default();
+    let options = Options { buffer_bytes_max: 4 * 1_024, ..Options::default() };
+    let (writer, driver, members) = writer(options, &[]);
+    with_driver(driver, async {
+        let g = group("default", "a");
+        g.add(series("x"), Arc::default());
+        let one = |t| batch(vec![append(&g, t, Presence::All, &[1.0])]);
+        let held: Vec<_> = (0..4).map(|t| writer.enqueue(one(t)).expect("room")).collect();
+        let refused = writer.enqueue(one(9)).expect_err("full");
+        assert_eq!(
+            (refused.kind(), refused),
+            (fault::Kind::Busy, Error::BufferFull { waiting: 4_096, limit: 4_096 })
+        );
+        members.send(Arc::from([ingester(0, &fake)])).expect("the driver listens");
+        for answer in held {
+            assert_eq!(answer.await.map(|w| w.stored), Ok(1));
+        }
+        writer.drain().await;
+        assert!(writer.enqueue(one(5)).is_ok());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn each_group_has_one_home_and_follows_it_when_the_list_changes() {
+    let (a, b) = (Fake::default(), Fake::default());
+    let (writer, driver, members) = writer(Options::default(), &[&a, &b]);
+    with_driver(driver, async {
+        let groups: Vec<Group> = (0..40).map(|i| group("default", &i.to_string())).collect();
+        for g in &groups {
+            g.add(series(&g.identity().key.to_string()), Arc::default());
+        }
+        let all = |t| batch(groups.iter().map(|g| append(g, t, Presence::All, &[1.0])).collect());
+        assert_eq!(writer.write(all(1), DEADLINE).await.map(|w| w.stored), Ok(40));
+        let (at_a, at_b) = (a.stored.lock().len(), b.stored.lock().len());
+        assert_eq!(at_a + at_b, 40);
+        assert!(at_a > 5 && at_b > 5, "{at_a} and {at_b}: both are homes");
+        members.send(Arc::from([ingester(1, &b)])).expect("the driver listens");
+        assert_eq!(writer.write(all(2), DEADLINE).await.map(|w| w.stored), Ok(40));
+        assert_eq!(a.stored.lock().len() + b.stored.lock().len(), 80);
+        assert!(b.stored.lock().iter().filter(|(t, ..)| *t == 2).count() >= 40 - at_a);
+    })
+    .await;
+}
