@@ -1,1 +1,32 @@
-//! Placeholder.
+//! Who is there, who does what, and in which order it was decided.
+//!
+//! - [`Coordinator`]: keys with revisions and compare-and-swap, leases, and watches of a prefix that resume.
+//!   [`InMemory`] serves one process and tests; every implementation passes [`conformance`].
+//! - [`membership`]: a numbered list of the members of a [`Role`], kept alive by leases.
+//! - [`placement`]: pure functions that say where a scrape group or a target lives.
+//! - [`epoch`]: numbers that order assignments, also across the loss of everything stored here.
+//!
+//! What lies here is kilobytes, is never a sample and never the only truth about data: whoever reads it goes on
+//! with the last known state when the coordinator is away.
+//!
+//! Deliberately absent: gRPC and HTTP (a member's address is text here), any election (correctness of data never
+//! depends on one), and samples.
+#![warn(missing_docs)]
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod coordinator;
+pub mod epoch;
+mod error;
+pub mod membership;
+mod memory;
+pub mod placement;
+
+pub use coordinator::{
+    Change, Coordinator, Entry, Event, EventStream, Expect, KEY_BYTES_MAX, LEASE_TTL_MAX, LEASE_TTL_MIN,
+    Lease, Revision, Snapshot, Swap, VALUE_BYTES_MAX, check_key, check_ttl, check_value,
+};
+pub use epoch::Epoch;
+pub use error::{Error, Result};
+pub use membership::{Member, Role};
+pub use memory::InMemory;
