@@ -1,4 +1,4 @@
-//! Query answers, cut into messages of bounded size and put together again.
+//! Query answers, cut into messages of bounded size, and read piece by piece.
 
 use std::sync::Arc;
 
@@ -130,63 +130,72 @@ fn series_from_pb(message: &pb::ResultSeries, symbols: SymbolReader<'_>) -> Resu
     })
 }
 
-/// Puts an answer together from its messages.
-#[derive(Debug, Default)]
-pub struct AnswerReader {
-    series: Vec<MatrixSeries>,
+/// What one message of an answer holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Piece {
+    /// The message's share of the value: some series, or the whole scalar or string.
+    pub value: QueryValue,
+    /// In the last message: what has to be said once the answer is complete.
+    pub end: Option<End>,
 }
 
-impl AnswerReader {
-    /// Takes the next message; the answer is there with the last one.
-    ///
-    /// # Errors
-    /// When a message does not keep the contract.
-    pub fn push(&mut self, message: &pb::QueryResponse) -> Result<Option<(QueryAnswer, AnswerNotes)>> {
-        let symbols = SymbolReader(&message.symbols);
-        for series in &message.series {
-            self.series.push(series_from_pb(series, symbols)?);
+/// What stands in the last message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct End {
+    /// Warnings, as the HTTP API prints them.
+    pub warnings: Vec<String>,
+    /// Infos, as the HTTP API prints them.
+    pub infos: Vec<String>,
+    /// What the evaluation read and held.
+    pub stats: QueryStats,
+    /// What the querier adds.
+    pub notes: AnswerNotes,
+}
+
+/// Reads one message of an answer.
+///
+/// # Errors
+/// When the message does not keep the contract.
+pub fn piece(message: &pb::QueryResponse) -> Result<Piece> {
+    let symbols = SymbolReader(&message.symbols);
+    let series = message.series.iter().map(|s| series_from_pb(s, symbols)).collect::<Result<Vec<_>>>()?;
+    let scalar = || message.scalar.as_ref().ok_or(Error::Missing("scalar"));
+    let value = match message.r#type() {
+        pb::ValueType::Unspecified => return Err(Error::Missing("type")),
+        pb::ValueType::Scalar => {
+            let s = scalar()?;
+            QueryValue::Scalar(Timestamp(s.timestamp), s.scalar)
         }
-        let Some(end) = &message.end else { return Ok(None) };
-        let scalar = || message.scalar.as_ref().ok_or(Error::Missing("scalar"));
-        let series = std::mem::take(&mut self.series);
-        let value = match message.r#type() {
-            pb::ValueType::Unspecified => return Err(Error::Missing("type")),
-            pb::ValueType::Scalar => {
-                let s = scalar()?;
-                QueryValue::Scalar(Timestamp(s.timestamp), s.scalar)
-            }
-            pb::ValueType::String => {
-                let s = scalar()?;
-                QueryValue::String(Timestamp(s.timestamp), s.text.clone())
-            }
-            pb::ValueType::Matrix => QueryValue::Matrix(series),
-            pb::ValueType::Vector => QueryValue::Vector(
-                series
-                    .into_iter()
-                    .map(element)
-                    .collect::<Option<_>>()
-                    .ok_or(Error::Missing("series.floats"))?,
-            ),
-        };
-        let stats = end.stats.unwrap_or_default();
-        let answer = QueryAnswer {
-            value,
-            warnings: end.warnings.clone(),
-            infos: end.infos.clone(),
-            stats: QueryStats {
-                samples_total: stats.samples_total,
-                samples_read: stats.samples_read,
-                samples_peak: stats.samples_peak,
-            },
-        };
-        let notes = AnswerNotes {
-            missing: end.missing.iter().map(|m| (m.source.clone(), m.reason.clone())).collect(),
-            is_truncated: end.is_truncated,
+        pb::ValueType::String => {
+            let s = scalar()?;
+            QueryValue::String(Timestamp(s.timestamp), s.text.clone())
+        }
+        pb::ValueType::Matrix => QueryValue::Matrix(series),
+        pb::ValueType::Vector => {
+            let elements = series.into_iter().map(element).collect::<Option<_>>();
+            QueryValue::Vector(elements.ok_or(Error::Missing("series.floats"))?)
+        }
+    };
+    Ok(Piece { value, end: message.end.as_ref().map(end) })
+}
+
+fn end(message: &pb::QueryEnd) -> End {
+    let stats = message.stats.unwrap_or_default();
+    End {
+        warnings: message.warnings.clone(),
+        infos: message.infos.clone(),
+        stats: QueryStats {
+            samples_total: stats.samples_total,
+            samples_read: stats.samples_read,
+            samples_peak: stats.samples_peak,
+        },
+        notes: AnswerNotes {
+            missing: message.missing.iter().map(|m| (m.source.clone(), m.reason.clone())).collect(),
+            is_truncated: message.is_truncated,
             queue_seconds: stats.queue_seconds,
             prepare_seconds: stats.prepare_seconds,
             eval_seconds: stats.eval_seconds,
-        };
-        Ok(Some((answer, notes)))
+        },
     }
 }
 
@@ -206,24 +215,34 @@ mod tests {
 
     use super::*;
 
-    fn round_trip(value: QueryValue) -> (QueryAnswer, usize) {
+    /// Sends an answer through messages and puts it together again; returns how many there were.
+    fn round_trip(value: QueryValue) -> usize {
         let answer = QueryAnswer {
             value,
             warnings: vec!["w".into()],
             infos: vec!["i".into()],
             stats: QueryStats { samples_total: 7, samples_read: 6, samples_peak: 5 },
         };
-        let mut reader = AnswerReader::default();
-        let (mut count, mut got) = (0, None);
-        for message in messages(answer.clone(), AnswerNotes::default()) {
-            assert!(got.is_none(), "nothing follows the end");
-            count += 1;
-            got = reader.push(&message).expect("valid");
-        }
-        let (got, notes) = got.expect("an end");
-        assert_eq!(notes, AnswerNotes::default());
-        assert_eq!(got, answer);
-        (got, count)
+        let notes = AnswerNotes {
+            missing: vec![("log-1".into(), "away".into())],
+            is_truncated: true,
+            eval_seconds: 0.5,
+            ..AnswerNotes::default()
+        };
+        let pieces: Vec<Piece> =
+            messages(answer.clone(), notes.clone()).map(|m| piece(&m).expect("valid")).collect();
+        let (last, before) = pieces.split_last().expect("an end at least");
+        assert!(before.iter().all(|p| p.end.is_none()), "one end");
+        let end = last.end.clone().expect("the last piece is the end");
+        assert_eq!((&end.warnings, &end.infos, end.stats), (&answer.warnings, &answer.infos, answer.stats));
+        assert_eq!(end.notes, notes);
+        let value = pieces.iter().map(|p| p.value.clone()).reduce(|a, b| match (a, b) {
+            (QueryValue::Vector(a), QueryValue::Vector(b)) => QueryValue::Vector([a, b].concat()),
+            (QueryValue::Matrix(a), QueryValue::Matrix(b)) => QueryValue::Matrix([a, b].concat()),
+            (a, b) => panic!("pieces of two types: {a:?} and {b:?}"),
+        });
+        assert_eq!(value, Some(answer.value));
+        pieces.len()
     }
 
     #[test]
@@ -246,7 +265,7 @@ mod tests {
             floats: vec![(t, 1.0), (Timestamp(2_000), 2.0)],
             histograms: vec![(Timestamp(1_500), h)],
         }]));
-        assert_eq!(round_trip(QueryValue::Matrix(Vec::new())).1, 1, "an empty answer is its end alone");
+        assert_eq!(round_trip(QueryValue::Matrix(Vec::new())), 1, "an empty answer is its end alone");
     }
 
     #[test]
@@ -256,7 +275,7 @@ mod tests {
             timestamp: Timestamp(0),
             value: PointValue::Float(f64::from(i)),
         };
-        let (_, count) = round_trip(QueryValue::Vector((0..60_000).map(element).collect()));
+        let count = round_trip(QueryValue::Vector((0..60_000).map(element).collect()));
         assert_eq!(count, 4, "three batches of 25,000 elements at two points each, and the end");
     }
 }
