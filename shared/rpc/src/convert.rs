@@ -366,10 +366,7 @@ mod tests {
     #[test]
     fn times_survive_as_differences() {
         for times in [vec![], vec![-5], vec![i64::MIN, -1, 0, 7, i64::MAX - 1]] {
-            assert_eq!(
-                ascending_times(&deltas(times.iter().copied())).ok(),
-                (times.len() < 4).then_some(times)
-            );
+            assert_eq!(ascending_times(&deltas(times.iter().copied())), Ok(times));
         }
         assert!(ascending_times(&[5, 0]).is_err(), "twice the same time");
         assert!(ascending_times(&[i64::MAX, 1]).is_err());
