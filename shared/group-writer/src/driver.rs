@@ -1,12 +1,15 @@
 //! The writer's front and its driver: batches are cut by home and handed to one lane an ingester.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use coordination::Member;
+use coordination::membership::Roster;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
@@ -16,14 +19,8 @@ use crate::error::{Error, Result};
 use crate::group::{Append, Batch, Written};
 use crate::lane::Lane;
 
-/// An ingester that groups may be sent to.
-#[derive(Debug, Clone)]
-pub struct Ingester {
-    /// Its number in the member list, which placement is made of.
-    pub member: coordination::Member,
-    /// How it is reached.
-    pub channel: rpc::Channel,
-}
+/// Reaches a member at its address.
+pub type Connect = Arc<dyn Fn(&str) -> std::result::Result<rpc::Channel, tower::BoxError> + Send + Sync>;
 
 /// Bounds of a writer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,11 +74,11 @@ impl Future for Pending {
 impl GroupWriter {
     /// Makes a writer and the driver that the service has to run. The list of ingesters may change at any time.
     #[must_use]
-    pub fn new(options: Options, ingesters: watch::Receiver<Arc<[Ingester]>>) -> (Self, Driver) {
+    pub fn new(options: Options, ingesters: watch::Receiver<Roster>, connect: Connect) -> (Self, Driver) {
         let (queue, batches) = mpsc::channel(QUEUE_LEN);
         let units = (options.buffer_bytes_max / BUDGET_UNIT).clamp(1, Semaphore::MAX_PERMITS);
         let writer = Self { queue, budget: Arc::new(Semaphore::new(units)), options: options.clone() };
-        (writer, Driver { options, batches, ingesters, lanes: BTreeMap::new() })
+        (writer, Driver { options, batches, ingesters, connect, lanes: HashMap::new() })
     }
 
     /// Takes a batch and returns at once.
@@ -186,12 +183,20 @@ impl Reply {
 }
 
 /// Moves batches to the ingesters; the service spawns [`Driver::run`].
-#[derive(Debug)]
 pub struct Driver {
     options: Options,
     batches: mpsc::Receiver<Part>,
-    ingesters: watch::Receiver<Arc<[Ingester]>>,
-    lanes: BTreeMap<String, Arc<LaneQueue>>,
+    ingesters: watch::Receiver<Roster>,
+    connect: Connect,
+    lanes: HashMap<Member, Arc<LaneQueue>>,
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver")
+            .field("lanes", &self.lanes.keys().collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
 }
 
 type LaneFuture = Pin<Box<dyn Future<Output = Vec<Part>> + Send>>;
@@ -230,30 +235,31 @@ impl Driver {
     }
 
     /// Opens lanes to new ingesters and closes those of ingesters that left; returns the member list.
-    fn adopt_members(&mut self, running: &mut FuturesUnordered<LaneFuture>) -> Vec<coordination::Member> {
-        let ingesters = Arc::clone(&self.ingesters.borrow_and_update());
-        self.lanes.retain(|name, lane| {
-            let stays = ingesters.iter().any(|i| i.member.name == *name);
+    fn adopt_members(&mut self, running: &mut FuturesUnordered<LaneFuture>) -> Arc<[Member]> {
+        let members = Arc::clone(&self.ingesters.borrow_and_update().members);
+        self.lanes.retain(|member, lane| {
+            let stays = members.contains(member);
             if !stays {
                 lane.close(Close::Now);
             }
             stays
         });
-        for ingester in ingesters.iter() {
-            self.lanes.entry(ingester.member.name.clone()).or_insert_with(|| {
+        for member in members.iter() {
+            self.lanes.entry(member.clone()).or_insert_with(|| {
                 let queue = Arc::new(LaneQueue::default());
-                let lane = Lane::new(ingester.clone(), Arc::clone(&queue), self.options.clone());
+                let connect = Arc::clone(&self.connect);
+                let lane = Lane::new(member.clone(), connect, Arc::clone(&queue), self.options.clone());
                 running.push(Box::pin(lane.run()));
                 queue
             });
         }
-        ingesters.iter().map(|i| i.member.clone()).collect()
+        members
     }
 
     /// Cuts a part by home and queues the pieces; with nobody to send to, the caller hears so.
-    fn dispatch(&self, part: Part, members: &[coordination::Member]) {
+    fn dispatch(&self, part: Part, members: &[Member]) {
         let Part { appends, members: lens, is_atomic, reply } = part;
-        let mut by_home: BTreeMap<usize, (Vec<Append>, Vec<u32>)> = BTreeMap::new();
+        let mut by_home: HashMap<usize, (Vec<Append>, Vec<u32>)> = HashMap::new();
         for (append, len) in appends.into_iter().zip(lens) {
             let identity = append.group.identity();
             let key = identity.key.as_encoded().as_bytes();
@@ -265,7 +271,7 @@ impl Driver {
         }
         for (home, (appends, lens)) in by_home {
             let part = Part { appends, members: lens, is_atomic, reply: reply.clone() };
-            match self.lanes.get(&members[home].name) {
+            match self.lanes.get(&members[home]) {
                 Some(lane) => lane.push(part),
                 None => part.reply.answer(Err(Error::Closed)),
             }

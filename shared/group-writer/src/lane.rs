@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use coordination::Member;
 use model::{Exemplar, Histogram, Labels, Metadata};
 use rpc::pb::ingester as pb;
 use rpc::pb::ingester::ingester_client::IngesterClient;
@@ -15,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use crate::driver::{Close, Ingester, LaneQueue, Options, Part};
+use crate::driver::{Close, Connect, LaneQueue, Options, Part};
 use crate::error::Error;
 use crate::group::{Append, Presence, Refusal, Shared, Written};
 
@@ -25,7 +26,8 @@ const STREAM_QUEUE_LEN: usize = 16;
 const SWEEP_EVERY: u64 = 1_024;
 
 pub(crate) struct Lane {
-    ingester: Ingester,
+    member: Member,
+    connect: Connect,
     queue: Arc<LaneQueue>,
     options: Options,
     /// Sent and not answered for, or to be sent again.
@@ -41,8 +43,8 @@ enum End {
 }
 
 impl Lane {
-    pub(crate) fn new(ingester: Ingester, queue: Arc<LaneQueue>, options: Options) -> Self {
-        Self { ingester, queue, options, under_way: VecDeque::new() }
+    pub(crate) fn new(member: Member, connect: Connect, queue: Arc<LaneQueue>, options: Options) -> Self {
+        Self { member, connect, queue, options, under_way: VecDeque::new() }
     }
 
     /// Runs until the queue is closed; returns what was not delivered.
@@ -73,7 +75,7 @@ impl Lane {
                         part.reply.answer(Err(Error::Refused(status.message().to_owned())));
                     } else if !is_reported {
                         is_reported = true;
-                        tracing::warn!(ingester = self.ingester.member.name, %kind, error = status.message(),
+                        tracing::warn!(ingester = self.member.name, %kind, error = status.message(),
                             waiting = self.under_way.len(), "append stream ended, trying again");
                     }
                 }
@@ -106,7 +108,8 @@ impl Lane {
 
     async fn open(&self) -> Result<(mpsc::Sender<pb::AppendRequest>, Streaming<pb::AppendResponse>), Status> {
         let (sender, receiver) = mpsc::channel(STREAM_QUEUE_LEN);
-        let mut client = IngesterClient::new(self.ingester.channel.clone())
+        let channel = (self.connect)(&self.member.address).map_err(|e| Status::unavailable(e.to_string()))?;
+        let mut client = IngesterClient::new(channel)
             .max_decoding_message_size(rpc::MESSAGE_BYTES_MAX)
             .max_encoding_message_size(rpc::MESSAGE_BYTES_MAX);
         let responses = client.append(ReceiverStream::new(receiver)).await?.into_inner();

@@ -19,7 +19,7 @@ mod error;
 mod group;
 mod lane;
 
-pub use driver::{Driver, GroupWriter, Ingester, Options, Pending};
+pub use driver::{Connect, Driver, GroupWriter, Options, Pending};
 pub use error::{Error, Result};
 pub use group::{Append, Batch, Group, GroupIdentity, Presence, Refusal, Written};
 pub use rpc::pb::ingester::RefusalReason;

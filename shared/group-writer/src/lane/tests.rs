@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 
+use coordination::membership::Roster;
 use futures::Stream;
 use model::{Tenant, Timestamp};
 use parking_lot::Mutex;
@@ -139,17 +140,21 @@ impl IngesterService for Fake {
     }
 }
 
-fn ingester(number: u32, fake: &Fake) -> Ingester {
-    Ingester {
-        member: coordination::Member::new(number, format!("ingester-{number}"), String::new()),
-        channel: rpc::Channel::new(IngesterServer::new(fake.clone())),
-    }
+fn roster(numbers: &[u32]) -> Roster {
+    let member = |n: &u32| Member::new(*n, format!("ingester-{n}"), n.to_string());
+    Roster { members: numbers.iter().map(member).collect(), ..Roster::default() }
 }
 
-fn writer(options: Options, fakes: &[&Fake]) -> (GroupWriter, Driver, watch::Sender<Arc<[Ingester]>>) {
-    let list: Arc<[Ingester]> = fakes.iter().zip(0..).map(|(f, i)| ingester(i, f)).collect();
-    let (sender, receiver) = watch::channel(list);
-    let (writer, driver) = GroupWriter::new(options, receiver);
+/// A writer to ingesters that are reached under their number; those in the list at first are all of them.
+fn writer(options: Options, fakes: &[&Fake]) -> (GroupWriter, Driver, watch::Sender<Roster>) {
+    let numbers: Vec<u32> = (0..fakes.len() as u32).collect();
+    let (sender, receiver) = watch::channel(roster(&numbers));
+    let fakes: Vec<Fake> = fakes.iter().map(|f| (*f).clone()).collect();
+    let connect = move |address: &str| {
+        let fake = fakes.get(address.parse::<usize>()?).ok_or("no such ingester")?;
+        Ok(rpc::Channel::new(IngesterServer::new(fake.clone())))
+    };
+    let (writer, driver) = GroupWriter::new(options, receiver, Arc::new(connect));
     (writer, driver, sender)
 }
 
@@ -288,7 +293,8 @@ async fn a_batch_that_breaks_the_stream_fails_alone() {
 async fn the_buffer_is_bounded_and_holds_while_no_ingester_is_there() {
     let fake = Fake::default();
     let options = Options { buffer_bytes_max: 4 * 1_024, ..Options::default() };
-    let (writer, driver, members) = writer(options, &[]);
+    let (writer, driver, members) = writer(options, &[&fake]);
+    members.send(Roster::default()).expect("the driver listens");
     with_driver(driver, async {
         let g = group("default", "a");
         g.add(series("x"), Arc::default());
@@ -299,7 +305,7 @@ async fn the_buffer_is_bounded_and_holds_while_no_ingester_is_there() {
             (refused.kind(), refused),
             (fault::Kind::Busy, Error::BufferFull { waiting: 4_096, limit: 4_096 })
         );
-        members.send(Arc::from([ingester(0, &fake)])).expect("the driver listens");
+        members.send(roster(&[0])).expect("the driver listens");
         for answer in held {
             assert_eq!(answer.await.map(|w| w.stored), Ok(1));
         }
@@ -323,7 +329,7 @@ async fn each_group_has_one_home_and_follows_it_when_the_list_changes() {
         let (at_a, at_b) = (a.stored.lock().len(), b.stored.lock().len());
         assert_eq!(at_a + at_b, 40);
         assert!(at_a > 5 && at_b > 5, "{at_a} and {at_b}: both are homes");
-        members.send(Arc::from([ingester(1, &b)])).expect("the driver listens");
+        members.send(roster(&[1])).expect("the driver listens");
         assert_eq!(writer.write(all(2), DEADLINE).await.map(|w| w.stored), Ok(40));
         assert_eq!(a.stored.lock().len() + b.stored.lock().len(), 80);
         assert!(b.stored.lock().iter().filter(|(t, ..)| *t == 2).count() >= 40 - at_a);
