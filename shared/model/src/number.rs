@@ -104,7 +104,8 @@ impl fmt::Display for Quoted<'_> {
 
 /// An approximation of Go's `strconv.IsPrint`: what Rust prints unescaped in a `Debug` string, less odd spaces.
 fn is_printable(c: char) -> bool {
-    c == ' ' || (!c.is_whitespace() && c.escape_debug().len() == 1)
+    // A single quote needs no escape between double ones, where `escape_debug` gives it one.
+    matches!(c, ' ' | '\'') || (!c.is_whitespace() && c.escape_debug().len() == 1)
 }
 
 fn special(x: f64) -> Option<&'static str> {
@@ -240,5 +241,6 @@ mod tests {
     #[test]
     fn strings_quote_as_go_quotes_them() {
         assert_eq!(Quoted("a\"b\\c\nd\u{0}é\u{200b}").to_string(), r#""a\"b\\c\nd\x00é\u200b""#);
+        assert_eq!(Quoted("it's").to_string(), r#""it's""#);
     }
 }
