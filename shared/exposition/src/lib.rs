@@ -1,1 +1,21 @@
-//! Placeholder.
+//! Scrape formats, in and out.
+//!
+//! In: [`Parser`] walks a text or OpenMetrics body and yields [`Entry`] values that borrow from it, and [`protobuf`]
+//! decodes bodies of delimited messages; [`protocol`] builds the `Accept` header of a scrape and picks the format of an
+//! answer. Out: [`federate`] negotiates and writes what `/federate` answers.
+//!
+//! Deliberately absent: HTTP, the labels of a target, what a sample means for storage, our own `/metrics`.
+#![warn(missing_docs)]
+
+mod error;
+pub mod escaping;
+pub mod federate;
+mod media_type;
+mod parse;
+pub mod protobuf;
+pub mod protocol;
+
+pub use error::{Error, Result};
+pub use escaping::EscapingScheme;
+pub use parse::{Entry, ExemplarRef, Parser, Sample, Series};
+pub use protocol::{Format, ScrapeProtocol};

@@ -1,0 +1,320 @@
+//! Scrape bodies of delimited `MetricFamily` messages.
+//!
+//! [`Families`] decodes one message at a time, so memory is bounded by the largest family; [`samples`] lays a family
+//! out as the series that a text exposition would have, native histograms whole.
+
+use model::labels::METRIC_NAME;
+use model::number::{Quoted, format_general};
+use model::{
+    CounterResetHint, Exemplar, FloatHistogram, Histogram, IntegerHistogram, Labels, LabelsBuilder,
+    MetricType, Span, Timestamp, Value,
+};
+use prometheus_proto::client;
+use prost::Message as _;
+
+use crate::error::{Error, Result};
+
+/// Decodes the messages of a body one after the other; ends after the first error.
+#[derive(Debug)]
+pub struct Families<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Families<'a> {
+    /// Starts on a body.
+    #[must_use]
+    pub const fn new(body: &'a [u8]) -> Self {
+        Self { rest: body }
+    }
+}
+
+impl Iterator for Families<'_> {
+    type Item = Result<client::MetricFamily>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let family = client::MetricFamily::decode_length_delimited(&mut self.rest)
+            .map_err(|e| Error::Protobuf(e.to_string()))
+            .and_then(|family| check_family(&family).map(|()| family));
+        if family.is_err() {
+            self.rest = &[];
+        }
+        Some(family)
+    }
+}
+
+/// Which of the forms of a histogram are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Options {
+    /// Take native histograms; otherwise a histogram is laid out as a classic one, if need be with +Inf alone.
+    pub native_histograms: bool,
+    /// Take the classic form of a histogram along with its native one.
+    pub classic_histograms_too: bool,
+}
+
+/// One sample of a family.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// Name and labels.
+    pub labels: Labels,
+    /// The value.
+    pub value: Value,
+    /// The exposed time; `None` where the time of the scrape is meant.
+    pub timestamp: Option<Timestamp>,
+    /// Exemplars; those of native histograms without a time are left out.
+    pub exemplars: Vec<Exemplar>,
+}
+
+/// Returns the type of a family.
+#[must_use]
+pub fn metric_type(family: &client::MetricFamily) -> MetricType {
+    match family.r#type() {
+        client::MetricType::Counter => MetricType::Counter,
+        client::MetricType::Gauge => MetricType::Gauge,
+        client::MetricType::Summary => MetricType::Summary,
+        client::MetricType::Untyped => MetricType::Unknown,
+        client::MetricType::Histogram => MetricType::Histogram,
+        client::MetricType::GaugeHistogram => MetricType::GaugeHistogram,
+    }
+}
+
+/// Lays a family out as samples.
+///
+/// # Errors
+/// When a metric has one label name twice.
+pub fn samples(family: &client::MetricFamily, options: Options) -> Result<Vec<Sample>> {
+    let mut out = Vec::with_capacity(family.metric.len());
+    for metric in &family.metric {
+        add_metric(&mut out, family, metric, options)?;
+    }
+    Ok(out)
+}
+
+fn check_family(family: &client::MetricFamily) -> Result<()> {
+    let name = family.name();
+    if name.is_empty() {
+        return Err(Error::Syntax("invalid metric name: ".to_owned()));
+    }
+    if family.r#type.is_some_and(|number| client::MetricType::try_from(number).is_err()) {
+        let number = family.r#type.unwrap_or_default();
+        return Err(Error::Syntax(format!("unknown metric type for metric {}: {number}", Quoted(name))));
+    }
+    let unit = family.unit();
+    if unit.is_empty() {
+        return Ok(());
+    }
+    let stem = match family.r#type() {
+        client::MetricType::Counter => name.strip_suffix("_total"),
+        _ => None,
+    };
+    let is_suffix = stem.unwrap_or(name).strip_suffix(unit).is_some_and(|s| s.ends_with('_'));
+    if is_suffix {
+        return Ok(());
+    }
+    let what = if stem.is_some() { "counter" } else { "metric" };
+    Err(Error::Syntax(format!("unit {} not a suffix of {what} {}", Quoted(unit), Quoted(name))))
+}
+
+fn add_metric(
+    out: &mut Vec<Sample>,
+    family: &client::MetricFamily,
+    metric: &client::Metric,
+    options: Options,
+) -> Result<()> {
+    let series = SeriesOf { family, metric };
+    match family.r#type() {
+        client::MetricType::Counter => {
+            let counter = metric.counter.as_ref();
+            let exemplars = exemplars(counter.and_then(|c| c.exemplar.as_ref()))?;
+            out.push(series.sample("", None, counter.map_or(0.0, client::Counter::value), exemplars)?);
+        }
+        client::MetricType::Gauge => {
+            out.push(series.float("", metric.gauge.as_ref().map_or(0.0, client::Gauge::value))?);
+        }
+        client::MetricType::Untyped => {
+            out.push(series.float("", metric.untyped.as_ref().map_or(0.0, client::Untyped::value))?);
+        }
+        client::MetricType::Summary => {
+            let empty = client::Summary::default();
+            let summary = metric.summary.as_ref().unwrap_or(&empty);
+            out.push(series.float("_count", to_float(summary.sample_count()))?);
+            out.push(series.float("_sum", summary.sample_sum())?);
+            for quantile in &summary.quantile {
+                let label = Some(("quantile", quantile.quantile()));
+                out.push(series.sample("", label, quantile.value(), Vec::new())?);
+            }
+        }
+        client::MetricType::Histogram | client::MetricType::GaugeHistogram => {
+            let empty = client::Histogram::default();
+            let histogram = metric.histogram.as_ref().unwrap_or(&empty);
+            let is_native = options.native_histograms && has_native_part(histogram);
+            if is_native {
+                out.push(series.native(histogram)?);
+            }
+            if !is_native || (options.classic_histograms_too && !histogram.bucket.is_empty()) {
+                add_classic(out, &series, histogram)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn add_classic(out: &mut Vec<Sample>, series: &SeriesOf<'_>, histogram: &client::Histogram) -> Result<()> {
+    let count = either(histogram.sample_count_float(), histogram.sample_count());
+    out.push(series.float("_count", count)?);
+    out.push(series.float("_sum", histogram.sample_sum())?);
+    let mut has_infinity = false;
+    for bucket in &histogram.bucket {
+        has_infinity |= bucket.upper_bound() == f64::INFINITY;
+        let value = either(bucket.cumulative_count_float(), bucket.cumulative_count());
+        let label = Some(("le", bucket.upper_bound()));
+        out.push(series.sample("_bucket", label, value, exemplars(bucket.exemplar.as_ref())?)?);
+    }
+    if !has_infinity {
+        out.push(series.sample("_bucket", Some(("le", f64::INFINITY)), count, Vec::new())?);
+    }
+    Ok(())
+}
+
+/// A histogram has a native part when it has spans or a zero bucket; one without observations says so by an empty span.
+fn has_native_part(histogram: &client::Histogram) -> bool {
+    !histogram.positive_span.is_empty()
+        || !histogram.negative_span.is_empty()
+        || histogram.zero_threshold() > 0.0
+        || histogram.zero_count() > 0
+        || histogram.zero_count_float() > 0.0
+}
+
+struct SeriesOf<'a> {
+    family: &'a client::MetricFamily,
+    metric: &'a client::Metric,
+}
+
+impl SeriesOf<'_> {
+    fn float(&self, suffix: &str, value: f64) -> Result<Sample> {
+        self.sample(suffix, None, value, Vec::new())
+    }
+
+    fn sample(
+        &self,
+        suffix: &str,
+        bound: Option<(&str, f64)>,
+        value: f64,
+        exemplars: Vec<Exemplar>,
+    ) -> Result<Sample> {
+        let value = if value.is_nan() { model::number::canonical_nan() } else { value };
+        let labels = self.labels(suffix, bound)?;
+        Ok(Sample { labels, value: Value::Float(value), timestamp: self.timestamp(), exemplars })
+    }
+
+    fn native(&self, histogram: &client::Histogram) -> Result<Sample> {
+        let hint = match self.family.r#type() {
+            client::MetricType::GaugeHistogram => CounterResetHint::Gauge,
+            _ => CounterResetHint::Unknown,
+        };
+        let from = if histogram.exemplars.is_empty() {
+            histogram.bucket.iter().filter_map(|b| b.exemplar.as_ref()).collect()
+        } else {
+            histogram.exemplars.iter().collect::<Vec<_>>()
+        };
+        let exemplars = exemplars(from.into_iter().filter(|e| e.timestamp.is_some()))?;
+        Ok(Sample {
+            labels: self.labels("", None)?,
+            value: Value::Histogram(native_histogram(histogram, hint).into()),
+            timestamp: self.timestamp(),
+            exemplars,
+        })
+    }
+
+    fn labels(&self, suffix: &str, bound: Option<(&str, f64)>) -> Result<Labels> {
+        let mut builder = LabelsBuilder::default();
+        builder.set(METRIC_NAME, format!("{}{suffix}", self.family.name()));
+        add_pairs(&mut builder, &self.metric.label)?;
+        if let Some((name, bound)) = bound {
+            let mut text = format_general(if bound == 0.0 { 0.0 } else { bound });
+            if bound.is_finite() && !text.contains(['e', '.']) {
+                text.push_str(".0");
+            }
+            builder.set(name, text);
+        }
+        Ok(builder.build())
+    }
+
+    /// Zero means that there is none, as in the reference.
+    fn timestamp(&self) -> Option<Timestamp> {
+        self.metric.timestamp_ms.filter(|ms| *ms != 0).map(Timestamp)
+    }
+}
+
+fn add_pairs(builder: &mut LabelsBuilder, pairs: &[client::LabelPair]) -> Result<()> {
+    for pair in pairs {
+        if builder.get(pair.name()).is_some() {
+            return Err(Error::DuplicateLabel(pair.name().to_owned()));
+        }
+        builder.set(pair.name(), pair.value());
+    }
+    Ok(())
+}
+
+fn exemplars<'a>(from: impl IntoIterator<Item = &'a client::Exemplar>) -> Result<Vec<Exemplar>> {
+    from.into_iter()
+        .map(|exemplar| {
+            let mut builder = LabelsBuilder::default();
+            add_pairs(&mut builder, &exemplar.label)?;
+            let timestamp = exemplar.timestamp.as_ref().map(|t| {
+                Timestamp(t.seconds.saturating_mul(1000).saturating_add(i64::from(t.nanos / 1_000_000)))
+            });
+            Ok(Exemplar { labels: builder.build(), value: exemplar.value(), timestamp })
+        })
+        .collect()
+}
+
+fn native_histogram(h: &client::Histogram, counter_reset_hint: CounterResetHint) -> Histogram {
+    let spans = |spans: &[client::BucketSpan]| {
+        spans.iter().map(|s| Span { offset: s.offset(), length: s.length() }).collect::<Vec<_>>()
+    };
+    let (positive_spans, negative_spans) = (spans(&h.positive_span), spans(&h.negative_span));
+    if h.sample_count_float() > 0.0 || h.zero_count_float() > 0.0 {
+        return Histogram::Float(FloatHistogram {
+            counter_reset_hint,
+            schema: h.schema(),
+            zero_threshold: h.zero_threshold(),
+            zero_count: h.zero_count_float(),
+            count: h.sample_count_float(),
+            sum: h.sample_sum(),
+            positive_spans,
+            negative_spans,
+            positive_buckets: h.positive_count.clone(),
+            negative_buckets: h.negative_count.clone(),
+            ..Default::default()
+        });
+    }
+    Histogram::Integer(IntegerHistogram {
+        counter_reset_hint,
+        schema: h.schema(),
+        zero_threshold: h.zero_threshold(),
+        zero_count: h.zero_count(),
+        count: h.sample_count(),
+        sum: h.sample_sum(),
+        positive_spans,
+        negative_spans,
+        positive_deltas: h.positive_delta.clone(),
+        negative_deltas: h.negative_delta.clone(),
+        ..Default::default()
+    })
+}
+
+/// The float count where there is one, else the integer one.
+fn either(float: f64, integer: u64) -> f64 {
+    if float > 0.0 { float } else { to_float(integer) }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "as Prometheus does; counts above 2^53 are rounded")]
+fn to_float(count: u64) -> f64 {
+    count as f64
+}
+
+#[cfg(test)]
+mod tests;
