@@ -1,1 +1,7 @@
 //! Placeholder.
+
+pub mod catalogue;
+pub mod file;
+pub mod merge;
+pub mod series;
+pub mod table;

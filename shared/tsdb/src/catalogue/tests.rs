@@ -1,0 +1,407 @@
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures::stream::BoxStream;
+use model::{Clock, Tenant, Timestamp};
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult,
+};
+use serde_json::{Value, json};
+
+use super::action::{url_decode, url_encode};
+use super::log::{DeltaLog, Flush};
+use super::state::{DataFile, Origin};
+use crate::file::encode::FileStats;
+use crate::table::{Error, Result};
+
+const NOW: i64 = 1_795_477_800_000;
+
+async fn open(store: &Arc<dyn ObjectStore>) -> Result<DeltaLog> {
+    DeltaLog::open(Arc::clone(store), &Path::from("t"), Clock::fixed(Timestamp(NOW))).await
+}
+
+fn memory() -> Arc<dyn ObjectStore> {
+    Arc::new(InMemory::new())
+}
+
+fn file(path: &str) -> DataFile {
+    DataFile {
+        path: path.to_owned(),
+        tenant: Tenant::default(),
+        day: "2026-11-23".to_owned(),
+        size: 10,
+        modified_ms: NOW,
+        stats: Some(FileStats {
+            rows: 5,
+            timelines: 1,
+            min_time: Some(NOW),
+            max_time: Some(NOW + 1),
+            min_metric: Some("a".to_owned()),
+            max_metric: Some("z".to_owned()),
+        }),
+        origin: None,
+    }
+}
+
+async fn commit(
+    log: &DeltaLog,
+    name: &str,
+    base: Option<u64>,
+    through: u64,
+    files: &[DataFile],
+) -> Result<u64> {
+    log.commit_flush(&Flush { log: name, base, through, files }).await
+}
+
+async fn put(store: &Arc<dyn ObjectStore>, path: &str, text: &str) {
+    store.put(&Path::from(path), text.to_owned().into()).await.expect("put");
+}
+
+async fn lines(store: &Arc<dyn ObjectStore>, version: u64) -> Vec<Value> {
+    let path = Path::from(format!("t/_delta_log/{version:020}.json"));
+    let bytes = store.get(&path).await.expect("there").bytes().await.expect("read");
+    let text = std::str::from_utf8(&bytes).expect("text");
+    text.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect()
+}
+
+#[tokio::test]
+async fn a_commit_is_what_the_protocol_says() {
+    let store = memory();
+    let log = open(&store).await.expect("opens");
+    let odd = DataFile { path: "tenant=a%2Ab/x y.parquet".to_owned(), ..file("") };
+    assert_eq!(
+        commit(&log, "l", Some(3), 4, &[]).await.expect_err("no base").kind(),
+        fault::Kind::AlreadyExists
+    );
+    assert_eq!(commit(&log, "l", None, 3, &[odd.clone()]).await.expect("committed"), 1);
+    assert_eq!(commit(&log, "l", Some(3), 9, &[file("b")]).await.expect("committed"), 2);
+
+    let first = lines(&store, 0).await;
+    assert_eq!(first[1], json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}));
+    assert_eq!(first[2]["metaData"]["partitionColumns"], json!(["tenant", "day"]));
+    assert_eq!(first[2]["metaData"]["format"], json!({"provider": "parquet", "options": {}}));
+    let second = lines(&store, 1).await;
+    assert!(second[0]["commitInfo"]["txnId"].as_str().is_some_and(|n| n.len() == 26));
+    assert_eq!(second[1], json!({"txn": {"appId": "l", "version": 3, "lastUpdated": NOW}}));
+    let stats = json!({"numRecords": 5, "minValues": {"metric": "a", "min_time": NOW},
+        "maxValues": {"metric": "z", "max_time": NOW + 1}, "nullCount": {"metric": 1}});
+    let written: Value =
+        serde_json::from_str(second[2]["add"]["stats"].as_str().expect("text")).expect("JSON");
+    assert_eq!(written, stats);
+    let mut add = second[2]["add"].clone();
+    add["stats"] = Value::Null;
+    assert_eq!(
+        add,
+        json!({"path": "tenant=a%252Ab/x%20y.parquet",
+            "partitionValues": {"tenant": "default", "day": "2026-11-23"}, "size": 10, "modificationTime": NOW,
+            "dataChange": true, "stats": null, "tags": {"tributary.log": "l", "tributary.through": "3"}})
+    );
+    assert_eq!(lines(&store, 2).await[2]["add"]["tags"]["tributary.base"], "3");
+
+    for log in [log, open(&store).await.expect("opens")] {
+        let state = log.known();
+        assert_eq!((state.version, state.transactions["l"]), (2, 9));
+        let origin = |base, through| Some(Origin { log: "l".to_owned(), base, through });
+        let want = [
+            DataFile { origin: origin(Some(3), 9), ..file("b") },
+            DataFile { origin: origin(None, 3), ..odd.clone() },
+        ];
+        assert_eq!(state.files.values().map(|f| (**f).clone()).collect::<Vec<_>>(), want);
+    }
+}
+
+#[tokio::test]
+async fn racing_creators_share_one_table() {
+    let store = memory();
+    let opened = futures::future::join_all((0..8).map(|_| open(&store))).await;
+    let ids: Vec<String> = opened
+        .iter()
+        .map(|l| l.as_ref().expect("opens").known().metadata.clone().expect("metadata").id)
+        .collect();
+    assert!(ids.iter().all(|id| *id == ids[0] && id.len() == 36), "{ids:?}");
+}
+
+#[tokio::test]
+async fn every_one_of_many_committers_lands_once() {
+    let store = memory();
+    let logs = futures::future::join_all((0..8).map(|_| open(&store))).await;
+    let work = logs.iter().enumerate().map(|(i, log)| async move {
+        let log = log.as_ref().expect("opens");
+        for n in 0..5 {
+            let base = (n > 0).then(|| n - 1);
+            commit(log, &format!("log{i}"), base, n, &[file(&format!("{i}-{n}"))]).await.expect("lands");
+        }
+    });
+    futures::future::join_all(work).await;
+    let state = open(&store).await.expect("opens").known();
+    assert_eq!((state.version, state.files.len()), (40, 40));
+    assert!((0..8).all(|i| state.transactions[&format!("log{i}")] == 4));
+}
+
+#[tokio::test]
+async fn of_flushers_of_one_log_with_one_base_exactly_one_wins() {
+    let store = memory();
+    let logs = futures::future::join_all((0..6).map(|_| open(&store))).await;
+    let tries = logs.iter().enumerate().map(|(i, log)| async move {
+        commit(log.as_ref().expect("opens"), "log", None, 7, &[file(&format!("f{i}"))]).await
+    });
+    let results = futures::future::join_all(tries).await;
+    let won: Vec<usize> = results.iter().enumerate().filter(|(_, r)| r.is_ok()).map(|(i, _)| i).collect();
+    assert_eq!(won.len(), 1, "{results:?}");
+    for lost in results.iter().filter_map(|r| r.as_ref().err()) {
+        assert!(matches!(lost, Error::BaseMismatch { base: None, found: Some(7), .. }), "{lost}");
+    }
+    let state = open(&store).await.expect("opens").known();
+    assert_eq!(state.files.keys().collect::<Vec<_>>(), [&format!("f{}", won[0])]);
+}
+
+/// A store whose conditional puts misbehave for some calls.
+#[derive(Debug)]
+struct Flaky {
+    inner: InMemory,
+    /// Conditional puts seen so far.
+    puts: AtomicUsize,
+    /// What happens to the n-th conditional put.
+    faults: Vec<Fault>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fault {
+    None,
+    /// It arrives and the answer is lost.
+    AnswerLost,
+    /// It arrives and the store, sending it again by itself, says that it is there already.
+    SentTwice,
+    /// It does not arrive.
+    Dropped,
+    /// Somebody else takes the version first.
+    Overtaken,
+}
+
+impl fmt::Display for Flaky {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("flaky")
+    }
+}
+
+fn failure() -> object_store::Error {
+    object_store::Error::Generic { store: "flaky", source: "timed out".into() }
+}
+
+#[async_trait::async_trait]
+impl ObjectStore for Flaky {
+    async fn put_opts(
+        &self,
+        path: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> object_store::Result<PutResult> {
+        let n = self.puts.fetch_add(1, Ordering::Relaxed);
+        match self.faults.get(n).copied().unwrap_or(Fault::None) {
+            Fault::None => self.inner.put_opts(path, payload, options).await,
+            Fault::AnswerLost => {
+                self.inner.put_opts(path, payload, options).await?;
+                Err(failure())
+            }
+            Fault::SentTwice => {
+                self.inner.put_opts(path, payload.clone(), options.clone()).await?;
+                self.inner.put_opts(path, payload, options).await
+            }
+            Fault::Dropped => Err(failure()),
+            Fault::Overtaken => {
+                let other = r#"{"commitInfo":{"txnId":"other"}}"#;
+                self.inner.put(path, other.into()).await?;
+                self.inner.put_opts(path, payload, options).await
+            }
+        }
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        path: &Path,
+        options: PutMultipartOptions,
+    ) -> object_store::Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(path, options).await
+    }
+
+    async fn get_opts(&self, path: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+        self.inner.get_opts(path, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        paths: BoxStream<'static, object_store::Result<Path>>,
+    ) -> BoxStream<'static, object_store::Result<Path>> {
+        self.inner.delete_stream(paths)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_found_again_and_nothing_happens_twice() {
+    use Fault::{AnswerLost, Dropped, None, Overtaken, SentTwice};
+    for (faults, version) in [
+        (vec![AnswerLost], 1),
+        (vec![SentTwice], 1),
+        (vec![Dropped], 1),
+        (vec![Dropped, AnswerLost], 1),
+        (vec![Dropped, SentTwice], 1),
+        (vec![Overtaken], 2),
+        (vec![Overtaken, Overtaken, AnswerLost], 3),
+        (vec![Dropped, Overtaken, SentTwice], 2),
+    ] {
+        // The first conditional put creates the table.
+        let all = [vec![None], faults.clone()].concat();
+        let store: Arc<dyn ObjectStore> =
+            Arc::new(Flaky { inner: InMemory::new(), puts: AtomicUsize::new(0), faults: all });
+        let log = open(&store).await.expect("opens");
+        assert_eq!(
+            commit(&log, "l", Option::None, 1, &[file("a")]).await.expect("lands"),
+            version,
+            "{faults:?}"
+        );
+        assert_eq!(
+            commit(&log, "l", Some(1), 2, &[file("b")]).await.expect("lands"),
+            version + 1,
+            "{faults:?}"
+        );
+        let state = open(&store).await.expect("opens").known();
+        assert_eq!((state.version, state.files.len()), (version + 1, 2), "{faults:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_keeps_failing_is_reported() {
+    let faults = vec![Fault::None, Fault::Dropped, Fault::Dropped, Fault::Dropped];
+    let store: Arc<dyn ObjectStore> =
+        Arc::new(Flaky { inner: InMemory::new(), puts: AtomicUsize::new(0), faults });
+    let log = open(&store).await.expect("opens");
+    let error = commit(&log, "l", None, 1, &[]).await.expect_err("fails");
+    assert_eq!(error.kind(), fault::Kind::Unavailable);
+    assert!(error.to_string().contains("00000000000000000001.json"), "{error}");
+    assert_eq!(commit(&log, "l", None, 1, &[]).await.expect("lands when the store is back"), 1);
+}
+
+#[tokio::test]
+async fn what_cannot_be_understood_is_named() {
+    let meta = |reader: u32, columns: Value| {
+        let meta = json!({"metaData": {"id": "x", "format": {"provider": "parquet"}, "schemaString": "{}",
+            "partitionColumns": columns}});
+        format!("{}\n{meta}", json!({"protocol": {"minReaderVersion": reader, "minWriterVersion": 2}}))
+    };
+    let good = meta(1, json!(["tenant", "day"]));
+    let add = |partition: Value| {
+        json!({"add": {"path": "p", "partitionValues": partition, "size": 1, "modificationTime": 1,
+            "dataChange": true}})
+        .to_string()
+    };
+    for (name, files, kind, path) in [
+        ("not JSON", vec![(0, "{"), (1, "")], fault::Kind::Corrupt, "00.json"),
+        ("no metadata", vec![(0, "{}")], fault::Kind::Corrupt, "00.json"),
+        ("reader 3", vec![(0, &*meta(3, json!(["tenant", "day"])))], fault::Kind::Unavailable, "00.json"),
+        ("other partitions", vec![(0, &*meta(1, json!(["day"])))], fault::Kind::Unavailable, "00.json"),
+        ("empty commit", vec![(0, &good), (1, "")], fault::Kind::Corrupt, "01.json"),
+        ("a gap", vec![(0, &good), (2, "{}")], fault::Kind::Corrupt, "01.json"),
+        ("no beginning", vec![(1, "{}")], fault::Kind::Corrupt, "00.json"),
+        (
+            "no tenant",
+            vec![(0, &good), (1, &*add(json!({"day": "2026-01-01"})))],
+            fault::Kind::Corrupt,
+            "01.json",
+        ),
+        (
+            "a bad tenant",
+            vec![(0, &good), (1, &*add(json!({"day": "d", "tenant": "a/b"})))],
+            fault::Kind::Corrupt,
+            "01.json",
+        ),
+        (
+            "a negative transaction",
+            vec![(0, &good), (1, r#"{"txn":{"appId":"l","version":-1}}"#)],
+            fault::Kind::Corrupt,
+            "01.json",
+        ),
+    ] {
+        let store = memory();
+        for (version, text) in files {
+            put(&store, &format!("t/_delta_log/{version:020}.json"), text).await;
+        }
+        let error = open(&store).await.expect_err(name);
+        assert_eq!(error.kind(), kind, "{name}: {error}");
+        assert!(error.to_string().contains(path), "{name}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_table_with_a_checkpoint_is_refused() {
+    for checkpoint in ["_last_checkpoint", "00000000000000000001.checkpoint.parquet"] {
+        for existing in [true, false] {
+            let store = memory();
+            if existing {
+                let log = open(&store).await.expect("opens");
+                commit(&log, "l", None, 1, &[]).await.expect("lands");
+            }
+            put(&store, &format!("t/_delta_log/{checkpoint}"), "{}").await;
+            let error = open(&store).await.expect_err("refused");
+            // A checkpoint at or below a version already read says nothing that the commits did not say.
+            assert!(error.to_string().contains("checkpoint"), "{error}");
+            assert_eq!(error.kind(), fault::Kind::Unavailable);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_table_for_newer_writers_is_read_and_not_written() {
+    let store = memory();
+    open(&store).await.expect("opens");
+    let newer = json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 7}});
+    put(&store, "t/_delta_log/00000000000000000001.json", &newer.to_string()).await;
+    let log = open(&store).await.expect("reads");
+    let error = commit(&log, "l", None, 1, &[]).await.expect_err("refused");
+    assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn removed_files_are_no_longer_live() {
+    let store = memory();
+    let log = open(&store).await.expect("opens");
+    commit(&log, "l", None, 1, &[file("a b"), file("c")]).await.expect("lands");
+    let remove = json!({"remove": {"path": "a%20b", "dataChange": true}});
+    put(&store, "t/_delta_log/00000000000000000002.json", &remove.to_string()).await;
+    let state = log.refresh().await.expect("refreshed");
+    assert_eq!(state.files.keys().collect::<Vec<_>>(), ["c"]);
+}
+
+#[test]
+fn positions_that_delta_has_no_room_for_are_refused() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let log = open(&memory()).await.expect("opens");
+        let error = commit(&log, "l", None, u64::MAX, &[]).await.expect_err("refused");
+        assert_eq!(error.kind(), fault::Kind::Invalid);
+    });
+}
+
+proptest::proptest! {
+    #[test]
+    fn paths_survive_the_encoding(path in "\\PC{0,20}") {
+        let encoded = url_encode(&path);
+        proptest::prop_assert!(encoded.is_ascii());
+        proptest::prop_assert_eq!(url_decode(&encoded), Some(path));
+    }
+}

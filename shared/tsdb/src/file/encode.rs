@@ -1,0 +1,277 @@
+//! Turns pieces of series into one Parquet file in memory. Synchronous: run it off the async threads.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, StringBuilder};
+use arrow::datatypes::Schema;
+use bytes::Bytes;
+use model::labels::METRIC_NAME;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+
+use super::arrays::{LabelMaps, ListShape};
+use super::columns::to_decimal;
+use super::histograms::{Exemplars, Histograms, Starts};
+use super::schema::{arrow_schema, writer_properties};
+use super::timelines::{Placement, Timelines, place};
+use super::windows::Piece;
+use crate::table::{Error, Result};
+
+/// Rows turned into Arrow arrays at a time.
+const BATCH_ROWS: usize = 1_024;
+/// Numbers turned into Arrow arrays at a time, beyond what the last row adds; Arrow's lists end at 2^31.
+const BATCH_NUMBERS: usize = 1 << 22;
+/// A label gets a column of its own when at least one in this many rows has it.
+const LABEL_COLUMN_SHARE: usize = 10;
+/// At most this many labels get columns.
+const LABEL_COLUMNS_MAX: usize = 32;
+
+/// A finished file and what the catalogue says about it.
+#[derive(Debug, Clone)]
+pub(crate) struct EncodedFile {
+    /// The file.
+    pub bytes: Bytes,
+    /// Its statistics.
+    pub stats: FileStats,
+}
+
+/// What is known of a file without opening it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FileStats {
+    /// Rows, timeline rows included.
+    pub rows: u64,
+    /// Timeline rows.
+    pub timelines: u64,
+    /// The earliest time in the file.
+    pub min_time: Option<i64>,
+    /// The latest time in the file.
+    pub max_time: Option<i64>,
+    /// The least metric name.
+    pub min_metric: Option<String>,
+    /// The greatest metric name.
+    pub max_metric: Option<String>,
+}
+
+/// Encodes pieces that are sorted by metric name, labels and window.
+///
+/// # Errors
+/// When Parquet refuses what was built.
+pub(crate) fn encode(pieces: &[Piece<'_>]) -> Result<EncodedFile> {
+    let label_columns = common_labels(pieces);
+    let schema = arrow_schema(&label_columns);
+    let options = ArrowWriterOptions::new()
+        .with_properties(writer_properties(&schema))
+        // The Arrow schema would only repeat the Parquet one, in a form that few readers know.
+        .with_skip_arrow_metadata(true);
+    let failed = |e: &dyn std::fmt::Display| Error::Encode(e.to_string());
+    let mut writer = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&schema), options)
+        .map_err(|e| failed(&e))?;
+
+    let times: Vec<&[i64]> = pieces.iter().map(Piece::float_times).collect();
+    let Timelines { shared, placements } = place(&times);
+    for range in batches(shared.iter().map(|t| t.len())) {
+        let batch = timeline_batch(&schema, range.start, &shared[range]).map_err(|e| failed(&e))?;
+        writer.write(&batch).map_err(|e| failed(&e))?;
+    }
+    // Series begin in a row group of their own.
+    writer.flush().map_err(|e| failed(&e))?;
+    for range in batches(pieces.iter().map(Piece::numbers)) {
+        let batch = series_batch(&schema, &label_columns, &pieces[range.clone()], &placements[range])?;
+        writer.write(&batch).map_err(|e| failed(&e))?;
+    }
+    let bytes = writer.into_inner().map_err(|e| failed(&e))?;
+
+    let ranges = pieces.iter().map(Piece::time_range).filter(|(min, max)| min <= max);
+    let metrics = || pieces.iter().map(|p| p.row.labels.metric_name());
+    let stats = FileStats {
+        rows: (shared.len() + pieces.len()) as u64,
+        timelines: shared.len() as u64,
+        min_time: ranges.clone().map(|r| r.0).min(),
+        max_time: ranges.map(|r| r.1).max(),
+        min_metric: metrics().min().map(str::to_owned),
+        max_metric: metrics().max().map(str::to_owned),
+    };
+    Ok(EncodedFile { bytes: bytes.into(), stats })
+}
+
+/// Cuts rows into batches, given how many numbers each row holds.
+fn batches(numbers: impl Iterator<Item = usize>) -> Vec<Range<usize>> {
+    let mut ranges = Vec::new();
+    let (mut start, mut end, mut sum) = (0, 0, 0);
+    for count in numbers {
+        end += 1;
+        sum += count;
+        if end - start == BATCH_ROWS || sum >= BATCH_NUMBERS {
+            ranges.push(start..end);
+            (start, sum) = (end, 0);
+        }
+    }
+    if start < end {
+        ranges.push(start..end);
+    }
+    ranges
+}
+
+/// Chooses the labels that get a column: the most frequent ones, in name order.
+///
+/// Names that differ in case only get one column, since SQL engines do not tell such columns apart.
+fn common_labels(pieces: &[Piece<'_>]) -> Vec<String> {
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    for piece in pieces {
+        for (name, _) in piece.row.labels.iter().filter(|(n, _)| *n != METRIC_NAME) {
+            *counts.entry(name).or_default() += 1;
+        }
+    }
+    let mut frequent: Vec<(&str, usize)> =
+        counts.into_iter().filter(|(_, count)| count * LABEL_COLUMN_SHARE >= pieces.len()).collect();
+    frequent.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0)));
+    let mut folded = BTreeSet::new();
+    frequent.retain(|(name, _)| folded.insert(name.to_lowercase()));
+    let mut names: Vec<String> =
+        frequent.into_iter().take(LABEL_COLUMNS_MAX).map(|(n, _)| n.to_owned()).collect();
+    names.sort();
+    names
+}
+
+fn timeline_batch(
+    schema: &Arc<Schema>,
+    first: usize,
+    timelines: &[&[i64]],
+) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let mut lists = ListShape::default();
+    let mut times = Vec::new();
+    for timeline in timelines {
+        times.extend_from_slice(timeline);
+        lists.push(timeline.len());
+    }
+    let numbers: Int32Array = (first..first + timelines.len()).map(index).collect();
+    let counts: Int32Array = timelines.iter().map(|t| index(t.len())).collect();
+    let min: Int64Array = timelines.iter().map(|t| t.first().copied()).collect();
+    let max: Int64Array = timelines.iter().map(|t| t.last().copied()).collect();
+    let set: HashMap<&str, ArrayRef> = HashMap::from([
+        (super::schema::name::TIMELINE, Arc::new(numbers) as ArrayRef),
+        (super::schema::name::COUNT, Arc::new(counts) as ArrayRef),
+        (super::schema::name::MIN_TIME, Arc::new(min) as ArrayRef),
+        (super::schema::name::MAX_TIME, Arc::new(max) as ArrayRef),
+        (super::schema::name::TIMESTAMPS, lists.finish(Arc::new(Int64Array::from(times)))),
+    ]);
+    let columns = schema.fields().iter().map(|field| {
+        let null = || arrow::array::new_null_array(field.data_type(), timelines.len());
+        set.get(field.name().as_str()).map_or_else(null, Arc::clone)
+    });
+    RecordBatch::try_new(Arc::clone(schema), columns.collect())
+}
+
+/// An index or count as the file has it; `encode` never gets near the limit, since a file's rows are bounded.
+fn index(i: usize) -> Option<i32> {
+    Some(
+        i32::try_from(i)
+            .expect("a file has fewer than 2^31 rows and a row fewer samples than milliseconds in 2 h"),
+    )
+}
+
+/// The sample columns of a batch under construction.
+#[derive(Default)]
+struct Samples {
+    timelines: Vec<Option<i32>>,
+    offsets: Vec<Option<i32>>,
+    counts: Vec<Option<i32>>,
+    time_lists: ListShape,
+    times: Vec<i64>,
+    int_lists: ListShape,
+    ints: Vec<Option<i64>>,
+    scales: Vec<Option<i32>>,
+    float_lists: ListShape,
+    floats: Vec<f64>,
+    scratch: Vec<Option<i64>>,
+}
+
+impl Samples {
+    fn push(&mut self, piece: &Piece<'_>, placement: Placement) {
+        let times = piece.float_times();
+        let values = &piece.row.samples.floats.values[piece.floats.clone()];
+        self.counts.push(index(values.len()));
+        match placement {
+            Placement::Shared { timeline, offset } => {
+                self.timelines.push(index(timeline));
+                self.offsets.push(index(offset));
+                self.time_lists.push_null();
+            }
+            Placement::Own => {
+                self.timelines.push(None);
+                self.offsets.push(None);
+                self.times.extend_from_slice(times);
+                self.time_lists.push_or_null(times.len());
+            }
+        }
+        let scale = if values.is_empty() { None } else { to_decimal(values, &mut self.scratch) };
+        self.scales.push(scale.and_then(index));
+        if scale.is_some() {
+            self.ints.extend_from_slice(&self.scratch);
+            self.int_lists.push(values.len());
+            self.float_lists.push_null();
+        } else {
+            self.floats.extend_from_slice(values);
+            self.int_lists.push_null();
+            self.float_lists.push_or_null(values.len());
+        }
+    }
+}
+
+fn series_batch(
+    schema: &Arc<Schema>,
+    label_columns: &[String],
+    pieces: &[Piece<'_>],
+    placements: &[Placement],
+) -> Result<RecordBatch> {
+    let mut labels = LabelMaps::default();
+    let mut label_values: Vec<StringBuilder> = label_columns.iter().map(|_| StringBuilder::new()).collect();
+    let mut samples = Samples::default();
+    let (mut histograms, mut starts, mut exemplars) =
+        (Histograms::default(), Starts::default(), Exemplars::default());
+    for (piece, placement) in pieces.iter().zip(placements) {
+        let row = piece.row;
+        labels.push(&row.labels, |n| n != METRIC_NAME);
+        for (name, column) in label_columns.iter().zip(&mut label_values) {
+            column.append_option(row.labels.get(name));
+        }
+        samples.push(piece, *placement);
+        let column = &row.samples.histograms;
+        let range = piece.histograms.clone();
+        histograms.push(column.timestamps[range.clone()].iter().copied().zip(&column.values[range]));
+        starts.push(&row.samples.start_timestamps[piece.starts.clone()]);
+        exemplars.push(piece.exemplars.iter().map(|i| &row.samples.exemplars[*i]));
+    }
+
+    let strings = |of: &dyn Fn(&Piece<'_>) -> String| -> ArrayRef {
+        Arc::new(pieces.iter().map(|p| Some(of(p))).collect::<StringArray>())
+    };
+    let longs = |of: &dyn Fn(&Piece<'_>) -> Option<i64>| -> ArrayRef {
+        Arc::new(pieces.iter().map(of).collect::<Int64Array>())
+    };
+    let mut columns: Vec<ArrayRef> =
+        vec![strings(&|p| p.row.labels.metric_name().to_owned()), labels.finish()];
+    columns.extend(label_values.iter_mut().map(|c| Arc::new(c.finish()) as ArrayRef));
+    let range = |p: &Piece<'_>| Some(p.time_range()).filter(|(min, max)| min <= max);
+    columns.extend([
+        strings(&|p| p.row.metadata.kind.as_str().to_owned()),
+        strings(&|p| p.row.metadata.unit.to_string()),
+        strings(&|p| p.row.metadata.help.to_string()),
+        longs(&|p| Some(p.row.labels.series_id().cast_signed())),
+        longs(&|p| range(p).map(|r| r.0)),
+        longs(&|p| range(p).map(|r| r.1)),
+        Arc::new(Int32Array::from(samples.timelines)),
+        Arc::new(Int32Array::from(samples.offsets)),
+        Arc::new(Int32Array::from(samples.counts)),
+        samples.time_lists.finish(Arc::new(Int64Array::from(samples.times))),
+        samples.int_lists.finish(Arc::new(Int64Array::from(samples.ints))),
+        Arc::new(Int32Array::from(samples.scales)),
+        samples.float_lists.finish(Arc::new(Float64Array::from(samples.floats))),
+        histograms.finish(),
+        starts.finish(),
+        exemplars.finish(),
+    ]);
+    RecordBatch::try_new(Arc::clone(schema), columns).map_err(|e| Error::Encode(e.to_string()))
+}

@@ -1,0 +1,120 @@
+//! Reads byte ranges of one file from the object store: the place where caching would go.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use parquet::DecodeResult;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataPushDecoder};
+
+use crate::table::{Error, Result};
+
+/// Ranges closer together than this are read as one: a request costs about as much as these bytes.
+const GAP_MAX: u64 = 64 << 10;
+/// Requests for one file under way at a time.
+const REQUESTS_MAX: usize = 8;
+/// Bytes read from the file's end before it is known how long its footer is.
+const FOOTER_GUESS: u64 = 64 << 10;
+
+/// One file in the store.
+#[derive(Debug, Clone)]
+pub(crate) struct FileSource {
+    store: Arc<dyn ObjectStore>,
+    path: Path,
+    size: u64,
+}
+
+impl FileSource {
+    /// Names a file and its size in bytes.
+    pub(crate) fn new(store: Arc<dyn ObjectStore>, path: Path, size: u64) -> Self {
+        Self { store, path, size }
+    }
+
+    /// The file's path, for messages.
+    pub(crate) fn name(&self) -> &str {
+        self.path.as_ref()
+    }
+
+    /// Reads ranges, in the order given; neighbours share a request.
+    pub(crate) async fn fetch(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let merged = coalesce(ranges);
+        let reads = futures::stream::iter(merged.iter().cloned()).map(|range| async move {
+            let read = self.store.get_range(&self.path, range.clone()).await;
+            let bytes = read.map_err(|e| match e {
+                object_store::Error::NotFound { .. } => Error::Gone { path: self.name().to_owned() },
+                e => Error::store(format!("read {}", self.path))(e),
+            })?;
+            if bytes.len() as u64 == range.end - range.start {
+                Ok(bytes)
+            } else {
+                Err(Error::corrupt(self.name(), "the file is shorter than the catalogue says"))
+            }
+        });
+        let parts: Vec<Bytes> = reads.buffered(REQUESTS_MAX).try_collect().await?;
+        Ok(ranges.iter().map(|r| slice_of(&merged, &parts, r)).collect())
+    }
+
+    /// Reads footer and page index.
+    pub(crate) async fn metadata(&self) -> Result<ParquetMetaData> {
+        let corrupt = |e: parquet::errors::ParquetError| Error::corrupt(self.name(), e);
+        let mut decoder = ParquetMetaDataPushDecoder::try_new(self.size).map_err(corrupt)?;
+        let tail = self.size.saturating_sub(FOOTER_GUESS)..self.size;
+        let mut wanted = vec![tail];
+        loop {
+            let parts = self.fetch(&wanted).await?;
+            decoder.push_ranges(wanted, parts).map_err(corrupt)?;
+            match decoder.try_decode().map_err(corrupt)? {
+                DecodeResult::NeedsData(ranges) => wanted = ranges,
+                DecodeResult::Data(metadata) => return Ok(metadata),
+                DecodeResult::Finished => return Err(Error::corrupt(self.name(), "the footer has no end")),
+            }
+        }
+    }
+}
+
+/// Joins ranges that overlap or are close together, in ascending order.
+fn coalesce(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut sorted: Vec<Range<u64>> = ranges.to_vec();
+    sorted.sort_by_key(|r| r.start);
+    let mut merged: Vec<Range<u64>> = Vec::new();
+    for range in sorted {
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end.saturating_add(GAP_MAX) => {
+                last.end = last.end.max(range.end)
+            }
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
+fn slice_of(merged: &[Range<u64>], parts: &[Bytes], range: &Range<u64>) -> Bytes {
+    let i = merged.partition_point(|m| m.start <= range.start) - 1;
+    let at = |offset: u64| usize::try_from(offset - merged[i].start).expect("the part is in memory");
+    parts[i].slice(at(range.start)..at(range.end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn close_ranges_are_read_as_one() {
+        let far = GAP_MAX * 3;
+        let ranges = [far..far + 10, 0..5, 5..8, 8 + GAP_MAX..20 + GAP_MAX, 2..4];
+        let merged = coalesce(&ranges);
+        assert_eq!(merged, [0..20 + GAP_MAX, far..far + 10]);
+        let parts: Vec<Bytes> = merged
+            .iter()
+            .map(|r| (r.start..r.end).map(|i| u8::try_from(i % 251).expect("small")).collect())
+            .collect();
+        for range in &ranges {
+            let want: Vec<u8> =
+                (range.start..range.end).map(|i| u8::try_from(i % 251).expect("small")).collect();
+            assert_eq!(slice_of(&merged, &parts, range), want);
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! Reads the series of one file that a query asks for.
+//!
+//! In three steps, each reading less than it would without the one before: the columns that matchers name, for the
+//! rows that statistics leave; the rest of the rows that matched; the timelines that those point at. Bytes are
+//! fetched on the async threads, everything is decoded on the blocking ones.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use model::{Labels, Matcher, Metadata};
+use parquet::DecodeResult;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, RowSelection, RowSelectionPolicy, RowSelector,
+};
+use parquet::arrow::push_decoder::{ParquetPushDecoder, ParquetPushDecoderBuilder};
+use parquet::file::metadata::ParquetMetaData;
+use tokio::runtime::Handle;
+
+use super::decode::{self, MetadataCache, SAMPLE_COLUMNS, SERIES_COLUMNS, SharedTimes, TIMELINE_COLUMNS};
+use super::fetch::FileSource;
+use super::prune::{Candidate, Query, candidates, timeline_row_groups};
+use super::schema::{SCHEMA_VERSION, SCHEMA_VERSION_KEY};
+use crate::merge::merge_series;
+use crate::series::SeriesRow;
+use crate::table::{Error, Result, SelectLimits};
+
+/// Rows decoded at a time.
+const BATCH_ROWS: usize = 4_096;
+
+/// A query that outlives the call, for the blocking threads.
+#[derive(Debug)]
+pub(crate) struct OwnedQuery {
+    /// All of them must accept a series.
+    pub matchers: Vec<Matcher>,
+    /// The earliest time wanted.
+    pub min_time: i64,
+    /// The latest time wanted.
+    pub max_time: i64,
+    /// What one file may give at most.
+    pub limits: SelectLimits,
+}
+
+impl OwnedQuery {
+    fn borrowed(&self) -> Query<'_> {
+        Query { matchers: &self.matchers, min_time: self.min_time, max_time: self.max_time }
+    }
+}
+
+/// An opened file.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    source: FileSource,
+    runtime: Handle,
+    metadata: ArrowReaderMetadata,
+    query: Arc<OwnedQuery>,
+}
+
+impl Reader {
+    /// Reads the footer and checks that the schema is one we know.
+    pub(crate) async fn open(source: FileSource, runtime: Handle, query: Arc<OwnedQuery>) -> Result<Self> {
+        let metadata = source.metadata().await?;
+        let entries = metadata.file_metadata().key_value_metadata();
+        let version = entries
+            .and_then(|all| all.iter().find(|e| e.key == SCHEMA_VERSION_KEY))
+            .and_then(|e| e.value.as_deref());
+        if version != Some(SCHEMA_VERSION) {
+            let feature = version
+                .map_or("a file without a schema version".to_owned(), |v| format!("schema version {v}"));
+            return Err(Error::Unsupported { path: source.name().to_owned(), feature });
+        }
+        let metadata = ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new())
+            .map_err(|e| Error::corrupt(source.name(), e))?;
+        Ok(Self { source, runtime, metadata, query })
+    }
+
+    /// Reads the samples of the matching series within the time asked for, sorted, each series once.
+    pub(crate) async fn series(&self) -> Result<Vec<SeriesRow>> {
+        let matched = self.matched().await?;
+        let columns: Vec<&str> = SERIES_COLUMNS.into_iter().chain(SAMPLE_COLUMNS).collect();
+        let mut batches = Vec::new();
+        for candidate in matched {
+            batches.extend(self.batches(&columns, candidate).await?);
+        }
+        let timelines = self.timelines(&batches).await?;
+        let query = Arc::clone(&self.query);
+        let path = self.source.name().to_owned();
+        self.blocking(move || {
+            let mut times = SharedTimes::new(timelines);
+            let mut cache = MetadataCache::new();
+            let mut rows: Vec<SeriesRow> = Vec::new();
+            for batch in &batches {
+                let decoded = decode::rows(batch, &query.borrowed(), &mut times, &mut cache);
+                rows.extend(decoded.map_err(|e| Error::corrupt(&path, e))?);
+            }
+            Ok(join_windows(rows))
+        })
+        .await
+    }
+
+    /// Reads labels and metadata of the matching series that have something within the time asked for.
+    pub(crate) async fn labels(&self) -> Result<Vec<(Labels, Arc<Metadata>)>> {
+        let matched = self.matched().await?;
+        let mut batches = Vec::new();
+        for candidate in matched {
+            batches.extend(self.batches(&SERIES_COLUMNS, candidate).await?);
+        }
+        let path = self.source.name().to_owned();
+        self.blocking(move || {
+            let mut cache = MetadataCache::new();
+            let mut all: Vec<(Labels, Arc<Metadata>)> = Vec::new();
+            for batch in &batches {
+                all.extend(decode::series(batch, &mut cache).map_err(|e| Error::corrupt(&path, e))?);
+            }
+            // Windows of one series stand together, the latest last.
+            all.reverse();
+            all.dedup_by(|a, b| a.0 == b.0);
+            all.reverse();
+            Ok(all)
+        })
+        .await
+    }
+
+    /// Reads the columns that the matchers need and returns the rows that match.
+    async fn matched(&self) -> Result<Vec<Candidate>> {
+        let query = self.query.borrowed();
+        let schema = Arc::clone(self.metadata.schema());
+        let columns = decode::match_columns(&query, |c| schema.column_with_name(c).is_some());
+        let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+        let (mut matched, mut series, mut samples) = (Vec::new(), 0, 0);
+        for candidate in candidates(self.metadata.metadata(), &query) {
+            let (row_group, rows) = (candidate.row_group, candidate.rows.clone());
+            let batches = self.batches(&columns, candidate).await?;
+            let query = Arc::clone(&self.query);
+            let path = self.source.name().to_owned();
+            let (rows, found, count) = self
+                .blocking(move || {
+                    select_matching(&rows, &batches, &query.borrowed()).map_err(|e| Error::corrupt(&path, e))
+                })
+                .await?;
+            series += found;
+            samples += count;
+            self.query.limits.check(series, samples)?;
+            if found > 0 {
+                matched.push(Candidate { row_group, rows });
+            }
+        }
+        Ok(matched)
+    }
+
+    /// Reads the timeline rows that the batches point at.
+    async fn timelines(&self, batches: &[RecordBatch]) -> Result<HashMap<usize, Vec<i64>>> {
+        let corrupt = |e: String| Error::corrupt(self.source.name(), e);
+        let mut wanted: BTreeSet<usize> = BTreeSet::new();
+        for batch in batches {
+            wanted.extend(decode::timelines_of(batch).map_err(corrupt)?);
+        }
+        let mut timelines = HashMap::new();
+        // Timeline n is row n of the file.
+        let mut first = 0;
+        for row_group in 0..timeline_row_groups(self.metadata.metadata()) {
+            let count = group_rows(self.metadata.metadata(), row_group);
+            let here: Vec<usize> = wanted.range(first..first + count).map(|t| t - first).collect();
+            first += count;
+            if here.is_empty() {
+                continue;
+            }
+            let rows = select_rows(&here);
+            for batch in self.batches(&TIMELINE_COLUMNS, Candidate { row_group, rows }).await? {
+                decode::read_timelines(&batch, &mut timelines).map_err(corrupt)?;
+            }
+        }
+        Ok(timelines)
+    }
+
+    /// Decodes some columns of some rows of one row group.
+    async fn batches(&self, columns: &[&str], candidate: Candidate) -> Result<Vec<RecordBatch>> {
+        let corrupt = |e: parquet::errors::ParquetError| Error::corrupt(self.source.name(), e);
+        let descriptor = self.metadata.metadata().file_metadata().schema_descr();
+        let roots = self.metadata.schema().fields().iter().enumerate();
+        let wanted = roots.filter(|(_, f)| columns.contains(&f.name().as_str())).map(|(i, _)| i);
+        let mut decoder = ParquetPushDecoderBuilder::new_with_metadata(self.metadata.clone())
+            .with_projection(ProjectionMask::roots(descriptor, wanted))
+            .with_row_groups(vec![candidate.row_group])
+            .with_row_selection(candidate.rows)
+            // The default decodes whole row groups when rows are scattered.
+            .with_row_selection_policy(RowSelectionPolicy::Selectors)
+            .with_batch_size(BATCH_ROWS)
+            .build()
+            .map_err(corrupt)?;
+        let mut batches = Vec::new();
+        loop {
+            let (returned, decoded, wanted) = self.blocking(move || Ok(decode_available(decoder))).await?;
+            decoder = returned;
+            batches.extend(decoded);
+            match wanted.map_err(corrupt)? {
+                Some(ranges) => {
+                    let parts = self.source.fetch(&ranges).await?;
+                    decoder.push_ranges(ranges, parts).map_err(corrupt)?;
+                }
+                None => return Ok(batches),
+            }
+        }
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.runtime.spawn_blocking(work).await.map_err(|_| Error::Worker("read a file"))?
+    }
+}
+
+type Ranges = Vec<std::ops::Range<u64>>;
+
+/// Decodes until more bytes are needed or everything is done.
+fn decode_available(
+    mut decoder: ParquetPushDecoder,
+) -> (ParquetPushDecoder, Vec<RecordBatch>, parquet::errors::Result<Option<Ranges>>) {
+    let mut batches = Vec::new();
+    loop {
+        match decoder.try_decode() {
+            Ok(DecodeResult::Data(batch)) => batches.push(batch),
+            Ok(DecodeResult::NeedsData(ranges)) => return (decoder, batches, Ok(Some(ranges))),
+            Ok(DecodeResult::Finished) => return (decoder, batches, Ok(None)),
+            Err(error) => return (decoder, batches, Err(error)),
+        }
+    }
+}
+
+/// Narrows a selection to the rows that match; also counts them and their float samples.
+fn select_matching(
+    rows: &RowSelection,
+    batches: &[RecordBatch],
+    query: &Query<'_>,
+) -> Result<(RowSelection, usize, usize), String> {
+    let mut selected = Vec::new();
+    let (mut first, mut samples) = (0, 0);
+    for batch in batches {
+        let (matching, count) = decode::matching_rows(batch, query)?;
+        selected.extend(matching.into_iter().map(|r| first + r));
+        first += batch.num_rows();
+        samples += count;
+    }
+    let found = selected.len();
+    Ok((rows.and_then(&select_rows_of(&selected, first)), found, samples))
+}
+
+/// Selects rows by ascending number.
+fn select_rows(rows: &[usize]) -> RowSelection {
+    select_rows_of(rows, rows.last().map_or(0, |r| r + 1))
+}
+
+fn select_rows_of(rows: &[usize], total: usize) -> RowSelection {
+    let mut selectors = Vec::new();
+    let mut next = 0;
+    for row in rows {
+        if *row > next {
+            selectors.push(RowSelector::skip(row - next));
+        }
+        selectors.push(RowSelector::select(1));
+        next = row + 1;
+    }
+    if next < total {
+        selectors.push(RowSelector::skip(total - next));
+    }
+    RowSelection::from(selectors)
+}
+
+fn group_rows(metadata: &ParquetMetaData, row_group: usize) -> usize {
+    usize::try_from(metadata.row_group(row_group).num_rows()).unwrap_or(0)
+}
+
+/// Joins the windows of each series, which stand together; drops series of which nothing is left.
+fn join_windows(rows: Vec<SeriesRow>) -> Vec<SeriesRow> {
+    let mut joined: Vec<SeriesRow> = Vec::new();
+    let mut same: Vec<SeriesRow> = Vec::new();
+    for row in rows.into_iter().filter(|r| !r.samples.is_empty()) {
+        if same.first().is_some_and(|s| s.labels != row.labels) {
+            joined.push(merge_series(std::mem::take(&mut same)));
+        }
+        same.push(row);
+    }
+    if !same.is_empty() {
+        joined.push(merge_series(same));
+    }
+    joined
+}

@@ -1,0 +1,362 @@
+//! The one way in which two accounts of the same series become one: head, flush, compaction, query, federation.
+//!
+//! The identity of a series is its full label set. At one (labels, t) there is one sample: a real sample beats a
+//! staleness marker, a histogram beats a float, then the greater in a total order of bits wins. A sample and its
+//! start time are one unit: the start time decides only between equal samples. Exemplars form a set.
+//!
+//! Invariants:
+//! - the merge is commutative, associative and idempotent on parts as the log and the files hold them: a time stands
+//!   in one of the two columns only, and exemplars are sorted by (time, labels, value) without repeats;
+//! - whether something is stale is decided after the merge, never by it;
+//! - where one part holds everything, or all parts share one timeline by pointer, times are not copied.
+
+use std::cmp::Ordering;
+use std::collections::{BinaryHeap, HashSet};
+use std::sync::Arc;
+
+use model::{CounterResetHint, Exemplar, FloatHistogram, Histogram, IntegerHistogram, Span, is_stale};
+
+use crate::series::{FloatColumn, HistogramColumn, SeriesRow, SeriesSamples, Timeline, compare_labels};
+
+/// Merges what several sources know of one series.
+#[must_use]
+pub fn merge(parts: &[SeriesSamples]) -> SeriesSamples {
+    let mut filled = parts.iter().filter(|p| !p.is_empty());
+    let Some(first) = filled.next() else { return SeriesSamples::default() };
+    if filled.next().is_none() {
+        return first.clone();
+    }
+    let (floats, histograms) = merge_samples(parts);
+    let mut merged = SeriesSamples {
+        floats,
+        histograms,
+        start_timestamps: Arc::from([]),
+        exemplars: merge_exemplars(parts),
+    };
+    merged.start_timestamps = merge_start_timestamps(parts, &merged);
+    merged
+}
+
+/// Merges rows of one series: labels of the first, the metadata seen last, the samples merged.
+///
+/// # Panics
+/// When there is no row.
+#[must_use]
+pub fn merge_series(mut rows: Vec<SeriesRow>) -> SeriesRow {
+    assert!(!rows.is_empty(), "merging needs at least one row");
+    if rows.len() == 1 {
+        return rows.swap_remove(0);
+    }
+    let metadata = rows
+        .iter()
+        .map(|r| (last_time(&r.samples), &r.metadata))
+        .max()
+        .map(|(_, m)| Arc::clone(m))
+        .expect("there is a row");
+    let labels = rows[0].labels.clone();
+    let parts: Vec<SeriesSamples> = rows.into_iter().map(|r| r.samples).collect();
+    SeriesRow { labels, metadata, samples: merge(&parts) }
+}
+
+/// Merges sorted lists of rows into one sorted list in which each series stands once.
+pub fn merge_rows<I>(lists: impl IntoIterator<Item = I>) -> MergedRows<I::IntoIter>
+where
+    I: IntoIterator<Item = SeriesRow>,
+{
+    let mut sources: Vec<I::IntoIter> = lists.into_iter().map(IntoIterator::into_iter).collect();
+    let mut heads = BinaryHeap::with_capacity(sources.len());
+    for (source, rows) in sources.iter_mut().enumerate() {
+        heads.extend(rows.next().map(|row| Head { row, source }));
+    }
+    MergedRows { sources, heads }
+}
+
+/// Iterates over series merged from several sorted sources; see [`merge_rows`].
+#[derive(Debug)]
+pub struct MergedRows<I> {
+    sources: Vec<I>,
+    heads: BinaryHeap<Head>,
+}
+
+/// The next row of one source, ordered so that a max-heap gives the least labels first.
+#[derive(Debug)]
+struct Head {
+    row: SeriesRow,
+    source: usize,
+}
+
+impl Ord for Head {
+    fn cmp(&self, other: &Self) -> Ordering {
+        compare_labels(&other.row.labels, &self.row.labels).then_with(|| other.source.cmp(&self.source))
+    }
+}
+
+impl PartialOrd for Head {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Head {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Head {}
+
+impl<I: Iterator<Item = SeriesRow>> MergedRows<I> {
+    fn pop(&mut self) -> Option<SeriesRow> {
+        let Head { row, source } = self.heads.pop()?;
+        self.heads.extend(self.sources[source].next().map(|row| Head { row, source }));
+        Some(row)
+    }
+}
+
+impl<I: Iterator<Item = SeriesRow>> Iterator for MergedRows<I> {
+    type Item = SeriesRow;
+
+    fn next(&mut self) -> Option<SeriesRow> {
+        let mut same = vec![self.pop()?];
+        while self.heads.peek().is_some_and(|h| h.row.labels == same[0].labels) {
+            same.extend(self.pop());
+        }
+        Some(merge_series(same))
+    }
+}
+
+/// Gives equal lists of times one allocation, so that what works per timeline works once per timeline.
+#[derive(Debug, Default)]
+pub struct TimelineInterner {
+    known: HashSet<Timeline>,
+}
+
+impl TimelineInterner {
+    /// Returns the known timeline of the same content, or makes this one known.
+    pub fn intern(&mut self, timeline: &Timeline) -> Timeline {
+        if let Some(known) = self.known.get(timeline) {
+            return Arc::clone(known);
+        }
+        self.known.insert(Arc::clone(timeline));
+        Arc::clone(timeline)
+    }
+
+    /// Replaces both timelines of a row by the known ones.
+    pub fn intern_row(&mut self, row: &mut SeriesRow) {
+        row.samples.floats.timestamps = self.intern(&row.samples.floats.timestamps);
+        row.samples.histograms.timestamps = self.intern(&row.samples.histograms.timestamps);
+    }
+}
+
+/// The newest time at which anything is known.
+fn last_time(samples: &SeriesSamples) -> Option<i64> {
+    let exemplars = samples.exemplars.iter().filter_map(|e| e.timestamp.map(|t| t.0)).max();
+    [
+        samples.floats.timestamps.last().copied(),
+        samples.histograms.timestamps.last().copied(),
+        samples.start_timestamps.last().map(|s| s.0),
+        exemplars,
+    ]
+    .into_iter()
+    .max()
+    .flatten()
+}
+
+/// One sample at one time, borrowed from the part that holds it.
+#[derive(Clone, Copy)]
+enum Sample<'a> {
+    Float(f64),
+    Histogram(&'a Arc<Histogram>),
+}
+
+impl Sample<'_> {
+    /// (is real, is histogram): the first two rules of the merge.
+    fn rank(&self) -> (bool, bool) {
+        match self {
+            Self::Float(x) => (!is_stale(*x), false),
+            Self::Histogram(h) => (!is_stale(h.sum()), true),
+        }
+    }
+
+    fn order(&self, other: &Self) -> Ordering {
+        self.rank().cmp(&other.rank()).then_with(|| match (self, other) {
+            (Self::Float(a), Self::Float(b)) => a.to_bits().cmp(&b.to_bits()),
+            (Self::Histogram(a), Self::Histogram(b)) => compare_histograms(a, b),
+            (Self::Float(_), Self::Histogram(_)) | (Self::Histogram(_), Self::Float(_)) => {
+                unreachable!("the ranks differ")
+            }
+        })
+    }
+}
+
+fn merge_samples(parts: &[SeriesSamples]) -> (FloatColumn, HistogramColumn) {
+    if parts.iter().all(|p| p.histograms.is_empty())
+        && let Some(floats) = merge_shared_floats(parts)
+    {
+        return (floats, HistogramColumn::default());
+    }
+    let count = parts.iter().map(SeriesSamples::sample_count).sum();
+    let mut samples: Vec<(i64, Sample<'_>)> = Vec::with_capacity(count);
+    for part in parts {
+        samples.extend(part.floats.iter().map(|(t, v)| (t, Sample::Float(v))));
+        samples.extend(part.histograms.iter().map(|(t, h)| (t, Sample::Histogram(h))));
+    }
+    // The parts are ascending runs, which a stable sort finds and merges.
+    samples.sort_by_key(|(t, _)| *t);
+    samples.dedup_by(|later, kept| {
+        let is_same_time = later.0 == kept.0;
+        if is_same_time && later.1.order(&kept.1).is_gt() {
+            kept.1 = later.1;
+        }
+        is_same_time
+    });
+
+    let (mut float_times, mut values) = (Vec::new(), Vec::new());
+    let (mut histogram_times, mut histograms) = (Vec::new(), Vec::new());
+    for (t, sample) in samples {
+        match sample {
+            Sample::Float(x) => {
+                float_times.push(t);
+                values.push(x);
+            }
+            Sample::Histogram(h) => {
+                histogram_times.push(t);
+                histograms.push(Arc::clone(h));
+            }
+        }
+    }
+    (
+        FloatColumn { timestamps: float_times.into(), values: values.into() },
+        HistogramColumn { timestamps: histogram_times.into(), values: histograms.into() },
+    )
+}
+
+/// Merges float columns that share one timeline by pointer (or are empty), without copying times.
+fn merge_shared_floats(parts: &[SeriesSamples]) -> Option<FloatColumn> {
+    let mut filled = parts.iter().map(|p| &p.floats).filter(|f| !f.is_empty());
+    let first = filled.next()?;
+    let mut values: Option<Vec<f64>> = None;
+    for other in filled {
+        if !Arc::ptr_eq(&first.timestamps, &other.timestamps) {
+            return None;
+        }
+        if Arc::ptr_eq(&first.values, &other.values) {
+            continue;
+        }
+        let values = values.get_or_insert_with(|| first.values.to_vec());
+        for (kept, offered) in values.iter_mut().zip(other.values.iter()) {
+            if Sample::Float(*offered).order(&Sample::Float(*kept)).is_gt() {
+                *kept = *offered;
+            }
+        }
+    }
+    let values = values.map_or_else(|| Arc::clone(&first.values), Arc::from);
+    Some(FloatColumn { timestamps: Arc::clone(&first.timestamps), values })
+}
+
+/// Takes at each time the greatest start time that came with the sample that won there.
+fn merge_start_timestamps(parts: &[SeriesSamples], merged: &SeriesSamples) -> Arc<[(i64, i64)]> {
+    if parts.iter().all(|p| p.start_timestamps.is_empty()) {
+        return Arc::from([]);
+    }
+    let mut starts: Vec<(i64, i64)> = Vec::new();
+    for part in parts {
+        let won = |t: &i64| match (sample_at(part, *t), sample_at(merged, *t)) {
+            (Some(own), Some(winner)) => own.order(&winner).is_eq(),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        starts.extend(part.start_timestamps.iter().filter(|(t, _)| won(t)));
+    }
+    starts.sort_unstable();
+    starts.dedup_by(|later, kept| {
+        let is_same_time = later.0 == kept.0;
+        if is_same_time {
+            kept.1 = later.1;
+        }
+        is_same_time
+    });
+    starts.into()
+}
+
+fn sample_at(samples: &SeriesSamples, t: i64) -> Option<Sample<'_>> {
+    if let Ok(i) = samples.histograms.timestamps.binary_search(&t) {
+        return samples.histograms.values.get(i).map(Sample::Histogram);
+    }
+    let i = samples.floats.timestamps.binary_search(&t).ok()?;
+    samples.floats.values.get(i).map(|x| Sample::Float(*x))
+}
+
+fn merge_exemplars(parts: &[SeriesSamples]) -> Arc<[Exemplar]> {
+    let mut filled = parts.iter().filter(|p| !p.exemplars.is_empty());
+    let Some(first) = filled.next() else { return Arc::from([]) };
+    if filled.next().is_none() {
+        return Arc::clone(&first.exemplars);
+    }
+    let mut exemplars: Vec<&Exemplar> = parts.iter().flat_map(|p| p.exemplars.iter()).collect();
+    exemplars.sort_by(|a, b| compare_exemplars(a, b));
+    exemplars.dedup_by(|a, b| compare_exemplars(a, b).is_eq());
+    exemplars.into_iter().cloned().collect()
+}
+
+/// The order of exemplars in a series: by time (those without one first), labels, bits of the value.
+#[must_use]
+pub fn compare_exemplars(a: &Exemplar, b: &Exemplar) -> Ordering {
+    (a.timestamp, &a.labels, a.value.to_bits()).cmp(&(b.timestamp, &b.labels, b.value.to_bits()))
+}
+
+/// A total order of histograms by their bits; equal means equal bit for bit.
+#[must_use]
+pub fn compare_histograms(a: &Histogram, b: &Histogram) -> Ordering {
+    match (a, b) {
+        (Histogram::Integer(a), Histogram::Integer(b)) => compare_integer(a, b),
+        (Histogram::Float(a), Histogram::Float(b)) => compare_float(a, b),
+        (Histogram::Integer(_), Histogram::Float(_)) => Ordering::Less,
+        (Histogram::Float(_), Histogram::Integer(_)) => Ordering::Greater,
+    }
+}
+
+fn compare_integer(a: &IntegerHistogram, b: &IntegerHistogram) -> Ordering {
+    (a.count, a.sum.to_bits(), a.schema, a.zero_count, a.zero_threshold.to_bits())
+        .cmp(&(b.count, b.sum.to_bits(), b.schema, b.zero_count, b.zero_threshold.to_bits()))
+        .then_with(|| compare_spans(&a.positive_spans, &b.positive_spans))
+        .then_with(|| compare_spans(&a.negative_spans, &b.negative_spans))
+        .then_with(|| a.positive_deltas.cmp(&b.positive_deltas))
+        .then_with(|| a.negative_deltas.cmp(&b.negative_deltas))
+        .then_with(|| compare_bits(&a.custom_values, &b.custom_values))
+        .then_with(|| hint_rank(a.counter_reset_hint).cmp(&hint_rank(b.counter_reset_hint)))
+}
+
+fn compare_float(a: &FloatHistogram, b: &FloatHistogram) -> Ordering {
+    let key = |h: &FloatHistogram| {
+        (h.count.to_bits(), h.sum.to_bits(), h.schema, h.zero_count.to_bits(), h.zero_threshold.to_bits())
+    };
+    key(a)
+        .cmp(&key(b))
+        .then_with(|| compare_spans(&a.positive_spans, &b.positive_spans))
+        .then_with(|| compare_spans(&a.negative_spans, &b.negative_spans))
+        .then_with(|| compare_bits(&a.positive_buckets, &b.positive_buckets))
+        .then_with(|| compare_bits(&a.negative_buckets, &b.negative_buckets))
+        .then_with(|| compare_bits(&a.custom_values, &b.custom_values))
+        .then_with(|| hint_rank(a.counter_reset_hint).cmp(&hint_rank(b.counter_reset_hint)))
+}
+
+fn compare_spans(a: &[Span], b: &[Span]) -> Ordering {
+    a.iter().map(|s| (s.offset, s.length)).cmp(b.iter().map(|s| (s.offset, s.length)))
+}
+
+fn compare_bits(a: &[f64], b: &[f64]) -> Ordering {
+    a.iter().map(|x| x.to_bits()).cmp(b.iter().map(|x| x.to_bits()))
+}
+
+fn hint_rank(hint: CounterResetHint) -> u8 {
+    match hint {
+        CounterResetHint::Unknown => 0,
+        CounterResetHint::Reset => 1,
+        CounterResetHint::NotReset => 2,
+        CounterResetHint::Gauge => 3,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,328 @@
+use std::collections::BTreeMap;
+
+use model::{Labels, MatchOp, Matcher, Metadata, Timestamp};
+use object_store::memory::InMemory;
+use proptest::prelude::*;
+
+use super::*;
+use crate::merge::merge_rows;
+use crate::series::testing::{BASE, assert_rows_eq, restrict, rows};
+use crate::series::{FloatColumn, SeriesSamples, Timeline, compare_labels};
+
+fn options(store: Arc<dyn ObjectStore>) -> TableOptions {
+    TableOptions {
+        store,
+        prefix: Path::from("metrics"),
+        clock: Clock::fixed(Timestamp(BASE)),
+        runtime: Handle::current(),
+    }
+}
+
+async fn new_table() -> (Arc<Table>, Arc<dyn ObjectStore>) {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    (Table::open(options(Arc::clone(&store))).await.expect("opens"), store)
+}
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
+}
+
+async fn flush(
+    table: &Table,
+    log: &str,
+    base: Option<u64>,
+    through: u64,
+    rows: Vec<SeriesRow>,
+) -> Result<u64> {
+    let files = table.write_files(log, through, vec![(Tenant::default(), rows)]).await?;
+    table.commit_flush(log, base, through, files).await
+}
+
+async fn select_all(table: &Table, matchers: &[Matcher], min: i64, max: i64) -> Vec<SeriesRow> {
+    let snapshot = table.snapshot(None).await.expect("snapshot");
+    snapshot.select(&Tenant::default(), matchers, min, max, SelectLimits::NONE).await.expect("select")
+}
+
+fn row(metric: &str, instance: &str, times: &[i64], value: f64) -> SeriesRow {
+    SeriesRow {
+        labels: Labels::from_pairs([("__name__", metric), ("instance", instance)]),
+        metadata: Arc::new(Metadata::default()),
+        samples: SeriesSamples {
+            floats: FloatColumn { timestamps: times.into(), values: vec![value; times.len()].into() },
+            ..SeriesSamples::default()
+        },
+    }
+}
+
+fn matchers() -> impl Strategy<Value = Vec<Matcher>> {
+    let name = prop::sample::select(vec!["__name__", "job", "instance", "zone", "absent", "é"]);
+    let value = prop::sample::select(vec![
+        "",
+        "up",
+        "node",
+        "api",
+        "a|up|node",
+        "a.*",
+        "no.*|z",
+        ".+",
+        ".*",
+        "[a-m].*",
+    ]);
+    let op = prop::sample::select(vec![MatchOp::Equal, MatchOp::NotEqual, MatchOp::Regex, MatchOp::NotRegex]);
+    let matcher =
+        (op, name, value).prop_map(|(op, name, value)| Matcher::new(op, name, value).expect("valid"));
+    prop::collection::vec(matcher, 0..3)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    /// Several flushes, read back whole and by any matchers and range, equal the same done naively in memory.
+    #[test]
+    fn what_was_flushed_is_what_is_read(
+        flushes in prop::collection::vec(rows(12), 1..4),
+        matchers in matchers(),
+        from in -4_000_i64..4_000,
+        length in 0_i64..4_000,
+    ) {
+        run(async {
+            let (table, _) = new_table().await;
+            for (i, rows) in flushes.iter().enumerate() {
+                let base = i.checked_sub(1).map(|b| b as u64);
+                flush(&table, "log", base, i as u64, rows.clone()).await.expect("flush");
+            }
+            let want: Vec<SeriesRow> = merge_rows(flushes.clone()).collect();
+            assert_rows_eq(&select_all(&table, &[], i64::MIN, i64::MAX).await, &want);
+
+            let (min, max) = (BASE + from * 1_000, BASE + (from + length) * 1_000);
+            let got = select_all(&table, &matchers, min, max).await;
+            let matching = want.iter().filter(|r| Matcher::all_match(&matchers, &r.labels));
+            let mut narrowed = BTreeMap::new();
+            for row in matching {
+                let samples = restrict(&row.samples, min, max);
+                let timed = SeriesSamples { exemplars: timed(&samples), ..samples };
+                if !timed.is_empty() {
+                    narrowed.insert((row.labels.metric_name().to_owned(), row.labels.clone()), timed);
+                }
+            }
+            // An exemplar without a time may come along or not: it has no place in a range.
+            let got: BTreeMap<_, _> = got
+                .iter()
+                .map(|r| {
+                    let samples = SeriesSamples { exemplars: timed(&r.samples), ..r.samples.clone() };
+                    ((r.labels.metric_name().to_owned(), r.labels.clone()), samples)
+                })
+                .filter(|(_, samples)| !samples.is_empty())
+                .collect();
+            prop_assert_eq!(got.keys().collect::<Vec<_>>(), narrowed.keys().collect::<Vec<_>>());
+            for (key, samples) in &narrowed {
+                prop_assert!(got[key].bit_eq(samples), "{:?}: got {:?} want {:?}", key, got[key], samples);
+            }
+
+            let snapshot = table.snapshot(None).await.expect("snapshot");
+            let labels = snapshot.labels(&Tenant::default(), &matchers, i64::MIN, i64::MAX, SelectLimits::NONE).await;
+            let labels: Vec<Labels> = labels.expect("labels").into_iter().map(|l| l.0).collect();
+            let want: Vec<Labels> = want
+                .iter()
+                .filter(|r| Matcher::all_match(&matchers, &r.labels))
+                .map(|r| r.labels.clone())
+                .collect();
+            prop_assert_eq!(labels, want);
+            Ok(())
+        })?;
+    }
+}
+
+fn timed(samples: &SeriesSamples) -> Arc<[model::Exemplar]> {
+    samples.exemplars.iter().filter(|e| e.timestamp.is_some()).cloned().collect()
+}
+
+/// Gives a series as many histograms as its number says, each with as many buckets.
+fn add_histograms(samples: &mut SeriesSamples, i: usize) {
+    let histogram = |j: i64| {
+        let buckets = (0..j).map(|b| b as f64).collect();
+        let spans = vec![model::Span { offset: 0, length: j as u32 }];
+        model::FloatHistogram {
+            positive_buckets: buckets,
+            positive_spans: spans,
+            ..model::FloatHistogram::default()
+        }
+    };
+    let count = (i % 5) as i64;
+    samples.histograms.timestamps = (0..count).map(|j| BASE + 1 + j).collect();
+    samples.histograms.values = (0..count).map(|j| Arc::new(model::Histogram::Float(histogram(j)))).collect();
+    samples.start_timestamps = (0..count).map(|j| (BASE + 1 + j, j)).collect();
+}
+
+/// More rows than a page, a batch and a row group hold: scattered rows are found where they are.
+#[test]
+fn scattered_rows_of_a_large_file_are_found() {
+    run(async {
+        let (table, _) = new_table().await;
+        let shared: Timeline = (0..8).map(|i| BASE + i * 15_000).collect();
+        let mut rows: Vec<SeriesRow> = (0..20_000)
+            .map(|i| {
+                let mut row = row(&format!("m{:03}", i / 100), &format!("i{:02}", i % 100), &[], 0.0);
+                let timestamps =
+                    if i % 7 == 0 { Timeline::from(&shared[i % 5..]) } else { Arc::clone(&shared) };
+                let scale = [1.0, 0.25, 1.0 / 3.0][i % 3];
+                let values = (0..timestamps.len()).map(|j| (i * 10 + j) as f64 * scale).collect();
+                row.samples.floats = FloatColumn { timestamps, values };
+                if i % 11 == 0 {
+                    add_histograms(&mut row.samples, i);
+                }
+                row
+            })
+            .collect();
+        rows.sort_by(|a, b| compare_labels(&a.labels, &b.labels));
+        flush(&table, "log", None, 1, rows.clone()).await.expect("flush");
+        for (matchers, count) in [
+            (vec![Matcher::equal("__name__", "m007")], 100),
+            (vec![Matcher::equal("__name__", "m199"), Matcher::equal("instance", "i42")], 1),
+            (vec![Matcher::equal("instance", "i42")], 200),
+            (
+                vec![
+                    Matcher::new(MatchOp::Regex, "__name__", "m0[0-9]5").expect("valid"),
+                    Matcher::equal("instance", "i99"),
+                ],
+                10,
+            ),
+            (vec![Matcher::new(MatchOp::Regex, "instance", "i.7").expect("valid")], 2_000),
+            (vec![], 20_000),
+            (vec![Matcher::equal("__name__", "m200")], 0),
+        ] {
+            let want: Vec<SeriesRow> =
+                rows.iter().filter(|r| Matcher::all_match(&matchers, &r.labels)).cloned().collect();
+            assert_eq!(want.len(), count);
+            let got = select_all(&table, &matchers, i64::MIN, i64::MAX).await;
+            assert_rows_eq(&got, &want);
+            let first = got.first().map(|r| Arc::clone(&r.samples.floats.timestamps));
+            let same = got.iter().filter(|r| Some(&r.samples.floats.timestamps) == first.as_ref());
+            assert!(
+                same.clone()
+                    .all(|r| Arc::ptr_eq(&r.samples.floats.timestamps, first.as_ref().expect("some")))
+            );
+        }
+    });
+}
+
+#[test]
+fn tenants_and_days_never_mix() {
+    run(async {
+        let (table, store) = new_table().await;
+        let day = 24 * 3_600_000;
+        let odd = Tenant::new("a*b'c!").expect("valid");
+        let tenants = vec![
+            (Tenant::default(), vec![row("m", "default", &[BASE, BASE + day], 1.0)]),
+            (odd.clone(), vec![row("m", "odd", &[BASE], 2.0)]),
+        ];
+        let files = table.write_files("log", 1, tenants).await.expect("written");
+        assert!(table.snapshot(None).await.expect("snapshot").tenants().is_empty(), "nothing is visible yet");
+        assert_eq!(table.commit_flush("log", None, 1, files).await.expect("committed"), 1);
+        let snapshot = table.snapshot(Some(1)).await.expect("snapshot");
+        assert_eq!(snapshot.tenants().into_iter().collect::<Vec<_>>(), [odd.clone(), Tenant::default()]);
+        let days: Vec<&str> = snapshot.files(&Tenant::default()).map(|f| f.day.as_str()).collect();
+        assert_eq!(days, ["2026-11-23", "2026-11-24"]);
+        let paths: Vec<&str> = snapshot.files(&odd).map(|f| f.path.as_str()).collect();
+        assert!(paths[0].starts_with("tenant=a%2Ab%27c%21/day=2026-11-23/"), "{paths:?}");
+        for (tenant, instance, min, max, samples) in [
+            (Tenant::default(), "default", BASE, BASE + day, 2),
+            (Tenant::default(), "default", BASE + 1, BASE + day, 1),
+            (odd, "odd", i64::MIN, i64::MAX, 1),
+        ] {
+            let rows = snapshot.select(&tenant, &[], min, max, SelectLimits::NONE).await.expect("select");
+            assert_eq!(rows.len(), 1);
+            assert_eq!(rows[0].labels.value("instance"), instance);
+            assert_eq!(rows[0].samples.sample_count(), samples);
+        }
+        // A second opener of the same table sees the same.
+        let again = Table::open(options(store)).await.expect("opens");
+        assert_eq!(again.snapshot(None).await.expect("snapshot").version(), 1);
+    });
+}
+
+#[test]
+fn labels_carry_the_newest_metadata_and_all_values() {
+    run(async {
+        let (table, _) = new_table().await;
+        let with_help = |mut row: SeriesRow, help: &str| {
+            row.metadata = Arc::new(Metadata { help: help.into(), ..Metadata::default() });
+            row
+        };
+        let day = 24 * 3_600_000;
+        flush(&table, "log", None, 1, vec![with_help(row("m", "a", &[BASE + day], 1.0), "new")])
+            .await
+            .expect("flush");
+        let rows = vec![with_help(row("m", "a", &[BASE], 1.0), "old"), row("m", "b", &[BASE], 1.0)];
+        flush(&table, "log", Some(1), 2, rows).await.expect("flush");
+        let snapshot = table.snapshot(None).await.expect("snapshot");
+        let (tenant, none) = (Tenant::default(), SelectLimits::NONE);
+        let labels = snapshot.labels(&tenant, &[], i64::MIN, i64::MAX, none).await.expect("labels");
+        let shown: Vec<(&str, &str)> = labels.iter().map(|(l, m)| (l.value("instance"), &*m.help)).collect();
+        assert_eq!(shown, [("a", "new"), ("b", "")]);
+        let names = snapshot.label_names(&tenant, &[], i64::MIN, i64::MAX, none).await.expect("names");
+        assert_eq!(names.into_iter().collect::<Vec<_>>(), ["__name__", "instance"]);
+        let values = snapshot.label_values(&tenant, "instance", &[], BASE + day, i64::MAX, none).await;
+        assert_eq!(values.expect("values").into_iter().collect::<Vec<_>>(), ["a"]);
+    });
+}
+
+#[test]
+fn a_query_beyond_its_limits_is_refused() {
+    run(async {
+        let (table, _) = new_table().await;
+        let rows = vec![row("m", "a", &[BASE, BASE + 1], 1.0), row("m", "b", &[BASE, BASE + 1], 1.0)];
+        flush(&table, "log", None, 1, rows).await.expect("flush");
+        let snapshot = table.snapshot(None).await.expect("snapshot");
+        for (series, samples, refused) in
+            [(2, 4, None), (1, 4, Some((1, "series"))), (2, 3, Some((3, "samples")))]
+        {
+            let limits = SelectLimits { series, samples };
+            let got = snapshot.select(&Tenant::default(), &[], i64::MIN, i64::MAX, limits).await;
+            match (got, refused) {
+                (Ok(rows), None) => assert_eq!(rows.len(), 2),
+                (Err(error @ Error::TooMuch { .. }), Some((limit, unit))) => {
+                    assert_eq!(error.kind(), fault::Kind::Limit);
+                    assert_eq!(
+                        error.to_string(),
+                        format!("the query would load more than {limit} {unit} from files")
+                    );
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+}
+
+#[test]
+fn a_file_that_is_gone_or_foreign_never_reads_as_empty() {
+    run(async {
+        let (table, store) = new_table().await;
+        flush(&table, "log", None, 1, vec![row("m", "a", &[BASE], 1.0)]).await.expect("flush");
+        let snapshot = table.snapshot(None).await.expect("snapshot");
+        let file = snapshot.files(&Tenant::default()).next().expect("a file").path.clone();
+        let path = location(&Path::from("metrics"), &file).expect("valid");
+        let size = usize::try_from(store.head(&path).await.expect("there").size).expect("small");
+        let tenant = Tenant::default();
+        let select = || snapshot.select(&tenant, &[], i64::MIN, i64::MAX, SelectLimits::NONE);
+
+        store.put(&path, vec![0_u8; size].into()).await.expect("overwritten");
+        assert!(matches!(select().await, Err(Error::CorruptFile { path, .. }) if path.ends_with(&file)));
+        store.put(&path, vec![0_u8; 3].into()).await.expect("overwritten");
+        assert!(select().await.is_err());
+        store.delete(&path).await.expect("deleted");
+        assert!(matches!(select().await, Err(Error::Gone { path }) if path.ends_with(&file)));
+    });
+}
+
+#[test]
+fn versions_that_do_not_exist_are_waited_for_by_the_caller() {
+    run(async {
+        let (table, store) = new_table().await;
+        assert!(matches!(table.snapshot(Some(1)).await, Err(Error::Behind { found: 0, wanted: 1 })));
+        let other = Table::open(options(store)).await.expect("opens");
+        flush(&other, "log", None, 1, vec![]).await.expect("flush");
+        assert_eq!(table.snapshot(Some(0)).await.expect("known").version(), 0, "no need to look");
+        assert_eq!(table.snapshot(Some(1)).await.expect("found").version(), 1);
+    });
+}
