@@ -17,7 +17,7 @@ fn remote_write_1_has_the_wire_format_of_its_specification() {
     let request = prometheus::WriteRequest {
         timeseries: vec![prometheus::TimeSeries {
             labels: vec![prometheus::Label { name: "a".into(), value: "b".into() }],
-            samples: vec![prometheus::Sample { value: 1.0, timestamp: 5 }],
+            samples: vec![prometheus::Sample { value: Some(1.0), timestamp: 5 }],
             exemplars: vec![prometheus::Exemplar { labels: vec![], value: 1.0, timestamp: 7 }],
             histograms: vec![],
         }],
@@ -83,7 +83,7 @@ fn remote_write_2_refers_to_symbols() {
         symbols: vec![String::new(), "a".into()],
         timeseries: vec![write_v2::TimeSeries {
             labels_refs: vec![1, 0],
-            samples: vec![write_v2::Sample { value: 0.0, timestamp: 5, start_timestamp: 2 }],
+            samples: vec![write_v2::Sample { value: None, timestamp: 5, start_timestamp: 2 }],
             metadata: Some(write_v2::Metadata { r#type: 1, help_ref: 1, unit_ref: 1 }),
             ..Default::default()
         }],
@@ -172,4 +172,12 @@ fn remote_read_asks_with_matchers() {
     ]
     .concat();
     assert_eq!(request.encode_to_vec(), expected);
+}
+
+#[test]
+fn negative_zero_is_sent() {
+    let sample = prometheus::Sample { value: Some(-0.0), timestamp: 0 };
+    let mut expected = vec![key(1, FIXED64)];
+    expected.extend((-0.0_f64).to_le_bytes());
+    assert_eq!(sample.encode_to_vec(), expected);
 }
