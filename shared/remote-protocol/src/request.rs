@@ -1,0 +1,375 @@
+//! A write request, walked in place.
+//!
+//! Invariants:
+//! - [`WriteRequest::parse`] has walked the whole message, so iterating cannot fail, and a request that is malformed
+//!   anywhere is refused before any of it is stored;
+//! - series, labels and samples borrow from the body; only histograms and label sets are built, one at a time.
+
+use model::labels::METRIC_NAME;
+use model::{Exemplar, Histogram, Labels, Metadata, MetricType, Timestamp};
+use prometheus_proto::prometheus as pb;
+use prost::Message as _;
+
+use crate::error::{Error, InvalidSeries, Result};
+use crate::histogram::from_message;
+use crate::negotiate::Version;
+use crate::wire::{Fields, Malformed, Payload, read_varint};
+
+/// Labels of one series; one with more is invalid.
+pub const LABELS_PER_SERIES_MAX: usize = 4096;
+
+/// Symbols of one request of version 2.0.
+pub const SYMBOLS_MAX: usize = 1 << 20;
+
+/// A request whose structure has been checked.
+#[derive(Debug)]
+pub struct WriteRequest<'a> {
+    version: Version,
+    message: &'a [u8],
+    /// Of version 2.0.
+    symbols: Vec<&'a [u8]>,
+}
+
+/// Field numbers that differ between the versions.
+struct Layout {
+    series: u64,
+    histograms: u64,
+    exemplars: u64,
+}
+
+impl Version {
+    const fn layout(self) -> Layout {
+        match self {
+            Self::V1 => Layout { series: 1, histograms: 4, exemplars: 3 },
+            Self::V2 => Layout { series: 5, histograms: 3, exemplars: 4 },
+        }
+    }
+}
+
+/// Field numbers of both versions.
+const LABELS: u64 = 1;
+const SAMPLES: u64 = 2;
+/// Of version 1.0.
+const FAMILIES: u64 = 3;
+/// Of version 2.0.
+const SYMBOLS: u64 = 4;
+const METADATA: u64 = 5;
+
+impl<'a> WriteRequest<'a> {
+    /// Checks a decompressed message.
+    ///
+    /// # Errors
+    /// When it is malformed anywhere, or has too many symbols.
+    pub fn parse(version: Version, message: &'a [u8]) -> Result<Self> {
+        let layout = version.layout();
+        let mut symbols = Vec::new();
+        for field in Fields::new(message) {
+            let (number, payload) = field?;
+            if number == layout.series {
+                check_series(version, expect_bytes(payload)?)?;
+            } else if version == Version::V2 && number == SYMBOLS {
+                if symbols.len() == SYMBOLS_MAX {
+                    return Err(Error::TooManySymbols);
+                }
+                symbols.push(expect_bytes(payload)?);
+            } else if version == Version::V1 && number == FAMILIES {
+                pb::MetricMetadata::decode(expect_bytes(payload)?).map_err(decode_error)?;
+            }
+        }
+        Ok(Self { version, message, symbols })
+    }
+
+    /// Returns the version of the message.
+    #[must_use]
+    pub const fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Iterates over the series in the order of the request; one label set may come more than once.
+    pub fn series(&self) -> impl Iterator<Item = TimeSeries<'_>> {
+        let number = self.version.layout().series;
+        bytes_of(self.message, number).map(|message| TimeSeries { request: self, message })
+    }
+
+    /// Iterates over the metadata of families, which version 1.0 sends apart from the series.
+    pub fn families(&self) -> impl Iterator<Item = (String, Metadata)> {
+        let is_v1 = self.version == Version::V1;
+        bytes_of(self.message, FAMILIES).filter(move |_| is_v1).filter_map(|bytes| {
+            let message = pb::MetricMetadata::decode(bytes).ok()?;
+            let metadata = Metadata {
+                kind: metric_type(message.r#type),
+                unit: message.unit.into(),
+                help: message.help.into(),
+            };
+            Some((message.metric_family_name, metadata))
+        })
+    }
+
+    fn symbol(&self, reference: u64) -> std::result::Result<&'a [u8], InvalidSeries> {
+        let size = self.symbols.len();
+        usize::try_from(reference)
+            .ok()
+            .and_then(|i| self.symbols.get(i).copied())
+            .ok_or(InvalidSeries::UnknownSymbol { reference, size })
+    }
+}
+
+/// One series of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct TimeSeries<'a> {
+    request: &'a WriteRequest<'a>,
+    message: &'a [u8],
+}
+
+impl<'a> TimeSeries<'a> {
+    /// Builds the label set.
+    ///
+    /// # Errors
+    /// When the series cannot be stored: see [`InvalidSeries`] for what that means for the request.
+    pub fn to_labels(&self) -> std::result::Result<Labels, InvalidSeries> {
+        let labels = build_labels(self.request, self.message)?;
+        let has_empty_name = labels.iter().any(|(name, _)| name.is_empty());
+        if has_empty_name || !labels.has(METRIC_NAME) {
+            return Err(InvalidSeries::Name(labels));
+        }
+        Ok(labels)
+    }
+
+    /// Iterates over the float samples.
+    pub fn floats(&self) -> impl Iterator<Item = (Timestamp, f64)> + 'a {
+        bytes_of(self.message, SAMPLES).map(|message| {
+            let (value, timestamp) = value_and_time(message, 1, 2);
+            (timestamp, value)
+        })
+    }
+
+    /// Iterates over the native histograms. Schemas of 9 to 52 are reduced to 8; other rules are the store's to check.
+    pub fn histograms(&self) -> impl Iterator<Item = (Timestamp, Histogram)> + 'a {
+        bytes_of(self.message, self.request.version.layout().histograms)
+            .filter_map(|message| Some(from_message(pb::Histogram::decode(message).ok()?)))
+    }
+
+    /// Counts the samples of both sorts: what is lost with a series that is skipped.
+    #[must_use]
+    pub fn sample_count(&self) -> usize {
+        let histograms = self.request.version.layout().histograms;
+        Fields::checked(self.message)
+            .filter(|(number, _)| *number == SAMPLES || *number == histograms)
+            .count()
+    }
+
+    /// Iterates over the exemplars; a broken one is no reason to refuse anything else.
+    pub fn exemplars(&self) -> impl Iterator<Item = std::result::Result<Exemplar, InvalidSeries>> + 'a {
+        let request = self.request;
+        bytes_of(self.message, request.version.layout().exemplars).map(move |message| {
+            let labels = build_labels(request, message)?;
+            let (value, timestamp) = value_and_time(message, 2, 3);
+            Ok(Exemplar { labels, value, timestamp: Some(timestamp).filter(|t| *t != Timestamp(0)) })
+        })
+    }
+
+    /// Returns type, unit and help, which version 2.0 sends with each series; `None` in version 1.0.
+    #[must_use]
+    pub fn metadata(&self) -> Option<Metadata> {
+        if self.request.version != Version::V2 {
+            return None;
+        }
+        let message = bytes_of(self.message, METADATA).last()?;
+        let mut metadata = Metadata::default();
+        for (number, payload) in Fields::checked(message) {
+            let Payload::Varint(n) = payload else {
+                continue;
+            };
+            // A reference that leads nowhere or to what is not UTF-8 is as good as none.
+            let text =
+                || self.request.symbol(n).ok().and_then(|s| str::from_utf8(s).ok()).unwrap_or_default();
+            match number {
+                1 => metadata.kind = metric_type(i32::try_from(n).unwrap_or_default()),
+                3 => metadata.help = text().into(),
+                4 => metadata.unit = text().into(),
+                _ => {}
+            }
+        }
+        Some(metadata)
+    }
+}
+
+impl From<Malformed> for Error {
+    fn from(Malformed(what): Malformed) -> Self {
+        Self::Message(what.to_owned())
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "fits map_err")]
+fn decode_error(error: prost::DecodeError) -> Error {
+    Error::Message(error.to_string())
+}
+
+fn expect_bytes(payload: Payload<'_>) -> std::result::Result<&[u8], Malformed> {
+    payload.bytes().ok_or(Malformed("number where a message or text belongs"))
+}
+
+/// The length-delimited fields of one number in a checked message.
+fn bytes_of(message: &[u8], number: u64) -> impl Iterator<Item = &[u8]> {
+    Fields::checked(message).filter(move |(n, _)| *n == number).filter_map(|(_, payload)| payload.bytes())
+}
+
+fn check_series(version: Version, message: &[u8]) -> Result<()> {
+    let layout = version.layout();
+    for field in Fields::new(message) {
+        let (number, payload) = field?;
+        if number == LABELS {
+            check_labels(version, payload)?;
+        } else if number == SAMPLES {
+            check_numbers(expect_bytes(payload)?, 1, 2)?;
+        } else if number == layout.histograms {
+            pb::Histogram::decode(expect_bytes(payload)?).map_err(decode_error)?;
+        } else if number == layout.exemplars {
+            let exemplar = expect_bytes(payload)?;
+            check_numbers(exemplar, 2, 3)?;
+            for field in Fields::new(exemplar) {
+                if let (LABELS, payload) = field? {
+                    check_labels(version, payload)?;
+                }
+            }
+        } else if version == Version::V2 && number == METADATA {
+            for field in Fields::new(expect_bytes(payload)?) {
+                field?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks a label of version 1.0 or references of version 2.0 (packed, or one by one).
+fn check_labels(version: Version, payload: Payload<'_>) -> Result<()> {
+    if version == Version::V2 {
+        let Payload::Bytes(mut packed) = payload else {
+            return match payload {
+                Payload::Varint(_) => Ok(()),
+                _ => Err(Malformed("fixed-size number where a reference belongs").into()),
+            };
+        };
+        while !packed.is_empty() {
+            read_varint(&mut packed)?;
+        }
+        return Ok(());
+    }
+    for field in Fields::new(expect_bytes(payload)?) {
+        let (number, payload) = field?;
+        if number <= 2 {
+            expect_bytes(payload)?;
+        }
+    }
+    Ok(())
+}
+
+/// Checks that a message's value and time have the right wire types.
+fn check_numbers(message: &[u8], value: u64, time: u64) -> Result<()> {
+    for field in Fields::new(message) {
+        let (number, payload) = field?;
+        if (number == value && payload.double().is_none()) || (number == time && payload.int64().is_none()) {
+            return Err(Malformed("value or timestamp of another type").into());
+        }
+    }
+    Ok(())
+}
+
+fn value_and_time(message: &[u8], value_number: u64, time_number: u64) -> (f64, Timestamp) {
+    let (mut value, mut time) = (0.0, 0);
+    for (number, payload) in Fields::checked(message) {
+        if number == value_number {
+            value = payload.double().unwrap_or_default();
+        } else if number == time_number {
+            time = payload.int64().unwrap_or_default();
+        }
+    }
+    (value, Timestamp(time))
+}
+
+/// Builds the labels of a series or exemplar, which may come in any order.
+fn build_labels(request: &WriteRequest<'_>, message: &[u8]) -> std::result::Result<Labels, InvalidSeries> {
+    let mut pairs = match request.version {
+        Version::V1 => inline_labels(message)?,
+        Version::V2 => referenced_labels(request, message)?,
+    };
+    pairs.sort_unstable_by_key(|(name, _)| *name);
+    if let Some(twice) = pairs.windows(2).find(|w| w[0].0 == w[1].0) {
+        return Err(InvalidSeries::DuplicateLabel(twice[0].0.to_owned()));
+    }
+    Ok(Labels::from_sorted(pairs).expect("sorted and unique"))
+}
+
+type Pairs<'a> = Vec<(&'a str, &'a str)>;
+
+fn inline_labels(message: &[u8]) -> std::result::Result<Pairs<'_>, InvalidSeries> {
+    let mut pairs = Vec::with_capacity(16);
+    for label in bytes_of(message, LABELS) {
+        let (mut name, mut value): (&[u8], &[u8]) = (&[], &[]);
+        for (number, payload) in Fields::checked(label) {
+            match (number, payload) {
+                (1, Payload::Bytes(bytes)) => name = bytes,
+                (2, Payload::Bytes(bytes)) => value = bytes,
+                _ => {}
+            }
+        }
+        if pairs.len() == LABELS_PER_SERIES_MAX {
+            return Err(InvalidSeries::TooManyLabels);
+        }
+        pairs.push((utf8(name)?, utf8(value)?));
+    }
+    Ok(pairs)
+}
+
+fn referenced_labels<'a>(
+    request: &WriteRequest<'a>,
+    message: &[u8],
+) -> std::result::Result<Pairs<'a>, InvalidSeries> {
+    let mut references = Vec::with_capacity(32);
+    for (_, payload) in Fields::checked(message).filter(|(number, _)| *number == LABELS) {
+        match payload {
+            Payload::Varint(reference) => references.push(reference),
+            Payload::Bytes(mut packed) => {
+                while let Ok(reference) = read_varint(&mut packed) {
+                    references.push(reference);
+                    if references.len() > 2 * LABELS_PER_SERIES_MAX {
+                        break;
+                    }
+                }
+            }
+            Payload::Fixed32(_) | Payload::Fixed64(_) => {}
+        }
+        if references.len() > 2 * LABELS_PER_SERIES_MAX {
+            return Err(InvalidSeries::TooManyLabels);
+        }
+    }
+    if references.len() % 2 != 0 {
+        return Err(InvalidSeries::OddReferences(references.len()));
+    }
+    references
+        .chunks_exact(2)
+        .map(|pair| Ok((utf8(request.symbol(pair[0])?)?, utf8(request.symbol(pair[1])?)?)))
+        .collect()
+}
+
+fn utf8(bytes: &[u8]) -> std::result::Result<&str, InvalidSeries> {
+    str::from_utf8(bytes).map_err(|_| InvalidSeries::NotUtf8(String::from_utf8_lossy(bytes).into_owned()))
+}
+
+/// The numbers of the types are the same in both versions.
+fn metric_type(number: i32) -> MetricType {
+    use pb::metric_metadata::MetricType as Wire;
+    match Wire::try_from(number).unwrap_or(Wire::Unknown) {
+        Wire::Unknown => MetricType::Unknown,
+        Wire::Counter => MetricType::Counter,
+        Wire::Gauge => MetricType::Gauge,
+        Wire::Histogram => MetricType::Histogram,
+        Wire::Gaugehistogram => MetricType::GaugeHistogram,
+        Wire::Summary => MetricType::Summary,
+        Wire::Info => MetricType::Info,
+        Wire::Stateset => MetricType::StateSet,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,292 @@
+use std::sync::Arc;
+
+use model::{FloatHistogram, stale_nan};
+use prometheus_proto::write_v2 as pb2;
+
+use super::*;
+use crate::{SeriesOut, compress, decompress, encode_v1, encode_v2};
+
+fn labels(pairs: &[(&str, &str)]) -> Labels {
+    Labels::from_pairs(pairs.iter().copied())
+}
+
+fn sample_series() -> Vec<SeriesOut> {
+    let histogram = Histogram::Float(FloatHistogram { count: 1.0, zero_count: 1.0, ..Default::default() });
+    vec![
+        SeriesOut {
+            labels: labels(&[("__name__", "a"), ("b", "c"), ("utf8.é", "ü")]),
+            floats: vec![(Timestamp(-1), 1.5), (Timestamp(1 << 50), stale_nan()), (Timestamp(0), -0.0)],
+            exemplars: vec![
+                Exemplar { labels: labels(&[("id", "x")]), value: 2.0, timestamp: Some(Timestamp(5)) },
+                Exemplar { labels: Labels::empty(), value: 0.0, timestamp: None },
+            ],
+            metadata: Some(Metadata { kind: MetricType::Counter, unit: "s".into(), help: "h".into() }),
+            ..Default::default()
+        },
+        SeriesOut {
+            labels: labels(&[("__name__", "h")]),
+            histograms: vec![(Timestamp(7), histogram)],
+            ..Default::default()
+        },
+    ]
+}
+
+/// Reads a request back into what an encoder takes.
+fn read(request: &WriteRequest<'_>) -> Vec<SeriesOut> {
+    request
+        .series()
+        .map(|s| SeriesOut {
+            labels: s.to_labels().unwrap(),
+            floats: s.floats().collect(),
+            histograms: s.histograms().collect(),
+            exemplars: s.exemplars().map(|e| e.unwrap()).collect(),
+            metadata: s.metadata(),
+        })
+        .collect()
+}
+
+#[track_caller]
+fn check_same(a: &[SeriesOut], b: &[SeriesOut], with_metadata: bool) {
+    assert_eq!(a.len(), b.len());
+    for (x, y) in a.iter().zip(b) {
+        assert_eq!(x.labels, y.labels);
+        let bits = |s: &SeriesOut| s.floats.iter().map(|(t, v)| (*t, v.to_bits())).collect::<Vec<_>>();
+        assert_eq!(bits(x), bits(y));
+        assert_eq!((&x.histograms, &x.exemplars), (&y.histograms, &y.exemplars));
+        if with_metadata {
+            assert_eq!(x.metadata, y.metadata);
+        }
+    }
+}
+
+#[test]
+fn version_1_comes_back() {
+    let metadata = Metadata { kind: MetricType::Summary, unit: "u".into(), help: "h".into() };
+    let families = [("f".to_owned(), metadata)];
+    let body = compress(&encode_v1(&sample_series(), &families)).unwrap();
+    let message = decompress(&body).unwrap();
+    let request = WriteRequest::parse(Version::V1, &message).unwrap();
+    check_same(&read(&request), &sample_series(), false);
+    assert_eq!(request.families().collect::<Vec<_>>(), families);
+    assert_eq!(request.series().map(|s| s.sample_count()).collect::<Vec<_>>(), [3, 1]);
+    assert_eq!(request.series().find_map(|s| s.metadata()), None);
+    assert_eq!(request.version(), Version::V1);
+}
+
+#[test]
+fn version_2_comes_back() {
+    let message = encode_v2(&sample_series());
+    let request = WriteRequest::parse(Version::V2, &message).unwrap();
+    check_same(&read(&request), &sample_series(), true);
+    assert_eq!(request.families().count(), 0);
+    // One version read as the other holds nothing rather than something else.
+    assert_eq!(WriteRequest::parse(Version::V1, &message).unwrap().series().count(), 0);
+}
+
+fn v1_labels(pairs: &[(&[u8], &[u8])]) -> std::result::Result<Labels, InvalidSeries> {
+    let field = |number: u8, bytes: &[u8]| {
+        let mut out = vec![number << 3 | 2, u8::try_from(bytes.len()).unwrap()];
+        out.extend(bytes);
+        out
+    };
+    let series: Vec<u8> = pairs
+        .iter()
+        .flat_map(|(name, value)| field(1, &[field(1, name), field(2, value)].concat()))
+        .collect();
+    let message = field(1, &series);
+    let request = WriteRequest::parse(Version::V1, &message).unwrap();
+    request.series().next().unwrap().to_labels()
+}
+
+#[test]
+fn invalid_series_of_version_1_are_told_apart() {
+    assert_eq!(
+        v1_labels(&[(b"z", b"1"), (b"__name__", b"m"), (b"e", b"")]),
+        Ok(labels(&[("__name__", "m"), ("z", "1")])),
+        "labels are sorted, empty values are absent"
+    );
+    for (pairs, expected) in [
+        (&[(&b"a"[..], &b"1"[..])][..], r#"invalid metric name or labels, got {a="1"}"#),
+        (&[(b"__name__", b"")], "invalid metric name or labels, got {}"),
+        (&[], "invalid metric name or labels, got {}"),
+        (&[(b"__name__", b"m"), (b"", b"1")], r#"invalid metric name or labels, got {""="1", __name__="m"}"#),
+        (&[(b"a", b"1"), (b"__name__", b"m"), (b"a", b"2")], "invalid labels for series, duplicated label a"),
+        (
+            &[(b"__name__", b"m"), (b"a", b"\xff")],
+            "invalid metric name or labels, \"\u{fffd}\" is not valid UTF-8",
+        ),
+    ] {
+        let error = v1_labels(pairs).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+        assert_eq!(error.kind(), fault::Kind::Invalid);
+    }
+}
+
+fn v2_labels(symbols: &[&str], labels_refs: Vec<u32>) -> std::result::Result<Labels, InvalidSeries> {
+    let message = pb2::Request {
+        symbols: symbols.iter().map(|s| (*s).to_owned()).collect(),
+        timeseries: vec![pb2::TimeSeries { labels_refs, ..Default::default() }],
+    }
+    .encode_to_vec();
+    let request = WriteRequest::parse(Version::V2, &message).unwrap();
+    request.series().next().unwrap().to_labels()
+}
+
+#[test]
+fn references_of_version_2_are_checked() {
+    let symbols = ["", "__name__", "m", "a"];
+    assert_eq!(v2_labels(&symbols, vec![1, 2]), Ok(labels(&[("__name__", "m")])));
+    assert_eq!(v2_labels(&symbols, vec![3, 1, 1, 2]).map(|l| l.len()), Ok(2));
+    for (references, expected) in [
+        (vec![1, 2, 3], "invalid labelRefs length 3"),
+        (vec![1, 4], "labelRefs 4 outside of symbols table (size 4)"),
+        (vec![1, 2, 3, 0, 3, 2], "invalid labels for series, duplicated label a"),
+        (vec![3, 2], r#"invalid metric name or labels, got {a="m"}"#),
+        (vec![1, 0], "invalid metric name or labels, got {}"),
+    ] {
+        assert_eq!(v2_labels(&symbols, references).unwrap_err().to_string(), expected);
+    }
+}
+
+/// Proto3 allows repeated numbers unpacked, and fields in any order.
+#[test]
+fn version_2_may_be_laid_out_in_other_ways() {
+    let mut message = vec![5 << 3 | 2, 4, 1 << 3, 0, 1 << 3, 1];
+    message.extend([4 << 3 | 2, 8]);
+    message.extend(b"__name__");
+    message.extend([4 << 3 | 2, 1, b'm', 15 << 3, 1]);
+    let request = WriteRequest::parse(Version::V2, &message).unwrap();
+    assert_eq!(request.series().next().unwrap().to_labels(), Ok(labels(&[("__name__", "m")])));
+}
+
+#[test]
+fn labels_and_symbols_are_bounded() {
+    let many: Vec<(String, String)> = (0..=LABELS_PER_SERIES_MAX)
+        .map(|i| if i == 0 { ("__name__".into(), "m".into()) } else { (format!("l{i}"), "v".into()) })
+        .collect();
+    for (count, expected) in [
+        (LABELS_PER_SERIES_MAX, Ok(LABELS_PER_SERIES_MAX)),
+        (LABELS_PER_SERIES_MAX + 1, Err(fault::Kind::Limit)),
+    ] {
+        // Built here rather than through a label set, whose builder is slow at such numbers.
+        let pairs: Vec<pb::Label> = many[..count]
+            .iter()
+            .map(|(name, value)| pb::Label { name: name.clone(), value: value.clone() })
+            .collect();
+        let series = pb::TimeSeries { labels: pairs, ..Default::default() };
+        let first = pb::WriteRequest { timeseries: vec![series], ..Default::default() }.encode_to_vec();
+        let mut symbols = vec![String::new()];
+        symbols.extend(many[..count].iter().flat_map(|(n, v)| [n.clone(), v.clone()]));
+        let labels_refs = (1..=u32::try_from(2 * count).unwrap()).collect();
+        let series = pb2::TimeSeries { labels_refs, ..Default::default() };
+        let second = pb2::Request { symbols, timeseries: vec![series] }.encode_to_vec();
+        for (version, message) in [(Version::V1, &first), (Version::V2, &second)] {
+            let request = WriteRequest::parse(version, message).unwrap();
+            let labels = request.series().next().unwrap().to_labels();
+            assert_eq!(labels.map(|l| l.len()).map_err(|e| e.kind()), expected, "{version} {count}");
+        }
+    }
+    let symbols = |count: usize| [4 << 3 | 2, 0].repeat(count);
+    assert!(WriteRequest::parse(Version::V2, &symbols(SYMBOLS_MAX)).is_ok());
+    assert_eq!(
+        WriteRequest::parse(Version::V2, &symbols(SYMBOLS_MAX + 1)).map(|_| ()),
+        Err(Error::TooManySymbols)
+    );
+}
+
+#[test]
+fn a_request_is_refused_when_any_of_it_is_malformed() {
+    for version in [Version::V1, Version::V2] {
+        let good = match version {
+            Version::V1 => encode_v1(&sample_series(), &[("f".into(), Metadata::default())]),
+            Version::V2 => encode_v2(&sample_series()),
+        };
+        assert!(WriteRequest::parse(version, &good).is_ok());
+        assert!(WriteRequest::parse(version, &[]).is_ok_and(|r| r.series().count() == 0));
+        let error = WriteRequest::parse(version, &good[..good.len() - 1]).map(|_| ()).unwrap_err();
+        assert_eq!(error.kind(), fault::Kind::Invalid);
+    }
+    let number = u8::try_from(Version::V1.layout().series).unwrap();
+    for (series, what) in [
+        (&[1 << 3, 0][..], "a label that is a number"),
+        (&[1 << 3 | 2, 2, 1 << 3, 0], "a label name that is a number"),
+        (&[2 << 3, 0], "a sample that is a number"),
+        (&[2 << 3 | 2, 2, 1 << 3, 0], "a value that is a varint"),
+        (&[2 << 3 | 2, 2, 2 << 3 | 2, 0], "a timestamp that is a text"),
+        (&[3 << 3 | 2, 2, 2 << 3, 0], "an exemplar's value that is a varint"),
+        (&[4 << 3 | 2, 2, 3 << 3, 0], "a histogram's sum that is a varint"),
+    ] {
+        let mut message = vec![number << 3 | 2, u8::try_from(series.len()).unwrap()];
+        message.extend(series);
+        assert!(matches!(WriteRequest::parse(Version::V1, &message), Err(Error::Message(_))), "{what}");
+    }
+}
+
+#[test]
+fn broken_exemplars_stand_alone() {
+    let series = pb::TimeSeries {
+        labels: vec![pb::Label { name: "__name__".into(), value: "m".into() }],
+        exemplars: vec![pb::Exemplar {
+            labels: vec![pb::Label { name: "a".into(), value: "1".into() }; 2],
+            value: 1.0,
+            timestamp: 1,
+        }],
+        ..Default::default()
+    };
+    let message = pb::WriteRequest { timeseries: vec![series], ..Default::default() }.encode_to_vec();
+    let request = WriteRequest::parse(Version::V1, &message).unwrap();
+    let series = request.series().next().unwrap();
+    assert!(series.to_labels().is_ok());
+    assert_eq!(series.exemplars().collect::<Vec<_>>(), [Err(InvalidSeries::DuplicateLabel("a".into()))]);
+}
+
+#[test]
+fn metadata_of_version_2_forgives_bad_references() {
+    let message = pb2::Request {
+        symbols: vec![String::new(), "h".into()],
+        timeseries: vec![pb2::TimeSeries {
+            metadata: Some(pb2::Metadata { r#type: 99, help_ref: 1, unit_ref: 9 }),
+            ..Default::default()
+        }],
+    }
+    .encode_to_vec();
+    let request = WriteRequest::parse(Version::V2, &message).unwrap();
+    let expected = Metadata { kind: MetricType::Unknown, unit: Arc::from(""), help: Arc::from("h") };
+    assert_eq!(request.series().next().unwrap().metadata(), Some(expected));
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_message_breaks_the_reader(message in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..120)) {
+        for version in [Version::V1, Version::V2] {
+            if let Ok(request) = WriteRequest::parse(version, &message) {
+                for series in request.series() {
+                    let _labels = series.to_labels();
+                    let _counts = (series.floats().count(), series.histograms().count(), series.exemplars().count());
+                }
+            }
+        }
+    }
+
+    /// Whatever is accepted reads as prost reads it.
+    #[test]
+    fn what_is_accepted_equals_what_prost_decodes(
+        position in 0_usize..200, byte in proptest::prelude::any::<u8>()
+    ) {
+        let mut message = encode_v1(&sample_series(), &[]);
+        let position = position % message.len();
+        message[position] = byte;
+        if let (Ok(ours), Ok(theirs)) =
+            (WriteRequest::parse(Version::V1, &message), pb::WriteRequest::decode(&*message))
+        {
+            proptest::prop_assert_eq!(ours.series().count(), theirs.timeseries.len());
+            for (x, y) in ours.series().zip(&theirs.timeseries) {
+                let floats: Vec<_> = x.floats().map(|(t, v)| (t.millis(), v.to_bits())).collect();
+                let expected: Vec<_> = y.samples.iter().map(|s| (s.timestamp, s.value().to_bits())).collect();
+                proptest::prop_assert_eq!(floats, expected);
+                proptest::prop_assert_eq!(x.histograms().count(), y.histograms.len());
+                proptest::prop_assert_eq!(x.exemplars().count(), y.exemplars.len());
+            }
+        }
+    }
+}
