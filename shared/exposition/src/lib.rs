@@ -10,6 +10,7 @@
 mod error;
 pub mod escaping;
 pub mod federate;
+mod labels;
 mod media_type;
 mod parse;
 pub mod protobuf;

@@ -19,6 +19,7 @@ use model::{MetricType, Timestamp};
 use crate::error::Result;
 use crate::protocol::Format;
 use lexer::{Dialect, Lexer};
+pub(crate) use number::format_open_metrics;
 pub use series::{ExemplarRef, Series};
 
 /// One line of a body, or two where an exemplar follows.
@@ -65,6 +66,19 @@ pub struct Sample<'a> {
 }
 
 /// Walks a body; iterate to get its entries.
+///
+/// ```
+/// use exposition::{Entry, Parser};
+///
+/// let body = b"# TYPE up gauge\nup{job=\"node\"} 1 1700000000000\n";
+/// let samples: Vec<_> = Parser::text(body)
+///     .filter_map(|entry| match entry {
+///         Ok(Entry::Sample(sample)) => Some((sample.series.text(), sample.value)),
+///         _ => None,
+///     })
+///     .collect();
+/// assert_eq!(samples, [("up{job=\"node\"}", 1.0)]);
+/// ```
 #[derive(Debug)]
 pub struct Parser<'a> {
     lexer: Lexer<'a>,

@@ -3,16 +3,20 @@
 //! [`Families`] decodes one message at a time, so memory is bounded by the largest family; [`samples`] lays a family
 //! out as the series that a text exposition would have, native histograms whole.
 
+use std::borrow::Cow;
+
 use model::labels::METRIC_NAME;
-use model::number::{Quoted, format_general};
+use model::number::Quoted;
 use model::{
-    CounterResetHint, Exemplar, FloatHistogram, Histogram, IntegerHistogram, Labels, LabelsBuilder,
-    MetricType, Span, Timestamp, Value,
+    CounterResetHint, Exemplar, FloatHistogram, Histogram, IntegerHistogram, Labels, MetricType, Span,
+    Timestamp, Value,
 };
 use prometheus_proto::client;
 use prost::Message as _;
 
 use crate::error::{Error, Result};
+use crate::labels;
+use crate::parse::format_open_metrics;
 
 /// Decodes the messages of a body one after the other; ends after the first error.
 #[derive(Debug)]
@@ -229,17 +233,9 @@ impl SeriesOf<'_> {
     }
 
     fn labels(&self, suffix: &str, bound: Option<(&str, f64)>) -> Result<Labels> {
-        let mut builder = LabelsBuilder::default();
-        builder.set(METRIC_NAME, format!("{}{suffix}", self.family.name()));
-        add_pairs(&mut builder, &self.metric.label)?;
-        if let Some((name, bound)) = bound {
-            let mut text = format_general(if bound == 0.0 { 0.0 } else { bound });
-            if bound.is_finite() && !text.contains(['e', '.']) {
-                text.push_str(".0");
-            }
-            builder.set(name, text);
-        }
-        Ok(builder.build())
+        let name = (Cow::Borrowed(METRIC_NAME), Cow::Owned(format!("{}{suffix}", self.family.name())));
+        let bound = bound.map(|(name, bound)| (Cow::Borrowed(name), Cow::Owned(format_open_metrics(bound))));
+        labels::build(std::iter::once(name).chain(self.metric.label.iter().map(pair)).chain(bound))
     }
 
     /// Zero means that there is none, as in the reference.
@@ -248,25 +244,18 @@ impl SeriesOf<'_> {
     }
 }
 
-fn add_pairs(builder: &mut LabelsBuilder, pairs: &[client::LabelPair]) -> Result<()> {
-    for pair in pairs {
-        if builder.get(pair.name()).is_some() {
-            return Err(Error::DuplicateLabel(pair.name().to_owned()));
-        }
-        builder.set(pair.name(), pair.value());
-    }
-    Ok(())
+fn pair(pair: &client::LabelPair) -> labels::Pair<'_> {
+    (Cow::Borrowed(pair.name()), Cow::Borrowed(pair.value()))
 }
 
 fn exemplars<'a>(from: impl IntoIterator<Item = &'a client::Exemplar>) -> Result<Vec<Exemplar>> {
     from.into_iter()
         .map(|exemplar| {
-            let mut builder = LabelsBuilder::default();
-            add_pairs(&mut builder, &exemplar.label)?;
+            let labels = labels::build(exemplar.label.iter().map(pair))?;
             let timestamp = exemplar.timestamp.as_ref().map(|t| {
                 Timestamp(t.seconds.saturating_mul(1000).saturating_add(i64::from(t.nanos / 1_000_000)))
             });
-            Ok(Exemplar { labels: builder.build(), value: exemplar.value(), timestamp })
+            Ok(Exemplar { labels, value: exemplar.value(), timestamp })
         })
         .collect()
 }

@@ -22,6 +22,26 @@ pub const LABELS_PER_SERIES_MAX: usize = 4096;
 pub const SYMBOLS_MAX: usize = 1 << 20;
 
 /// A request whose structure has been checked.
+///
+/// ```
+/// use model::{Labels, Timestamp};
+/// use remote_protocol::{SeriesOut, Version, WriteRequest, compress, decompress, encode_v1};
+///
+/// let labels = Labels::from_pairs([("__name__", "up")]);
+/// let sent = SeriesOut { labels, floats: vec![(Timestamp(5), 1.0)], ..Default::default() };
+/// let body = compress(&encode_v1(&[sent], &[]))?;
+///
+/// let message = decompress(&body)?;
+/// let request = WriteRequest::parse(Version::V1, &message)?;
+/// for series in request.series() {
+///     match series.to_labels() {
+///         Ok(labels) => assert_eq!(labels.metric_name(), "up"),
+///         Err(invalid) => panic!("skipped: {invalid}"),
+///     }
+///     assert_eq!(series.floats().collect::<Vec<_>>(), [(Timestamp(5), 1.0)]);
+/// }
+/// # Ok::<(), remote_protocol::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct WriteRequest<'a> {
     version: Version,

@@ -36,15 +36,20 @@ pub(super) fn integer(digits: &[u8]) -> Result<i64, String> {
 
 /// Writes the value of an `le` or `quantile` label as OpenMetrics asks: `1` is `1.0`. A text that is no number stays.
 pub(super) fn normalise(text: &str) -> Option<String> {
-    let value = go_float(text.as_bytes()).ok()?;
+    go_float(text.as_bytes()).ok().map(format_open_metrics)
+}
+
+/// Writes a float as OpenMetrics does: shortest digits, and a point or an exponent always.
+pub(crate) fn format_open_metrics(value: f64) -> String {
     if value == 0.0 {
-        return Some("0.0".to_owned());
+        // Negative zero too.
+        return "0.0".to_owned();
     }
     let mut out = format_general(value);
     if value.is_finite() && !out.contains(['e', '.']) {
         out.push_str(".0");
     }
-    Some(out)
+    out
 }
 
 #[cfg(test)]

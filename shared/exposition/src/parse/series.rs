@@ -6,10 +6,11 @@
 use std::borrow::Cow;
 
 use model::labels::METRIC_NAME;
-use model::{Labels, LabelsBuilder, MetricType, Timestamp};
+use model::{Labels, MetricType, Timestamp};
 
 use super::number::normalise;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::labels;
 
 /// Name and labels of a sample, as exposed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +53,7 @@ impl<'a> Series<'a> {
 
     /// Iterates over the labels without the metric name, in the exposed order, unescaped; `le` and `quantile` are
     /// written as OpenMetrics does where the type of the family asks for it.
-    pub fn labels(&self) -> impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)> {
+    pub fn labels(&self) -> impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)> + use<'a> {
         let float_label = self.float_label;
         self.pieces().filter_map(move |(name, value)| {
             let value = value?;
@@ -70,10 +71,7 @@ impl<'a> Series<'a> {
     /// # Errors
     /// When a label name stands there twice.
     pub fn to_labels(&self) -> Result<Labels> {
-        let mut builder = LabelsBuilder::default();
-        builder.set(METRIC_NAME, self.metric_name());
-        add_labels(&mut builder, self.labels())?;
-        Ok(builder.build())
+        labels::build(std::iter::once((Cow::Borrowed(METRIC_NAME), self.metric_name())).chain(self.labels()))
     }
 
     fn pieces(&self) -> Pieces<'a> {
@@ -95,7 +93,7 @@ pub struct ExemplarRef<'a> {
 
 impl<'a> ExemplarRef<'a> {
     /// Iterates over the exemplar's labels in the exposed order, unescaped.
-    pub fn labels(&self) -> impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)> {
+    pub fn labels(&self) -> impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)> + use<'a> {
         Pieces { rest: self.text }.filter_map(|(name, value)| Some((name, value?)))
     }
 
@@ -104,23 +102,9 @@ impl<'a> ExemplarRef<'a> {
     /// # Errors
     /// When a label name stands there twice.
     pub fn to_exemplar(&self) -> Result<model::Exemplar> {
-        let mut builder = LabelsBuilder::default();
-        add_labels(&mut builder, self.labels())?;
-        Ok(model::Exemplar { labels: builder.build(), value: self.value, timestamp: self.timestamp })
+        let labels = labels::build(self.labels())?;
+        Ok(model::Exemplar { labels, value: self.value, timestamp: self.timestamp })
     }
-}
-
-fn add_labels<'a>(
-    builder: &mut LabelsBuilder,
-    labels: impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)>,
-) -> Result<()> {
-    for (name, value) in labels {
-        if builder.get(&name).is_some() {
-            return Err(Error::DuplicateLabel(name.into_owned()));
-        }
-        builder.set(name, value);
-    }
-    Ok(())
 }
 
 /// Takes apart what stands between braces; a piece without a value is the metric name.
