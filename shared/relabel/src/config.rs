@@ -13,6 +13,9 @@ pub enum Error {
     /// The action has no such name.
     #[error("unknown relabel action {}", Quoted(.0))]
     UnknownAction(String),
+    /// An action that is there but empty.
+    #[error("relabel action cannot be empty")]
+    NoAction,
     /// hashmod without a modulus.
     #[error("relabel configuration for hashmod requires non-zero modulus")]
     NoModulus,
@@ -137,6 +140,9 @@ impl FromStr for Action {
 
     /// Reads a name in any case.
     fn from_str(text: &str) -> Result<Self> {
+        if text.is_empty() {
+            return Err(Error::NoAction);
+        }
         let lower = text.to_lowercase();
         Self::ALL
             .into_iter()

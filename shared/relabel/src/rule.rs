@@ -14,6 +14,22 @@ use crate::config::{Action, Result, RuleConfig};
 use crate::template::Template;
 
 /// A rule that is ready to run. Equal configurations make equal rules.
+///
+/// ```
+/// use model::Labels;
+/// use relabel::{Rule, RuleConfig, apply};
+///
+/// let rule = Rule::new(RuleConfig {
+///     source_labels: vec!["__address__".into()],
+///     regex: "(.*):.*".into(),
+///     target_label: "host".into(),
+///     ..RuleConfig::default()
+/// })?;
+/// let labels = Labels::from_pairs([("__address__", "db1:9100")]);
+/// let labels = apply(&labels, &[rule]).expect("nothing is dropped");
+/// assert_eq!(labels.value("host"), "db1");
+/// # Ok::<(), relabel::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Rule {
     config: RuleConfig,

@@ -116,6 +116,7 @@ fn actions_have_names_in_any_case() {
         assert_eq!(action.to_string().parse(), Ok(action));
         assert_eq!(action.to_string().to_uppercase().parse(), Ok(action));
     }
+    assert_eq!("".parse::<Action>().unwrap_err().to_string(), "relabel action cannot be empty");
     assert_eq!("keep_all".parse::<Action>().unwrap_err().to_string(), r#"unknown relabel action "keep_all""#);
 }
 
