@@ -1,10 +1,10 @@
 //! The tree of a PromQL expression.
 //!
-//! Every node carries the bytes of the text it came from. Invariants of a tree that the parser returned:
+//! Every node carries the bytes of the text it came from. Invariants of a tree that [`crate::parse_expr`] returned:
 //! - it is type checked: arguments, operands and aggregation parameters have the types their places ask for;
 //! - a selector's matchers are complete: the metric name written before the braces is among them, as the last;
 //! - `offset` and `@` written behind a range stand on the selector inside of [`MatrixSelector`];
-//! - its height is at most `TREE_HEIGHT_MAX`, so recursion over it, dropping included, is safe;
+//! - its height is at most [`crate::TREE_HEIGHT_MAX`], so recursion over it, dropping included, is safe;
 //! - a [`TimeDelta`] written as plain number or duration has its value; one written as an expression gets it from
 //!   [`Expr::resolve_durations`].
 
@@ -132,8 +132,10 @@ impl PartialEq for NumberLiteral {
 /// A string.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StringLiteral {
-    /// Its text, escapes undone.
+    /// Its text, escapes undone; bytes that are not UTF-8 show as replacement characters.
     pub value: String,
+    /// The exact bytes where they are not UTF-8, as in `"\xff"`.
+    pub not_utf8: Option<Vec<u8>>,
     /// Where it stands.
     pub span: Span,
 }

@@ -51,6 +51,9 @@ impl TimeDelta {
     pub fn from_expr(expr: DurationExpr) -> Self {
         match expr {
             DurationExpr::Literal { seconds, .. } => Self::from_ms(literal_ms(seconds)),
+            DurationExpr::Paren { expr, .. } if matches!(*expr, DurationExpr::Literal { .. }) => {
+                Self::from_expr(*expr)
+            }
             expr => Self { ms: None, expr: Some(Box::new(expr)) },
         }
     }
@@ -116,6 +119,8 @@ pub enum DurationExpr {
     Literal {
         /// The value; negative where a minus stood before it.
         seconds: f64,
+        /// Whether it was written as a duration (`5m`), and is printed as one.
+        is_duration: bool,
         /// Where it stands.
         span: Span,
     },
@@ -289,7 +294,7 @@ fn resolve_one(expr: &mut Expr, times: QueryTimes) -> Result<(), DurationError> 
 }
 
 /// The longest length either way: Go's durations are 64-bit nanoseconds.
-const SECONDS_MAX: f64 = 9_223_372_036.854_775_807;
+const SECONDS_MAX: f64 = 9_223_372_036.854_776;
 
 /// Says whether a number of seconds cannot be a length of time.
 pub(crate) fn is_out_of_range(seconds: f64) -> bool {
@@ -297,7 +302,7 @@ pub(crate) fn is_out_of_range(seconds: f64) -> bool {
 }
 
 /// Turns a literal into milliseconds as Prometheus does: rounded to nanoseconds, then cut.
-fn literal_ms(seconds: f64) -> i64 {
+pub(crate) fn literal_ms(seconds: f64) -> i64 {
     truncate((seconds * 1e9).round() / 1e6)
 }
 
