@@ -1,0 +1,149 @@
+//! The arguments that every service's own program takes.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use coordination::Role;
+
+/// The flags of a program that runs one service. Flags that mean what one of Prometheus's means have its name.
+#[derive(Debug, Clone, clap::Parser)]
+#[command(version)]
+pub struct Arguments {
+    /// The service's own file (YAML); all defaults without it.
+    #[arg(long = "service.config", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where HTTP and gRPC are answered [default: 127.0.0.1 and the role's port].
+    #[arg(long = "web.listen-address", value_name = "HOST:PORT")]
+    pub web_address: Option<SocketAddr>,
+    /// Where gRPC is answered, if not on the same port as HTTP.
+    #[arg(long = "grpc.listen-address", value_name = "HOST:PORT")]
+    pub grpc_address: Option<SocketAddr>,
+    /// The address others reach this member at [default: the listener's].
+    #[arg(long = "cluster.advertise-address", value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+    /// A member of another role, as ROLE=HOST:PORT; may be repeated.
+    #[arg(long = "cluster.peer", value_name = "ROLE=HOST:PORT")]
+    pub peers: Vec<String>,
+    /// The etcd that coordinates the members.
+    #[arg(long = "etcd.endpoints", value_name = "URL", value_delimiter = ',')]
+    pub etcd_endpoints: Vec<String>,
+    /// What is logged: debug, info, warn, error, or a list like info,ingester=debug.
+    #[arg(long = "log.level", default_value = "info")]
+    pub log_level: String,
+    /// How log lines look: logfmt or json.
+    #[arg(long = "log.format", default_value = "logfmt")]
+    pub log_format: String,
+    /// Where this program's own traces go (OTLP gRPC, as http://host:port); none without it.
+    #[arg(long = "trace.endpoint", value_name = "URL")]
+    pub trace_endpoint: Option<String>,
+    /// The share of traces that are sent, 0 to 1.
+    #[arg(long = "trace.ratio", default_value_t = 1.0)]
+    pub trace_ratio: f64,
+    /// How many seconds a stop in order may take.
+    #[arg(long = "shutdown.grace-seconds", default_value_t = 30)]
+    pub grace_seconds: u64,
+}
+
+/// Where a role is reached when nothing else is said: loopback, 9601 to 9604, and 9090 for the gateway.
+#[must_use]
+pub fn default_address(role: Role) -> SocketAddr {
+    let port = match role {
+        Role::Discovery => 9601,
+        Role::Scraper => 9602,
+        Role::Ingester => 9603,
+        Role::Querier => 9604,
+        Role::Gateway => 9090,
+    };
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+impl Arguments {
+    /// How long a stop in order may take.
+    #[must_use]
+    pub const fn grace(&self) -> Duration {
+        Duration::from_secs(self.grace_seconds)
+    }
+
+    /// The members given by hand.
+    ///
+    /// # Errors
+    /// All that are not of the form `role=host:port`.
+    pub fn static_members(&self) -> Result<Vec<(Role, String)>, Vec<String>> {
+        let (mut members, mut faults) = (Vec::new(), Vec::new());
+        for peer in &self.peers {
+            match parse_peer(peer) {
+                Ok(member) => members.push(member),
+                Err(cause) => faults.push(format!("--cluster.peer {peer:?}: {cause}")),
+            }
+        }
+        if faults.is_empty() { Ok(members) } else { Err(faults) }
+    }
+
+    /// What is logged and traced.
+    ///
+    /// # Errors
+    /// All flags that are wrong.
+    pub fn telemetry(&self, name: &str) -> Result<telemetry::Options, Vec<String>> {
+        let mut faults = Vec::new();
+        let mut fault = |flag: &str, error: telemetry::Error| faults.push(format!("{flag}: {error}"));
+        let level = self.log_level.parse().map_err(|error| fault("--log.level", error)).unwrap_or_default();
+        let format =
+            self.log_format.parse().map_err(|error| fault("--log.format", error)).unwrap_or_default();
+        if !(0.0..=1.0).contains(&self.trace_ratio) {
+            fault("--trace.ratio", telemetry::Error::Ratio { ratio: self.trace_ratio });
+        }
+        let traces = self.trace_endpoint.clone();
+        let traces = traces.map(|endpoint| telemetry::Traces { endpoint, ratio: self.trace_ratio });
+        let version = crate::BUILD.version.to_owned();
+        let clock = model::Clock::System;
+        if faults.is_empty() {
+            Ok(telemetry::Options { name: name.to_owned(), version, level, format, traces, clock })
+        } else {
+            Err(faults)
+        }
+    }
+}
+
+fn parse_peer(peer: &str) -> Result<(Role, String), String> {
+    let (role, address) = peer.split_once('=').ok_or("want ROLE=HOST:PORT")?;
+    let (host, port) = address.rsplit_once(':').ok_or("want HOST:PORT after the role")?;
+    if host.is_empty() || port.parse::<u16>().is_err() {
+        return Err("want HOST:PORT after the role".to_owned());
+    }
+    Ok((role.parse()?, address.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[test]
+    fn flags_are_checked_all_at_once() {
+        let good = Arguments::try_parse_from([
+            "x",
+            "--cluster.peer=ingester=h:1",
+            "--cluster.peer=querier=[::1]:2",
+            "--log.level=debug",
+        ]);
+        let good = good.expect("parsed");
+        let members = vec![(Role::Ingester, "h:1".to_owned()), (Role::Querier, "[::1]:2".to_owned())];
+        assert_eq!(good.static_members(), Ok(members));
+        assert!(good.telemetry("x").is_ok());
+
+        let bad = Arguments::try_parse_from([
+            "x",
+            "--cluster.peer=h:1",
+            "--cluster.peer=ruler=h:1",
+            "--cluster.peer=querier=h",
+            "--log.level=loud",
+            "--log.format=xml",
+            "--trace.ratio=2",
+        ]);
+        let bad = bad.expect("parsed");
+        assert_eq!(bad.static_members().expect_err("bad").len(), 3);
+        assert_eq!(bad.telemetry("x").expect_err("bad").len(), 3);
+    }
+}
