@@ -21,8 +21,8 @@
 //! | `min_time`, `max_time` | int64 | of everything in the row |
 //! | `timeline`, `offset`, `count` | int32 | where the times of the float samples are: `count` of them, from the `offset`-th (from 0) of the timeline row with this `timeline`, in the same file; `timeline` null means in this row's own `timestamps`; `count` 0 means no float samples |
 //! | `timestamps` | list of int64 | times: of a timeline row, or of a row that shares them with nobody |
-//! | `ints`, `scale` | list of int64, int32 | the values, when each one is exactly `ints / 10^scale`; null is the staleness marker |
-//! | `floats` | list of double | the values otherwise, bit for bit; the staleness marker is the NaN `7ff0000000000002` |
+//! | `ints`, `scale` | list of int64, int32 | the values, when each one is exactly `ints / 10^scale`; a null element is the staleness marker |
+//! | `floats` | list of double | the values otherwise, bit for bit; a null element is the staleness marker |
 //! | `histograms` | list of struct | native histograms, see below |
 //! | `start_timestamps` | list of struct (`timestamp`, `start`) | when the counting of the sample at `timestamp` began |
 //! | `exemplars` | list of struct (`labels` map, `value` double, `timestamp` int64 or null) | |
@@ -34,7 +34,7 @@
 //! | `timestamp` | int64 | when |
 //! | `reset_hint` | string | `unknown`, `reset`, `not_reset` or `gauge` |
 //! | `schema` | int32 | -4 to 8 exponential, -53 custom buckets |
-//! | `zero_threshold`, `sum` | double | a `sum` that is the staleness marker makes the histogram one |
+//! | `zero_threshold`, `sum` | double | a null `sum` says that the histogram is a staleness marker |
 //! | `count`, `zero_count` | int64 | of an integer histogram, else null |
 //! | `positive_counts`, `negative_counts` | list of int64 | populations bucket by bucket of an integer histogram, else null |
 //! | `float_count`, `float_zero_count` | double | of a float histogram, else null |

@@ -29,7 +29,7 @@ pub use crate::file::encode::FileStats;
 pub use error::{Error, Result};
 pub use snapshot::{SelectLimits, Snapshot};
 
-/// Rows of a file at most; a flush of more writes several. Bounds the memory that one file under way takes.
+/// Series rows of a file at most; a flush of more writes several. Bounds what one reader has to take in at once.
 const FILE_ROWS_MAX: usize = 1 << 19;
 
 /// Where a table is and what it runs on.
@@ -89,20 +89,9 @@ impl Table {
     ) -> Result<Vec<NewFile>> {
         let mut files = Vec::new();
         for (tenant, rows) in tenants {
-            let rows = Arc::new(rows);
-            let days = {
-                let rows = Arc::clone(&rows);
-                self.blocking("sort a flush into days", move || {
-                    Ok(pieces_by_day(&rows)?.into_keys().collect::<Vec<i64>>())
-                })
-                .await?
-            };
-            for day in days {
-                let rows = Arc::clone(&rows);
-                let encoded = self.blocking("encode a file", move || encode_day(&rows, day)).await?;
-                for file in encoded {
-                    files.push(self.put(&tenant, day, file).await?);
-                }
+            let encode = self.options.runtime.spawn_blocking(move || encode_days(&rows, FILE_ROWS_MAX));
+            for (day, file) in encode.await.map_err(|_| Error::Worker("encode files"))?? {
+                files.push(self.put(&tenant, day, file).await?);
             }
         }
         tracing::debug!(log, through, files = files.len(), "wrote the files of a flush");
@@ -167,19 +156,17 @@ impl Table {
             _ => Ok(Arc::new(Snapshot::new(state, self.options.clone()))),
         }
     }
-
-    async fn blocking<T: Send + 'static>(
-        &self,
-        what: &'static str,
-        work: impl FnOnce() -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        self.options.runtime.spawn_blocking(work).await.map_err(|_| Error::Worker(what))?
-    }
 }
 
-fn encode_day(rows: &[SeriesRow], day: i64) -> Result<Vec<EncodedFile>> {
-    let pieces = pieces_by_day(rows)?.remove(&day).unwrap_or_default();
-    pieces.chunks(FILE_ROWS_MAX).map(encode).collect()
+/// Makes the files of one tenant: one or more a day, each with at most so many series rows.
+fn encode_days(rows: &[SeriesRow], rows_max: usize) -> Result<Vec<(i64, EncodedFile)>> {
+    let mut files = Vec::new();
+    for (day, pieces) in pieces_by_day(rows)? {
+        for pieces in pieces.chunks(rows_max) {
+            files.push((day, encode(pieces)?));
+        }
+    }
+    Ok(files)
 }
 
 /// The place of one of the table's files in the store.

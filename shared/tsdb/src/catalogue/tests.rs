@@ -77,7 +77,7 @@ async fn a_commit_is_what_the_protocol_says() {
         commit(&log, "l", Some(3), 4, &[]).await.expect_err("no base").kind(),
         fault::Kind::AlreadyExists
     );
-    assert_eq!(commit(&log, "l", None, 3, &[odd.clone()]).await.expect("committed"), 1);
+    assert_eq!(commit(&log, "l", None, 3, std::slice::from_ref(&odd)).await.expect("committed"), 1);
     assert_eq!(commit(&log, "l", Some(3), 9, &[file("b")]).await.expect("committed"), 2);
 
     let first = lines(&store, 0).await;
@@ -295,6 +295,42 @@ async fn a_store_that_keeps_failing_is_reported() {
     assert_eq!(error.kind(), fault::Kind::Unavailable);
     assert!(error.to_string().contains("00000000000000000001.json"), "{error}");
     assert_eq!(commit(&log, "l", None, 1, &[]).await.expect("lands when the store is back"), 1);
+}
+
+/// Time stands still but for the pauses between attempts.
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_always_loses_gives_up() {
+    let faults = [vec![Fault::None], vec![Fault::Overtaken; 100]].concat();
+    let store: Arc<dyn ObjectStore> =
+        Arc::new(Flaky { inner: InMemory::new(), puts: AtomicUsize::new(0), faults });
+    let log = open(&store).await.expect("opens");
+    let error = commit(&log, "l", None, 1, &[]).await.expect_err("gives up");
+    assert!(matches!(error, Error::Contended { attempts: 100 }), "{error}");
+    assert_eq!(error.kind(), fault::Kind::Busy);
+    assert_eq!(commit(&log, "l", None, 1, &[]).await.expect("lands"), 101);
+}
+
+#[tokio::test]
+async fn a_commit_of_absurd_size_is_not_loaded() {
+    let store = memory();
+    open(&store).await.expect("opens");
+    let path = Path::from("t/_delta_log/00000000000000000001.json");
+    store.put(&path, vec![b' '; (64 << 20) + 1].into()).await.expect("put");
+    let error = open(&store).await.expect_err("refused");
+    assert!(error.to_string().contains("67108865 bytes"), "{error}");
+}
+
+#[tokio::test]
+async fn very_long_metric_names_stay_out_of_the_statistics() {
+    let store = memory();
+    let log = open(&store).await.expect("opens");
+    let mut file = file("a");
+    let stats = file.stats.as_mut().expect("set");
+    (stats.min_metric, stats.max_metric) = (Some("m".repeat(1_024)), Some("n".repeat(1_025)));
+    commit(&log, "l", None, 1, &[file]).await.expect("lands");
+    let state = log.known();
+    let stats = state.files["a"].stats.as_ref().expect("there");
+    assert_eq!((stats.min_metric.as_ref().map(String::len), &stats.max_metric), (Some(1_024), &None));
 }
 
 #[tokio::test]

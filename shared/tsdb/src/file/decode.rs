@@ -8,7 +8,7 @@ use arrow::array::{
     Array, Float64Array, Int32Array, Int64Array, ListArray, MapArray, RecordBatch, StringArray,
 };
 use model::labels::METRIC_NAME;
-use model::{Histogram, Labels, Matcher, Metadata, MetricType};
+use model::{Histogram, Labels, Matcher, Metadata, MetricType, stale_nan};
 
 use super::arrays::{LabelMapsReader, ShapeError, column, downcast, list_range};
 use super::columns::{SCALE_MAX, from_decimal};
@@ -282,7 +282,11 @@ impl<'a> FloatsReader<'a> {
         }
         let range = range.start + kept.start..range.start + kept.end;
         if !is_decimal {
-            return Ok(self.floats.values()[range].into());
+            if self.floats.null_count() == 0 {
+                return Ok(self.floats.values()[range].into());
+            }
+            let float = |i| if self.floats.is_null(i) { stale_nan() } else { self.floats.value(i) };
+            return Ok(range.map(float).collect());
         }
         let scale = usize::try_from(self.scales.value(row)).unwrap_or(usize::MAX);
         if scale > SCALE_MAX {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, StringBuilder};
 use arrow::datatypes::Schema;
 use bytes::Bytes;
+use model::is_stale;
 use model::labels::METRIC_NAME;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
@@ -14,7 +15,7 @@ use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use super::arrays::{LabelMaps, ListShape};
 use super::columns::to_decimal;
 use super::histograms::{Exemplars, Histograms, Starts};
-use super::schema::{arrow_schema, writer_properties};
+use super::schema::{Filled, arrow_schema, writer_properties};
 use super::timelines::{Placement, Timelines, place};
 use super::windows::Piece;
 use crate::table::{Error, Result};
@@ -62,7 +63,7 @@ pub(crate) fn encode(pieces: &[Piece<'_>]) -> Result<EncodedFile> {
     let label_columns = common_labels(pieces);
     let schema = arrow_schema(&label_columns);
     let options = ArrowWriterOptions::new()
-        .with_properties(writer_properties(&schema))
+        .with_properties(writer_properties(&schema, &filled(pieces)))
         // The Arrow schema would only repeat the Parquet one, in a form that few readers know.
         .with_skip_arrow_metadata(true);
     let failed = |e: &dyn std::fmt::Display| Error::Encode(e.to_string());
@@ -94,6 +95,15 @@ pub(crate) fn encode(pieces: &[Piece<'_>]) -> Result<EncodedFile> {
         max_metric: metrics().max().map(str::to_owned),
     };
     Ok(EncodedFile { bytes: bytes.into(), stats })
+}
+
+fn filled(pieces: &[Piece<'_>]) -> Filled {
+    Filled {
+        rows: pieces.len(),
+        histograms: pieces.iter().filter(|p| !p.histograms.is_empty()).count(),
+        starts: pieces.iter().filter(|p| !p.starts.is_empty()).count(),
+        exemplars: pieces.iter().filter(|p| !p.exemplars.is_empty()).count(),
+    }
 }
 
 /// Cuts rows into batches, given how many numbers each row holds.
@@ -184,7 +194,7 @@ struct Samples {
     ints: Vec<Option<i64>>,
     scales: Vec<Option<i32>>,
     float_lists: ListShape,
-    floats: Vec<f64>,
+    floats: Vec<Option<f64>>,
     scratch: Vec<Option<i64>>,
 }
 
@@ -213,7 +223,7 @@ impl Samples {
             self.int_lists.push(values.len());
             self.float_lists.push_null();
         } else {
-            self.floats.extend_from_slice(values);
+            self.floats.extend(values.iter().map(|v| (!is_stale(*v)).then_some(*v)));
             self.int_lists.push_null();
             self.float_lists.push_or_null(values.len());
         }
@@ -274,4 +284,25 @@ fn series_batch(
         exemplars.finish(),
     ]);
     RecordBatch::try_new(Arc::clone(schema), columns).map_err(|e| Error::Encode(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_end_at_rows_and_at_numbers() {
+        let ones = vec![1; BATCH_ROWS + 1];
+        for (numbers, want) in [
+            (vec![], vec![]),
+            (vec![0, 0], vec![(0, 2)]),
+            (ones, vec![(0, BATCH_ROWS), (BATCH_ROWS, BATCH_ROWS + 1)]),
+            (vec![BATCH_NUMBERS - 1, 1, 5], vec![(0, 2), (2, 3)]),
+            (vec![BATCH_NUMBERS * 3, 1], vec![(0, 1), (1, 2)]),
+        ] {
+            let got: Vec<(usize, usize)> =
+                batches(numbers.into_iter()).into_iter().map(|r| (r.start, r.end)).collect();
+            assert_eq!(got, want);
+        }
+    }
 }

@@ -8,7 +8,10 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayRef, Float64Array, Int32Array, Int64Array, ListArray, MapArray, StringArray, StructArray,
 };
-use model::{CounterResetHint, Exemplar, FloatHistogram, Histogram, IntegerHistogram, Span, Timestamp};
+use model::{
+    CounterResetHint, Exemplar, FloatHistogram, Histogram, IntegerHistogram, Span, Timestamp, is_stale,
+    stale_nan,
+};
 
 use super::arrays::{
     LabelMaps, LabelMapsReader, ListShape, ShapeError, downcast, field, list_range, struct_array,
@@ -78,7 +81,7 @@ pub(crate) struct Histograms {
     reset_hints: Vec<&'static str>,
     schemas: Vec<i32>,
     zero_thresholds: Vec<f64>,
-    sums: Vec<f64>,
+    sums: Vec<Option<f64>>,
     counts: Vec<Option<i64>>,
     zero_counts: Vec<Option<i64>>,
     positive_counts: NumberLists<i64>,
@@ -136,7 +139,7 @@ impl Histograms {
         self.reset_hints.push(hint_name(hint));
         self.schemas.push(schema);
         self.zero_thresholds.push(zero_threshold);
-        self.sums.push(sum);
+        self.sums.push((!is_stale(sum)).then_some(sum));
     }
 
     fn push_layout(&mut self, positive: &[Span], negative: &[Span], custom_values: &[f64]) {
@@ -299,7 +302,7 @@ impl<'a> HistogramsReader<'a> {
         let counter_reset_hint =
             HINTS.iter().find(|(_, name)| *name == hint).map_or(CounterResetHint::Unknown, |(h, _)| *h);
         let (schema, zero_threshold) = (self.schemas.value(i), self.zero_thresholds.value(i));
-        let sum = self.sums.value(i);
+        let sum = if self.sums.is_null(i) { stale_nan() } else { self.sums.value(i) };
         let (positive_spans, negative_spans) = (self.positive_spans.read(i), self.negative_spans.read(i));
         let custom_values: Arc<[f64]> = self.custom_values.read(i).into();
         if self.counts.is_null(i) {

@@ -145,8 +145,35 @@ pub(crate) fn arrow_schema(label_columns: &[String]) -> Arc<Schema> {
     Arc::new(Schema::new(fields))
 }
 
+/// How many rows of a file have something in the columns that most rows leave empty.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Filled {
+    /// Rows in all.
+    pub rows: usize,
+    /// Rows with histograms.
+    pub histograms: usize,
+    /// Rows with start times.
+    pub starts: usize,
+    /// Rows with exemplars.
+    pub exemplars: usize,
+}
+
+impl Filled {
+    /// Rows of a page of a list column. Where few rows have anything, a page is longer, so that about as many rows of
+    /// it are filled: an empty page costs as much as a full one.
+    fn page_rows(&self, column: &str) -> usize {
+        let filled = match column {
+            name::HISTOGRAMS => self.histograms,
+            name::START_TIMESTAMPS => self.starts,
+            name::EXEMPLARS => self.exemplars,
+            _ => self.rows,
+        };
+        (LIST_PAGE_ROWS * self.rows).checked_div(filled).unwrap_or(PAGE_ROWS).clamp(LIST_PAGE_ROWS, PAGE_ROWS)
+    }
+}
+
 /// Encodings, page sizes and statistics, leaf by leaf.
-pub(crate) fn writer_properties(schema: &Schema) -> WriterProperties {
+pub(crate) fn writer_properties(schema: &Schema, filled: &Filled) -> WriterProperties {
     let zstd = ZstdLevel::try_new(ZSTD_LEVEL).expect("3 is a level of zstd");
     let mut builder = WriterProperties::builder()
         .set_compression(Compression::ZSTD(zstd))
@@ -160,7 +187,9 @@ pub(crate) fn writer_properties(schema: &Schema) -> WriterProperties {
             SCHEMA_VERSION.to_owned(),
         )]));
     for field in schema.fields() {
-        builder = leaf_properties(builder, &mut vec![field.name().clone()], field.data_type(), false);
+        let list_page_rows = filled.page_rows(field.name());
+        let mut path = vec![field.name().clone()];
+        builder = leaf_properties(builder, &mut path, field.data_type(), list_page_rows, false);
     }
     builder.build()
 }
@@ -169,11 +198,12 @@ fn leaf_properties(
     mut builder: WriterPropertiesBuilder,
     path: &mut Vec<String>,
     data_type: &DataType,
+    list_page_rows: usize,
     is_repeated: bool,
 ) -> WriterPropertiesBuilder {
     let mut descend = |builder, names: &[&str], data_type: &DataType, is_repeated| {
         path.extend(names.iter().map(|n| (*n).to_owned()));
-        let builder = leaf_properties(builder, path, data_type, is_repeated);
+        let builder = leaf_properties(builder, path, data_type, list_page_rows, is_repeated);
         path.truncate(path.len() - names.len());
         builder
     };
@@ -199,7 +229,11 @@ fn leaf_properties(
                     .set_column_encoding(column.clone(), encoding);
             }
             if is_repeated {
-                let page_rows = if *leaf == DataType::Utf8 { LABELS_PAGE_ROWS } else { LIST_PAGE_ROWS };
+                let page_rows = if *leaf == DataType::Utf8 {
+                    list_page_rows.max(LABELS_PAGE_ROWS)
+                } else {
+                    list_page_rows
+                };
                 builder = builder
                     .set_column_statistics_enabled(column.clone(), EnabledStatistics::None)
                     .set_column_data_page_row_count_limit(column, page_rows);
@@ -243,5 +277,24 @@ fn delta_type(data_type: &DataType) -> serde_json::Value {
         }
         // The only other type in `arrow_schema`.
         _ => "string".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_of_sparse_columns_hold_about_as_many_filled_rows() {
+        let filled = Filled { rows: 1_000, histograms: 0, starts: 500, exemplars: 1 };
+        for (column, want) in [
+            (name::INTS, 16),
+            (name::HISTOGRAMS, 1_024),
+            (name::START_TIMESTAMPS, 32),
+            (name::EXEMPLARS, 1_024),
+        ] {
+            assert_eq!(filled.page_rows(column), want, "{column}");
+        }
+        assert_eq!(Filled { histograms: 1_000, ..filled }.page_rows(name::HISTOGRAMS), 16);
     }
 }

@@ -149,6 +149,19 @@ mod tests {
         );
     }
 
+    #[test]
+    fn only_so_many_longer_lists_are_looked_at() {
+        // All begin together and end apart; the short one lies in the last of them alone.
+        let long = |i: i64| vec![0, 100 + i, 200 + i, 300 + i];
+        for (count, is_found) in [(8, true), (9, false)] {
+            let mut lists: Vec<Vec<i64>> = (0..count).map(long).collect();
+            lists.push(long(count - 1)[..2].to_vec());
+            let slices: Vec<&[i64]> = lists.iter().map(Vec::as_slice).collect();
+            let placed = place(&slices);
+            assert_eq!(placed.placements.last() != Some(&Placement::Own), is_found, "{count}");
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn every_list_is_found_where_it_is_placed(

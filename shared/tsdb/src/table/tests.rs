@@ -316,6 +316,54 @@ fn a_file_that_is_gone_or_foreign_never_reads_as_empty() {
 }
 
 #[test]
+fn a_file_of_another_schema_is_refused() {
+    run(async {
+        let (table, store) = new_table().await;
+        flush(&table, "log", None, 1, vec![row("m", "a", &[BASE], 1.0)]).await.expect("flush");
+        let snapshot = table.snapshot(None).await.expect("snapshot");
+        let file = snapshot.files(&Tenant::default()).next().expect("a file").path.clone();
+        let path = location(&Path::from("metrics"), &file).expect("valid");
+        let bytes = store.get(&path).await.expect("there").bytes().await.expect("read").to_vec();
+        // The version stands in the footer as text of one byte after its key.
+        let key = crate::file::schema::SCHEMA_VERSION_KEY.as_bytes();
+        let at = bytes.windows(key.len()).rposition(|w| w == key).expect("there") + key.len();
+        let at = at + bytes[at..].iter().position(|b| *b == b'1').expect("the version");
+        let newer = [&bytes[..at], b"2", &bytes[at + 1..]].concat();
+        store.put(&path, newer.into()).await.expect("overwritten");
+        let tenant = Tenant::default();
+        let got = snapshot.select(&tenant, &[], i64::MIN, i64::MAX, SelectLimits::NONE).await;
+        let error = got.expect_err("refused");
+        assert!(error.to_string().ends_with("schema version 2 is not supported"), "{error}");
+        assert_eq!(error.kind(), fault::Kind::Unavailable);
+    });
+}
+
+#[test]
+fn a_large_flush_is_cut_into_files() {
+    let day = 24 * 3_600_000;
+    let rows: Vec<SeriesRow> = ["a", "b", "c"].map(|i| row("m", i, &[BASE, BASE + day], 1.0)).into();
+    let files = encode_days(&rows, 2).expect("encodes");
+    let shape: Vec<(String, u64)> =
+        files.iter().map(|(d, f)| (day_name(*d), f.stats.rows - f.stats.timelines)).collect();
+    let named = |day: &str, rows| (day.to_owned(), rows);
+    assert_eq!(
+        shape,
+        [named("2026-11-23", 2), named("2026-11-23", 1), named("2026-11-24", 2), named("2026-11-24", 1)]
+    );
+}
+
+#[test]
+fn rows_that_no_day_holds_are_refused() {
+    run(async {
+        let (table, _) = new_table().await;
+        let error =
+            flush(&table, "log", None, 1, vec![row("m", "a", &[i64::MAX], 1.0)]).await.expect_err("refused");
+        assert_eq!(error.kind(), fault::Kind::Invalid);
+        assert!(error.to_string().contains(r#"__name__="m""#), "{error}");
+    });
+}
+
+#[test]
 fn versions_that_do_not_exist_are_waited_for_by_the_caller() {
     run(async {
         let (table, store) = new_table().await;
