@@ -1,4 +1,5 @@
-//! The messages of Prometheus's own wire formats, compiled from `proto/third-party`.
+//! The messages of Prometheus's own wire formats, compiled from `proto/third-party`, and a reader that walks large
+//! ones in place.
 //!
 //! Deliberately absent: services, clients and conversions (`exposition` and `remote-protocol` have those).
 #![warn(missing_docs)]
@@ -17,6 +18,8 @@ pub mod write_v2 {
 pub mod client {
     include!(concat!(env!("OUT_DIR"), "/io.prometheus.client.rs"));
 }
+
+pub mod wire;
 
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,6 @@ mod frame;
 mod histogram;
 mod negotiate;
 mod request;
-mod wire;
 
 pub use encode::{SeriesOut, encode_v1, encode_v2};
 pub use error::{Error, InvalidSeries, Result};

@@ -8,12 +8,12 @@
 use model::labels::METRIC_NAME;
 use model::{Exemplar, Histogram, Labels, Metadata, MetricType, Timestamp};
 use prometheus_proto::prometheus as pb;
+use prometheus_proto::wire::{Fields, Malformed, Payload, read_varint};
 use prost::Message as _;
 
 use crate::error::{Error, InvalidSeries, Result};
 use crate::histogram::from_message;
 use crate::negotiate::Version;
-use crate::wire::{Fields, Malformed, Payload, read_varint};
 
 /// Labels of one series; one with more is invalid.
 pub const LABELS_PER_SERIES_MAX: usize = 4096;

@@ -1,34 +1,43 @@
 //! The protobuf wire format, read in place.
 //!
-//! A request is walked rather than decoded into message structs: a struct for each of many tiny messages takes tens of
-//! times the space of the body, and labels need not be copied to be compared.
+//! A large message is walked rather than decoded into structs as a whole: a struct for each of many tiny messages takes
+//! tens of times, in the worst case hundreds of times, the space of the body.
 
 /// The payload of a field.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Payload<'a> {
+pub enum Payload<'a> {
+    /// Integers, enums and booleans.
     Varint(u64),
+    /// Doubles and fixed 64-bit integers, as bits.
     Fixed64(u64),
+    /// Floats and fixed 32-bit integers, as bits.
     Fixed32(u32),
+    /// Texts, bytes, messages and packed lists.
     Bytes(&'a [u8]),
 }
 
 impl<'a> Payload<'a> {
-    pub(crate) fn bytes(self) -> Option<&'a [u8]> {
+    /// Returns the bytes of a length-delimited field.
+    #[must_use]
+    pub fn bytes(self) -> Option<&'a [u8]> {
         match self {
             Self::Bytes(bytes) => Some(bytes),
             _ => None,
         }
     }
 
-    pub(crate) fn double(self) -> Option<f64> {
+    /// Returns the value of a `double`.
+    #[must_use]
+    pub fn double(self) -> Option<f64> {
         match self {
             Self::Fixed64(bits) => Some(f64::from_bits(bits)),
             _ => None,
         }
     }
 
-    /// An `int64`, whose negative numbers are ten bytes long.
-    pub(crate) fn int64(self) -> Option<i64> {
+    /// Returns the value of an `int64`, whose negative numbers are ten bytes long.
+    #[must_use]
+    pub fn int64(self) -> Option<i64> {
         match self {
             Self::Varint(bits) => Some(bits.cast_signed()),
             _ => None,
@@ -36,23 +45,33 @@ impl<'a> Payload<'a> {
     }
 }
 
-/// Bytes that are no message.
+/// Bytes that are no message, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Malformed(pub(crate) &'static str);
+pub struct Malformed(pub &'static str);
+
+impl std::fmt::Display for Malformed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Malformed {}
 
 /// Iterates over the fields of a message; ends after an error.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Fields<'a> {
+pub struct Fields<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Fields<'a> {
-    pub(crate) const fn new(message: &'a [u8]) -> Self {
+    /// Starts on a message.
+    #[must_use]
+    pub const fn new(message: &'a [u8]) -> Self {
         Self { rest: message }
     }
 
-    /// The fields of a message that is known to be well formed.
-    pub(crate) fn checked(message: &'a [u8]) -> impl Iterator<Item = (u64, Payload<'a>)> {
+    /// Iterates over the fields of a message that has been walked before, or of another up to its first error.
+    pub fn checked(message: &'a [u8]) -> impl Iterator<Item = (u64, Payload<'a>)> {
         Self::new(message).map_while(Result::ok)
     }
 
@@ -65,13 +84,7 @@ impl<'a> Fields<'a> {
         let payload = match key & 7 {
             0 => Payload::Varint(read_varint(&mut self.rest)?),
             1 => Payload::Fixed64(u64::from_le_bytes(self.read_array()?)),
-            2 => {
-                let length = read_varint(&mut self.rest)?;
-                let split = usize::try_from(length).ok().and_then(|n| self.rest.split_at_checked(n));
-                let (bytes, rest) = split.ok_or(Malformed("field is longer than its message"))?;
-                self.rest = rest;
-                Payload::Bytes(bytes)
-            }
+            2 => Payload::Bytes(read_delimited(&mut self.rest)?),
             5 => Payload::Fixed32(u32::from_le_bytes(self.read_array()?)),
             _ => return Err(Malformed("unknown wire type")),
         };
@@ -101,7 +114,10 @@ impl<'a> Iterator for Fields<'a> {
 }
 
 /// Reads a number of up to ten bytes off the front.
-pub(crate) fn read_varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
+///
+/// # Errors
+/// When the bytes end within it or it has more than 64 bits.
+pub fn read_varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
     let mut value = 0_u64;
     for shift in (0..64).step_by(7) {
         let (byte, rest) = bytes.split_first().ok_or(Malformed("number is cut off"))?;
@@ -115,6 +131,18 @@ pub(crate) fn read_varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
         }
     }
     Err(Malformed("number is longer than 64 bits"))
+}
+
+/// Reads a length and as many bytes off the front.
+///
+/// # Errors
+/// When the length is none or goes beyond the end.
+pub fn read_delimited<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
+    let length = read_varint(bytes)?;
+    let split = usize::try_from(length).ok().and_then(|n| bytes.split_at_checked(n));
+    let (taken, rest) = split.ok_or(Malformed("length goes beyond the end"))?;
+    *bytes = rest;
+    Ok(taken)
 }
 
 #[cfg(test)]
@@ -145,11 +173,8 @@ mod tests {
             (&[0x80], "number is cut off"),
             (&[0x09, 1, 2], "number is cut off"),
             (&[0x0d, 1, 2], "number is cut off"),
-            (&[0x12, 2, 0], "field is longer than its message"),
-            (
-                &[0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1],
-                "field is longer than its message",
-            ),
+            (&[0x12, 2, 0], "length goes beyond the end"),
+            (&[0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1], "length goes beyond the end"),
             (
                 &[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2],
                 "number is longer than 64 bits",
