@@ -1,7 +1,8 @@
 //! Scrape bodies of delimited `MetricFamily` messages.
 //!
-//! [`Families`] decodes one message at a time, so memory is bounded by the largest family; [`samples`] lays a family
-//! out as the series that a text exposition would have, native histograms whole.
+//! [`Families`] hands out one family after the other; of each, [`Family::metrics`] decodes one metric at a time, so
+//! memory is bounded by the largest metric rather than by what a body can be made to unfold to. [`Family::samples`]
+//! lays a metric out as the series that a text exposition would have, native histograms whole.
 
 use std::borrow::Cow;
 
@@ -12,13 +13,14 @@ use model::{
     Timestamp, Value,
 };
 use prometheus_proto::client;
+use prometheus_proto::wire::{Fields, Malformed, read_delimited};
 use prost::Message as _;
 
 use crate::error::{Error, Result};
 use crate::labels;
 use crate::parse::format_open_metrics;
 
-/// Decodes the messages of a body one after the other; ends after the first error.
+/// Iterates over the families of a body; ends after the first error.
 #[derive(Debug)]
 pub struct Families<'a> {
     rest: &'a [u8],
@@ -32,20 +34,114 @@ impl<'a> Families<'a> {
     }
 }
 
-impl Iterator for Families<'_> {
-    type Item = Result<client::MetricFamily>;
+impl<'a> Iterator for Families<'a> {
+    type Item = Result<Family<'a>>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.is_empty() {
             return None;
         }
-        let family = client::MetricFamily::decode_length_delimited(&mut self.rest)
-            .map_err(|e| Error::Protobuf(e.to_string()))
-            .and_then(|family| check_family(&family).map(|()| family));
+        let family = read_delimited(&mut self.rest).map_err(Error::from).and_then(Family::read);
         if family.is_err() {
             self.rest = &[];
         }
         Some(family)
+    }
+}
+
+/// A family: what is said of all its metrics, and their messages, not yet decoded.
+#[derive(Debug)]
+pub struct Family<'a> {
+    /// Everything but the metrics.
+    header: client::MetricFamily,
+    message: &'a [u8],
+}
+
+/// The field of a family that holds its metrics.
+const METRICS: u64 = 4;
+
+impl<'a> Family<'a> {
+    fn read(message: &'a [u8]) -> Result<Self> {
+        let mut header = client::MetricFamily::default();
+        for field in Fields::new(message) {
+            let (number, payload) = field?;
+            let text = || -> Result<Option<String>> {
+                let bytes = payload.bytes().ok_or(Malformed("number where a text belongs"))?;
+                let text = str::from_utf8(bytes).map_err(|_| Malformed("text is not valid UTF-8"))?;
+                Ok(Some(text.to_owned()))
+            };
+            match number {
+                1 => header.name = text()?,
+                2 => header.help = text()?,
+                3 => {
+                    let number = payload.int64().ok_or(Malformed("text where a number belongs"))?;
+                    // A number out of range is refused below, as is one without a name.
+                    header.r#type = Some(i32::try_from(number).unwrap_or(i32::MAX));
+                }
+                METRICS if payload.bytes().is_none() => {
+                    return Err(Malformed("number where a message belongs").into());
+                }
+                5 => header.unit = text()?,
+                _ => {}
+            }
+        }
+        check_family(&header)?;
+        Ok(Self { header, message })
+    }
+
+    /// The name, without the suffixes of the series of histograms and summaries.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.header.name()
+    }
+
+    /// The help text, or empty.
+    #[must_use]
+    pub fn help(&self) -> &str {
+        self.header.help()
+    }
+
+    /// The unit, or empty.
+    #[must_use]
+    pub fn unit(&self) -> &str {
+        self.header.unit()
+    }
+
+    /// The type.
+    #[must_use]
+    pub fn kind(&self) -> MetricType {
+        match self.header.r#type() {
+            client::MetricType::Counter => MetricType::Counter,
+            client::MetricType::Gauge => MetricType::Gauge,
+            client::MetricType::Summary => MetricType::Summary,
+            client::MetricType::Untyped => MetricType::Unknown,
+            client::MetricType::Histogram => MetricType::Histogram,
+            client::MetricType::GaugeHistogram => MetricType::GaugeHistogram,
+        }
+    }
+
+    /// Decodes the metrics one after the other. Each item is a metric or what is wrong with it.
+    pub fn metrics(&self) -> impl Iterator<Item = Result<client::Metric>> {
+        Fields::checked(self.message).filter(|(number, _)| *number == METRICS).map(|(_, payload)| {
+            let bytes = payload.bytes().unwrap_or_default();
+            client::Metric::decode(bytes).map_err(|e| Error::Protobuf(e.to_string()))
+        })
+    }
+
+    /// Lays one of the metrics out as samples.
+    ///
+    /// # Errors
+    /// When it has one label name twice.
+    pub fn samples(&self, metric: &client::Metric, options: Options) -> Result<Vec<Sample>> {
+        let mut out = Vec::new();
+        add_metric(&mut out, &self.header, metric, options)?;
+        Ok(out)
+    }
+}
+
+impl From<Malformed> for Error {
+    fn from(malformed: Malformed) -> Self {
+        Self::Protobuf(malformed.to_string())
     }
 }
 
@@ -69,31 +165,6 @@ pub struct Sample {
     pub timestamp: Option<Timestamp>,
     /// Exemplars; those of native histograms without a time are left out.
     pub exemplars: Vec<Exemplar>,
-}
-
-/// Returns the type of a family.
-#[must_use]
-pub fn metric_type(family: &client::MetricFamily) -> MetricType {
-    match family.r#type() {
-        client::MetricType::Counter => MetricType::Counter,
-        client::MetricType::Gauge => MetricType::Gauge,
-        client::MetricType::Summary => MetricType::Summary,
-        client::MetricType::Untyped => MetricType::Unknown,
-        client::MetricType::Histogram => MetricType::Histogram,
-        client::MetricType::GaugeHistogram => MetricType::GaugeHistogram,
-    }
-}
-
-/// Lays a family out as samples.
-///
-/// # Errors
-/// When a metric has one label name twice.
-pub fn samples(family: &client::MetricFamily, options: Options) -> Result<Vec<Sample>> {
-    let mut out = Vec::with_capacity(family.metric.len());
-    for metric in &family.metric {
-        add_metric(&mut out, family, metric, options)?;
-    }
-    Ok(out)
 }
 
 fn check_family(family: &client::MetricFamily) -> Result<()> {

@@ -13,6 +13,19 @@ fn family(name: &str, kind: client::MetricType, metric: client::Metric) -> clien
     }
 }
 
+/// Writes the family out and reads its samples back.
+fn samples(family: &client::MetricFamily, options: Options) -> Result<Vec<Sample>> {
+    let body = family.encode_length_delimited_to_vec();
+    let mut out = Vec::new();
+    for family in Families::new(&body) {
+        let family = family?;
+        for metric in family.metrics() {
+            out.extend(family.samples(&metric?, options)?);
+        }
+    }
+    Ok(out)
+}
+
 fn show(family: &client::MetricFamily, options: Options) -> Vec<String> {
     samples(family, options)
         .expect("labels are unique")
@@ -172,6 +185,13 @@ fn bodies_are_delimited_messages() {
     assert_eq!(names, ["a", "b"]);
     assert_eq!(Families::new(&[]).count(), 0);
 
+    let mut described = gauge("a_s");
+    described.help = Some("h".into());
+    described.unit = Some("s".into());
+    let bytes = described.encode_length_delimited_to_vec();
+    let family = Families::new(&bytes).next().unwrap().unwrap();
+    assert_eq!((family.kind(), family.help(), family.unit()), (MetricType::Gauge, "h", "s"));
+
     body.pop();
     let results: Vec<_> = Families::new(&body).map(|f| f.is_ok()).collect();
     assert_eq!(results, [true, false], "ends at the error");
@@ -202,6 +222,23 @@ fn broken_families_are_refused() {
         let error = Families::new(&body).next().unwrap().err().map(|e| e.to_string());
         assert_eq!(error.as_deref(), expected);
     }
+    for (message, expected) in [
+        (&[0x0a, 1, 0xff][..], "text is not valid UTF-8"),
+        (&[0x08, 1], "number where a text belongs"),
+        (&[0x1a, 0], "text where a number belongs"),
+        (&[0x20, 0], "number where a message belongs"),
+        (&[0x0a, 9], "length goes beyond the end"),
+    ] {
+        let body = [&[u8::try_from(message.len()).unwrap()], message].concat();
+        let error = Families::new(&body).next().unwrap().err();
+        assert_eq!(error, Some(Error::Protobuf(expected.to_owned())));
+    }
+    let mut broken = gauge("a").encode_to_vec();
+    broken.extend([0x22, 2, 0x0a, 9]); // a metric whose label is cut off
+    let body = [&[u8::try_from(broken.len()).unwrap()], &broken[..]].concat();
+    let read = Families::new(&body).next().unwrap().unwrap();
+    assert_eq!(read.metrics().map(|m| m.is_ok()).collect::<Vec<_>>(), [true, false]);
+
     let twice = client::Metric { label: vec![label("a", "1"), label("a", "2")], ..Default::default() };
     assert_eq!(
         samples(&family("m", client::MetricType::Gauge, twice), Options::default()),

@@ -61,9 +61,12 @@ proptest! {
         let series: Vec<_> = series.into_iter().filter(|s| s.1 != 0).collect();
         let mut read = Vec::new();
         for family in protobuf::Families::new(&encode(negotiated, &series)) {
-            for sample in protobuf::samples(&family.unwrap(), protobuf::Options::default()).unwrap() {
-                let Value::Float(value) = sample.value else { panic!("a histogram") };
-                read.push((sample.labels, sample.timestamp.unwrap().millis(), value));
+            let family = family.unwrap();
+            for metric in family.metrics() {
+                for sample in family.samples(&metric.unwrap(), protobuf::Options::default()).unwrap() {
+                    let Value::Float(value) = sample.value else { panic!("a histogram") };
+                    read.push((sample.labels, sample.timestamp.unwrap().millis(), value));
+                }
             }
         }
         prop_assert!(same(&read, &series), "{read:?}\n{series:?}");
@@ -78,7 +81,9 @@ proptest! {
                 }
             }
         }
-        let _families = protobuf::Families::new(&body).count();
+        for family in protobuf::Families::new(&body).flatten() {
+            let _metrics = family.metrics().count();
+        }
     }
 
     /// Bodies made of the formats' own bytes get further into the grammar than random ones.
