@@ -111,27 +111,124 @@ impl Pattern {
     }
 }
 
-/// Rewrites what RE2 has and the `regex` crate has not: `\Q...\E`.
+/// Rewrites what RE2 reads otherwise than the `regex` crate: `\Q...\E`, classes like `\d` that are ASCII only, braces
+/// that repeat nothing, and the set operators that RE2 does not have.
 fn translate(pattern: &str) -> String {
     let mut out = String::with_capacity(pattern.len());
     let mut rest = pattern;
-    while let Some(i) = rest.find('\\') {
-        let (before, after) = rest.split_at(i);
-        out.push_str(before);
-        if let Some(quoted) = after.strip_prefix("\\Q") {
-            let (literal, tail) = quoted.split_once("\\E").unwrap_or((quoted, ""));
-            out.push_str(&regex::escape(literal));
-            rest = tail;
-        } else {
-            let mut chars = after.chars();
-            chars.next();
-            let length = 1 + chars.next().map_or(0, char::len_utf8);
-            out.push_str(&after[..length]);
-            rest = &after[length..];
-        }
+    while let Some(c) = rest.chars().next() {
+        rest = match c {
+            '\\' => translate_escape(&mut out, rest, false),
+            '[' => translate_class(&mut out, rest),
+            '{' if !starts_repetition(rest) => {
+                out.push_str("\\{");
+                &rest[1..]
+            }
+            c => {
+                out.push(c);
+                &rest[c.len_utf8()..]
+            }
+        };
     }
-    out.push_str(rest);
     out
+}
+
+/// Rewrites the escape a text starts with and returns what follows it.
+fn translate_escape<'a>(out: &mut String, text: &'a str, in_class: bool) -> &'a str {
+    if let Some(quoted) = text.strip_prefix("\\Q") {
+        let (literal, tail) = quoted.split_once("\\E").unwrap_or((quoted, ""));
+        out.push_str(&regex::escape(literal));
+        return tail;
+    }
+    let mut chars = text.chars();
+    chars.next();
+    let escaped = chars.next();
+    let ascii = match escaped {
+        Some('d' | 'D') => "0-9",
+        Some('w' | 'W') => "0-9A-Za-z_",
+        Some('s' | 'S') => "\\t\\n\\x0C\\r ",
+        _ => {
+            let length = 1 + escaped.map_or(0, char::len_utf8);
+            out.push_str(&text[..length]);
+            return &text[length..];
+        }
+    };
+    let negation = if matches!(escaped, Some('D' | 'W' | 'S')) { "^" } else { "" };
+    if in_class && negation.is_empty() {
+        out.push_str(ascii);
+    } else {
+        out.extend(["[", negation, ascii, "]"]);
+    }
+    &text[2..]
+}
+
+/// Rewrites the character class a text starts with and returns what follows it.
+fn translate_class<'a>(out: &mut String, text: &'a str) -> &'a str {
+    let mut rest = &text[1..];
+    out.push('[');
+    if let Some(after) = rest.strip_prefix('^') {
+        out.push('^');
+        rest = after;
+    }
+    if let Some(after) = rest.strip_prefix(']') {
+        out.push_str("\\]");
+        rest = after;
+    }
+    // Whether the hyphen that comes next may stand between the ends of a range.
+    let mut may_be_range = out.ends_with("\\]");
+    while let Some(c) = rest.chars().next() {
+        let was_range_start = std::mem::replace(&mut may_be_range, true);
+        rest = match c {
+            ']' => {
+                out.push(']');
+                return &rest[1..];
+            }
+            '-' if was_range_start && !rest.starts_with("-]") => {
+                may_be_range = false;
+                out.push('-');
+                match rest.strip_prefix("--") {
+                    Some(after) => {
+                        out.push_str("\\-");
+                        after
+                    }
+                    None => &rest[1..],
+                }
+            }
+            '-' => {
+                out.push_str("\\-");
+                &rest[1..]
+            }
+            '\\' => translate_escape(out, rest, true),
+            '[' => match rest.find(":]").filter(|_| rest.starts_with("[:")) {
+                Some(end) => {
+                    out.push_str(&rest[..end + 2]);
+                    &rest[end + 2..]
+                }
+                None => {
+                    out.push_str("\\[");
+                    &rest[1..]
+                }
+            },
+            // Doubled they would be operators on sets.
+            '&' | '~' => {
+                out.extend(['\\', c]);
+                &rest[1..]
+            }
+            c => {
+                out.push(c);
+                &rest[c.len_utf8()..]
+            }
+        };
+    }
+    rest
+}
+
+/// Says whether a text starts with a counted repetition like `{2}`, `{2,}` or `{2,3}`; other braces are literal.
+fn starts_repetition(text: &str) -> bool {
+    let Some((inner, _)) = text[1..].split_once('}') else { return false };
+    let (from, to) = inner.split_once(',').unwrap_or((inner, ""));
+    let is_digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
+    !from.is_empty() && is_digits(from) && is_digits(to)
 }
 
 /// At most this many alternatives are kept as plain strings.
@@ -305,6 +402,33 @@ mod tests {
             ("^a$", "a", true),
             ("a{2}", "aa", true),
             ("[ab]1|c", "b1", true),
+            // What RE2 reads otherwise than most engines do.
+            ("/api/{id}/x", "/api/{id}/x", true),
+            ("a{,2}", "a{,2}", true),
+            ("a{1,2}", "aa", true),
+            ("\\d+", "12", true),
+            ("\\d", "\u{663}", false),
+            ("\\w", "é", false),
+            ("\\W", "é", true),
+            ("[\\d.]+", "1.2", true),
+            ("[^\\d]", "1", false),
+            ("[\\D]", "x", true),
+            ("\\s\\S", " x", true),
+            ("[[]", "[", true),
+            ("[]a]+", "]a", true),
+            ("[^]]", "]", false),
+            ("[[:alpha:]]+", "ab", true),
+            ("[a&&b]+", "a&b", true),
+            ("[a~~b]+", "~", true),
+            ("[+--]", ",", true),
+            ("[--0]", ".", true),
+            ("[a-c-e]+", "-", true),
+            ("[a-c-e]", "d", false),
+            ("[-a]+", "-a", true),
+            ("[a-]+", "-a", true),
+            ("[^-]", "-", false),
+            ("\\[\\{", "[{", true),
+            ("\\Q[{\\E", "[{", true),
         ] {
             assert_eq!(matches(MatchOp::Regex, pattern, value), expected, "{pattern} on {value:?}");
             assert_eq!(matches(MatchOp::NotRegex, pattern, value), !expected, "not {pattern} on {value:?}");
