@@ -11,6 +11,7 @@ mod error;
 pub mod functions;
 mod lexer;
 mod literal;
+mod operator;
 mod parser;
 mod pretty;
 mod printer;
@@ -26,7 +27,7 @@ pub use duration::{DurationError, DurationExpr, TimeDelta};
 pub use error::{ParseError, ParseErrors, Result};
 pub use functions::{FUNCTIONS, Function, Variadic};
 pub use parser::{
-    DURATION_NODES_MAX, NESTING_MAX, NODES_MAX, Options, TEXT_BYTES_MAX, TREE_HEIGHT_MAX, parse_expr,
-    parse_selector,
+    DURATION_NODES_MAX, NESTING_MAX, NODES_MAX, Options, PATTERNS_MAX, TEXT_BYTES_MAX, TREE_HEIGHT_MAX,
+    parse_expr, parse_selector,
 };
 pub use series::{HistogramLiteral, SEQUENCE_VALUES_MAX, SequenceValue, parse_series_description};

@@ -17,6 +17,7 @@ mod selector;
 
 pub use duration::DURATION_NODES_MAX;
 use model::Matcher;
+pub use selector::PATTERNS_MAX;
 
 use crate::ast::{
     Binary, BinaryOp, Call, Expr, NumberLiteral, Paren, Span, StringLiteral, Unary, UnaryOp, VectorMatching,
@@ -143,6 +144,7 @@ pub(crate) struct Parser<'a> {
     errors: Vec<ParseError>,
     depth: usize,
     nodes: usize,
+    patterns: usize,
     /// How many aggregations are around; errors without a nearer context name them.
     aggregations: usize,
     duration_nodes: usize,
@@ -190,6 +192,7 @@ impl<'a> Parser<'a> {
             errors: Vec::new(),
             depth: 0,
             nodes: 0,
+            patterns: 0,
             aggregations: 0,
             duration_nodes: 0,
             duration_end: 0,

@@ -9,6 +9,8 @@ use crate::duration::TimeDelta;
 use crate::literal::unquote;
 use crate::token::{Token, TokenKind};
 
+/// How many regular expressions a query may have: compiling the worst ones takes milliseconds each.
+pub const PATTERNS_MAX: usize = 500;
 /// The context of errors in matchers.
 const MATCHING: &str = "label matching";
 /// The context of errors in label sets.
@@ -79,6 +81,13 @@ impl Parser<'_> {
         }
         let token = self.advance()?;
         let value = self.utf8_string(token);
+        if matches!(op, MatchOp::Regex | MatchOp::NotRegex) {
+            self.patterns += 1;
+            if self.patterns > PATTERNS_MAX {
+                let message = format!("query has more than {PATTERNS_MAX} regular expressions");
+                return Err(self.fail(token.span, message));
+            }
+        }
         Ok(Matcher::new(op, &name, &value).unwrap_or_else(|error| {
             self.note(label.span.to(token.span), error.to_string());
             Matcher::equal(&name, &value)

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use promql_syntax::{
-    DURATION_NODES_MAX, Expr, NESTING_MAX, NODES_MAX, Options, TEXT_BYTES_MAX, TREE_HEIGHT_MAX, parse_expr,
-    parse_selector,
+    DURATION_NODES_MAX, Expr, NESTING_MAX, NODES_MAX, Options, PATTERNS_MAX, TEXT_BYTES_MAX, TREE_HEIGHT_MAX,
+    parse_expr, parse_selector,
 };
 
 /// Half of what a thread usually has.
@@ -116,6 +116,13 @@ fn huge_patterns_are_refused_in_time() {
             assert!(error.to_string().contains("error parsing regexp"), "{error}");
         }
     });
+}
+
+#[test]
+fn the_number_of_patterns_is_bounded() {
+    let query = |count: usize| format!("a{{{}}}", "b=~\"\",".repeat(count));
+    accept(&query(PATTERNS_MAX));
+    refuse(&query(PATTERNS_MAX + 1), &format!("query has more than {PATTERNS_MAX} regular expressions"));
 }
 
 #[test]
