@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 use coordination::{InMemory, membership};
 use model::Clock;
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,7 +29,9 @@ const GRPC: &str = "grpc";
 /// order, 1 after a failure, 2 when arguments or config are wrong.
 #[must_use]
 pub fn main<S: Service>() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let command = Arguments::command().name(S::ROLE.as_str());
+    let matches = command.try_get_matches();
+    let arguments = match matches.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version are errors to clap; it knows where each belongs and with which status.
@@ -207,4 +209,111 @@ fn fail(error: &Error, status: u8) -> ExitCode {
     // Before logs are set up, and for a person to read. Nobody is left to be told of a closed stderr.
     drop(writeln!(std::io::stderr(), "{error}"));
     ExitCode::from(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use coordination::Role;
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::*;
+    use crate::{BoxError, Config, Environment, GrpcServices, Shutdown};
+
+    #[derive(Debug, Default, serde::Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct SampleConfig {
+        shards: u32,
+    }
+
+    impl Config for SampleConfig {
+        fn validate(&self) -> Vec<String> {
+            if self.shards > 8 { vec!["shards: at most 8".to_owned()] } else { Vec::new() }
+        }
+    }
+
+    struct Sample;
+
+    impl Service for Sample {
+        const ROLE: Role = Role::Querier;
+        type Config = SampleConfig;
+
+        async fn build(_: SampleConfig, _: &Environment) -> std::result::Result<Self, BoxError> {
+            Ok(Self)
+        }
+
+        fn grpc(&self) -> GrpcServices {
+            GrpcServices::new()
+        }
+
+        async fn run(self, shutdown: Shutdown) -> std::result::Result<(), BoxError> {
+            shutdown.drained().await;
+            Ok(())
+        }
+    }
+
+    fn faults(flags: &[&str]) -> Vec<String> {
+        let flags = std::iter::once("sample").chain(flags.iter().copied());
+        let arguments = Arguments::try_parse_from(flags).expect("known flags");
+        checked::<Sample>(&arguments).map(|_| ()).err().unwrap_or_default()
+    }
+
+    #[test]
+    fn faults_of_flags_and_file_are_told_together() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("querier.yml");
+        std::fs::write(&path, "shards: 9\nspeed: high\n").expect("written");
+        let (config, path) = (format!("--service.config={}", path.display()), path.display());
+        let expected = [
+            "--etcd.endpoints: coordination through etcd is not built yet; name members with --cluster.peer"
+                .to_owned(),
+            "--cluster.peer \"x\": want ROLE=HOST:PORT".to_owned(),
+            "--log.format: unknown log format \"xml\": want logfmt or json".to_owned(),
+            format!("{path}: speed: unknown field `speed`, expected `shards`"),
+            format!("{path}: shards: at most 8"),
+        ];
+        let flags = ["--etcd.endpoints=http://h:1", "--cluster.peer=x", "--log.format=xml", &config];
+        assert_eq!(faults(&flags), expected);
+        assert!(faults(&["--service.config=/no/such/file"])[0].starts_with("read /no/such/file: "));
+        assert!(faults(&["--cluster.peer=ingester=h:1"]).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_single_service_knows_the_members_it_was_given() {
+        let flags = ["sample", "--web.listen-address=127.0.0.1:0", "--grpc.listen-address=127.0.0.1:0"];
+        let arguments = Arguments::try_parse_from(flags).expect("known flags");
+        let peers = vec![(Role::Ingester, "h:1".to_owned()), (Role::Ingester, "h:2".to_owned())];
+        let program =
+            single::<Sample>(SampleConfig::default(), peers, &arguments).await.expect("put together");
+        let running = program.start(Stopper::default(), Reload::new()).await.expect("started");
+        let mut members = running.peers().members(Role::Ingester);
+        let roster = members.wait_for(|roster| !roster.members.is_empty()).await.expect("followed").clone();
+        let addresses: Vec<&str> = roster.members.iter().map(|member| member.address.as_str()).collect();
+        assert_eq!(addresses, ["h:1", "h:2"]);
+        let mut own = running.peers().members(Role::Querier);
+        let roster = own.wait_for(|roster| !roster.members.is_empty()).await.expect("followed").clone();
+        let grpc = running.address("grpc").expect("bound").to_string();
+        assert_eq!(roster.members[0].address, grpc, "peers are told the gRPC listener");
+    }
+
+    #[tokio::test]
+    async fn signals_reload_and_stop() {
+        let stopper = Stopper::default();
+        let (wishes, mut reload) = Reload::new();
+        let raise = |signal| kill_process(getpid(), signal).expect("raised");
+        let story = async {
+            raise(Signal::HUP);
+            reload.wished().await;
+            raise(Signal::TERM);
+            stopper.asked(1).await;
+            raise(Signal::INT);
+            stopper.asked(2).await;
+        };
+        tokio::select! {
+            // First, so that nothing is raised before somebody listens.
+            biased;
+            refused = deliver_signals(stopper.clone(), wishes) => panic!("{refused:?}"),
+            () = story => {}
+        }
+    }
 }

@@ -128,9 +128,10 @@ impl Program {
     }
 
     /// Adds a service, at most one of a role. It answers on the listeners named, and to its peers in this program
-    /// on none at all.
+    /// on none at all; listeners of its own come with its config.
     #[must_use]
     pub fn service<S: Service>(mut self, config: S::Config, listeners: &[&'static str]) -> Self {
+        let own = S::listeners(&config);
         let build = move |environment: Environment| -> BoxFuture<std::result::Result<Built, BoxError>> {
             Box::pin(async move {
                 let service = S::build(config, &environment).await?;
@@ -138,6 +139,7 @@ impl Program {
                 Ok(Built { grpc, http, extra, run: Box::new(|shutdown| Box::pin(service.run(shutdown))) })
             })
         };
+        self.listeners.extend(own);
         self.plans.push(Plan { role: S::ROLE, listeners: listeners.to_vec(), build: Box::new(build) });
         self
     }

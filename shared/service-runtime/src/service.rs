@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
+use std::net::SocketAddr;
 
 use axum::Router;
 use coordination::Role;
@@ -35,7 +36,12 @@ pub trait Service: Sized + Send + 'static {
         Router::new()
     }
 
-    /// What it answers on listeners of other names than those it was given (OTLP's ports).
+    /// The listeners of its own that its config asks for (OTLP's ports), by name; bound before it is built.
+    fn listeners(_config: &Self::Config) -> Vec<(&'static str, SocketAddr)> {
+        Vec::new()
+    }
+
+    /// What it answers on listeners of its own.
     fn extra(&self) -> Vec<Surface> {
         Vec::new()
     }

@@ -209,3 +209,18 @@ async fn metrics_count_what_has_a_route_by_its_route_and_the_rest_together() {
     }
     stop(started).await;
 }
+
+#[tokio::test]
+async fn a_service_may_have_a_listener_of_its_own() {
+    let script = Script { has_own_listener: true, ..Script::default() };
+    let started = start(script, |_| ()).await.expect("started");
+    let own = started.running.address("own").expect("bound");
+    let codes = [
+        fetch(own, "/own").await.0,
+        fetch(own, "/-/healthy").await.0,
+        fetch(own, "/gated").await.0,
+        fetch(started.web, "/own").await.0,
+    ];
+    assert_eq!(codes, [200, 200, 404, 404]);
+    stop(started).await;
+}

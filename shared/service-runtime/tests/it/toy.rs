@@ -11,7 +11,7 @@ use coordination::{InMemory, Role};
 use model::{Clock, Timestamp};
 use service_runtime::{
     BoxError, Config, Environment, GrpcServices, Limits, Options, Program, Reach, Reload, Result, Running,
-    Service, Shutdown, Stopper,
+    Service, Shutdown, Stopper, Surface,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -35,6 +35,7 @@ pub(crate) struct Script {
     pub(crate) task_panics: bool,
     pub(crate) returns_early: bool,
     pub(crate) never_flushes: bool,
+    pub(crate) has_own_listener: bool,
     /// Lets the toy drop its latch.
     pub(crate) replayed: Arc<Notify>,
     /// Lets `/slow` answer.
@@ -172,6 +173,16 @@ impl<const ROLE: usize> Service for Toy<ROLE> {
         });
         let gated = self.environment.readiness.gate(Router::new().route("/gated", get(async || "open")));
         gated.route("/slow", slow).route("/length/{what}", post(async |body: Bytes| body.len().to_string()))
+    }
+
+    fn listeners(config: &ToyConfig) -> Vec<(&'static str, SocketAddr)> {
+        if config.script.has_own_listener { vec![("own", loopback())] } else { Vec::new() }
+    }
+
+    fn extra(&self) -> Vec<Surface> {
+        let http = Router::new().route("/own", get(async || "own"));
+        let own = Surface { listener: "own", grpc: GrpcServices::new(), http };
+        if self.script.has_own_listener { vec![own] } else { Vec::new() }
     }
 
     async fn run(self, shutdown: Shutdown) -> std::result::Result<(), BoxError> {
