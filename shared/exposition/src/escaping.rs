@@ -63,6 +63,26 @@ impl EscapingScheme {
     }
 }
 
+/// Reads a name that [`EscapingScheme::Values`] escaped. What is not such a name is taken as it stands.
+#[must_use]
+pub fn unescape_values(name: &str) -> Cow<'_, str> {
+    let unescaped = name.strip_prefix("U__").and_then(|mut rest| {
+        let mut out = String::with_capacity(rest.len());
+        while let Some((plain, escape)) = rest.split_once('_') {
+            out.push_str(plain);
+            let (code, after) = escape.split_once('_')?;
+            match code {
+                "" => out.push('_'),
+                code => out.push(u32::from_str_radix(code, 16).ok().and_then(char::from_u32)?),
+            }
+            rest = after;
+        }
+        out.push_str(rest);
+        Some(out)
+    });
+    unescaped.map_or(Cow::Borrowed(name), Cow::Owned)
+}
+
 impl fmt::Display for EscapingScheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -100,7 +120,15 @@ mod tests {
             assert_eq!(EscapingScheme::Dots.escape(name), dots);
             assert_eq!(EscapingScheme::Values.escape(name), values);
             assert_eq!(EscapingScheme::AllowUtf8.escape(name), name);
+            assert_eq!(unescape_values(&EscapingScheme::Values.escape(name)), name);
             assert!(name.is_empty() || is_legacy_metric_name(&EscapingScheme::Values.escape(name)));
+        }
+    }
+
+    #[test]
+    fn what_is_no_escaped_name_stays() {
+        for name in ["a_b", "U__a_", "U__a_zz_", "U__a_d800_", "U__a_b"] {
+            assert_eq!(unescape_values(name), name);
         }
     }
 

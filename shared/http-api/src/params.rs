@@ -181,7 +181,7 @@ pub fn parse_time(text: &str) -> Result<Timestamp, String> {
 /// `cannot parse "x" to a valid duration`
 pub fn parse_duration_ms(text: &str) -> Result<i64, String> {
     if let Some(seconds) = model::number::parse_float(text) {
-        if (seconds * 1e9).abs() > 9.223_372_036_854_775_8e18 {
+        if (seconds * 1e9).abs() > 9.223_372_036_854_776e18 {
             return Err(format!("cannot parse {} to a valid duration. It overflows int64", Quoted(text)));
         }
         return in_range((seconds * 1000.0).trunc())

@@ -160,7 +160,7 @@ impl From<&Exemplar> for pb::Exemplar {
     fn from(exemplar: &Exemplar) -> Self {
         Self {
             labels: Some((&exemplar.labels).into()),
-            value: exemplar.value,
+            value: Some(exemplar.value),
             timestamp: exemplar.timestamp.map(Timestamp::millis),
         }
     }
@@ -172,7 +172,7 @@ impl TryFrom<&pb::Exemplar> for Exemplar {
     fn try_from(message: &pb::Exemplar) -> Result<Self> {
         Ok(Self {
             labels: labels(message.labels.as_ref())?,
-            value: message.value,
+            value: message.value(),
             timestamp: message.timestamp.map(Timestamp),
         })
     }
@@ -211,11 +211,11 @@ impl From<&FloatHistogram> for pb::Histogram {
     fn from(h: &FloatHistogram) -> Self {
         Self {
             is_float: true,
-            count_float: h.count,
-            sum: h.sum,
+            count_float: Some(h.count),
+            sum: Some(h.sum),
             schema: h.schema,
-            zero_threshold: h.zero_threshold,
-            zero_count_float: h.zero_count,
+            zero_threshold: Some(h.zero_threshold),
+            zero_count_float: Some(h.zero_count),
             negative_spans: spans_to_pb(&h.negative_spans),
             negative_counts: h.negative_buckets.clone(),
             positive_spans: spans_to_pb(&h.positive_spans),
@@ -232,9 +232,9 @@ impl From<&IntegerHistogram> for pb::Histogram {
         Self {
             is_float: false,
             count_int: h.count,
-            sum: h.sum,
+            sum: Some(h.sum),
             schema: h.schema,
-            zero_threshold: h.zero_threshold,
+            zero_threshold: Some(h.zero_threshold),
             zero_count_int: h.zero_count,
             negative_spans: spans_to_pb(&h.negative_spans),
             negative_deltas: h.negative_deltas.clone(),
@@ -266,10 +266,10 @@ impl From<&pb::Histogram> for Histogram {
             Self::Float(FloatHistogram {
                 counter_reset_hint,
                 schema: m.schema,
-                zero_threshold: m.zero_threshold,
-                zero_count: m.zero_count_float,
-                count: m.count_float,
-                sum: m.sum,
+                zero_threshold: m.zero_threshold(),
+                zero_count: m.zero_count_float(),
+                count: m.count_float(),
+                sum: m.sum(),
                 positive_spans,
                 negative_spans,
                 positive_buckets: m.positive_counts.clone(),
@@ -280,10 +280,10 @@ impl From<&pb::Histogram> for Histogram {
             Self::Integer(IntegerHistogram {
                 counter_reset_hint,
                 schema: m.schema,
-                zero_threshold: m.zero_threshold,
+                zero_threshold: m.zero_threshold(),
                 zero_count: m.zero_count_int,
                 count: m.count_int,
-                sum: m.sum,
+                sum: m.sum(),
                 positive_spans,
                 negative_spans,
                 positive_deltas: m.positive_deltas.clone(),
@@ -332,6 +332,18 @@ pub fn ascending_times(deltas: &[i64]) -> Result<Vec<i64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_sign_of_zero_survives_the_wire() {
+        use prost::Message as _;
+        let exemplar = Exemplar { labels: Labels::empty(), value: -0.0, timestamp: None };
+        let bytes = pb::Exemplar::from(&exemplar).encode_to_vec();
+        let back = Exemplar::try_from(&pb::Exemplar::decode(&*bytes).expect("valid")).expect("valid");
+        assert_eq!(back.value.to_bits(), (-0.0_f64).to_bits());
+        let histogram = Histogram::Float(FloatHistogram { sum: -0.0, ..FloatHistogram::default() });
+        let bytes = pb::Histogram::from(&histogram).encode_to_vec();
+        assert!(Histogram::from(&pb::Histogram::decode(&*bytes).expect("valid")).bit_eq(&histogram));
+    }
 
     #[test]
     fn histograms_of_both_sorts_come_back_bit_for_bit() {

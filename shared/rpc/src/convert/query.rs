@@ -77,11 +77,12 @@ pub fn messages(answer: QueryAnswer, notes: AnswerNotes) -> impl Iterator<Item =
 fn split(value: QueryValue) -> (pb::ValueType, Option<pb::ScalarOrString>, Vec<MatrixSeries>) {
     match value {
         QueryValue::Scalar(t, scalar) => {
-            let message = pb::ScalarOrString { timestamp: t.millis(), scalar, text: String::new() };
+            let message =
+                pb::ScalarOrString { timestamp: t.millis(), scalar: Some(scalar), text: String::new() };
             (pb::ValueType::Scalar, Some(message), Vec::new())
         }
         QueryValue::String(t, text) => {
-            let message = pb::ScalarOrString { timestamp: t.millis(), scalar: 0.0, text };
+            let message = pb::ScalarOrString { timestamp: t.millis(), scalar: None, text };
             (pb::ValueType::String, Some(message), Vec::new())
         }
         QueryValue::Matrix(series) => (pb::ValueType::Matrix, None, series),
@@ -164,7 +165,7 @@ pub fn piece(message: &pb::QueryResponse) -> Result<Piece> {
         pb::ValueType::Unspecified => return Err(Error::Missing("type")),
         pb::ValueType::Scalar => {
             let s = scalar()?;
-            QueryValue::Scalar(Timestamp(s.timestamp), s.scalar)
+            QueryValue::Scalar(Timestamp(s.timestamp), s.scalar())
         }
         pb::ValueType::String => {
             let s = scalar()?;

@@ -1,0 +1,71 @@
+//! The gateway's own settings.
+
+use serde::Deserialize;
+use service_runtime::ConfigDuration;
+
+/// The gateway's own settings.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The longest a query may take; `timeout` of a request may only shorten it.
+    pub query_timeout: ConfigDuration,
+    /// How old a sample may be that `/federate` exports.
+    pub lookback_delta: ConfigDuration,
+    /// Whether `/-/reload` and `/-/quit` answer.
+    pub enable_lifecycle: bool,
+    /// Whether `/api/v1/admin/...` answers.
+    pub enable_admin_api: bool,
+    /// Bytes of remote write that may wait for ingesters.
+    pub write_buffer_bytes_max: usize,
+    /// Shown in `/api/v1/status/runtimeinfo`; how long samples are kept.
+    pub storage_retention: String,
+    /// Shown in `/api/v1/status/runtimeinfo`.
+    pub working_directory: String,
+    /// Shown in `/api/v1/status/runtimeinfo`.
+    pub hostname: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            query_timeout: ConfigDuration::from_secs(120),
+            lookback_delta: ConfigDuration::from_secs(300),
+            enable_lifecycle: false,
+            enable_admin_api: false,
+            write_buffer_bytes_max: 256 << 20,
+            storage_retention: "15d".to_owned(),
+            working_directory: String::new(),
+            hostname: String::new(),
+        }
+    }
+}
+
+impl service_runtime::Config for Config {
+    fn validate(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        for (name, duration) in
+            [("query_timeout", self.query_timeout), ("lookback_delta", self.lookback_delta)]
+        {
+            if duration.0.is_zero() {
+                faults.push(format!("{name}: must be above 0s"));
+            }
+        }
+        if self.write_buffer_bytes_max < 1 << 20 {
+            faults.push("write_buffer_bytes_max: must be at least 1048576".to_owned());
+        }
+        faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_is_reported() {
+        let yaml = "query_timeout: 0s\nlookback_delta: 0s\nwrite_buffer_bytes_max: 5\n";
+        let faults = service_runtime::parse_config::<Config>(yaml).expect_err("three faults");
+        assert_eq!(faults.len(), 3, "{faults:?}");
+        assert!(service_runtime::parse_config::<Config>("").is_ok());
+    }
+}

@@ -1,0 +1,194 @@
+//! The HTTP face: routes, and what every handler shares.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http_api::{ApiError, ErrorType, Params};
+use model::{Matcher, Tenant};
+use serde::Serialize;
+
+use crate::gateway::Gateway;
+
+mod admin;
+mod federate;
+mod query;
+mod series;
+mod status;
+mod targets;
+mod write;
+
+/// The largest form body, in bytes; Go's default for parsed forms.
+const FORM_BYTES_MAX: usize = 10 << 20;
+
+/// What Prometheus answers below `/api/v1` and Tributary does not yet.
+const NOT_BUILT: [&str; 24] = [
+    "/api/v1/query_exemplars",
+    "/api/v1/format_query",
+    "/api/v1/parse_query",
+    "/api/v1/search/metric_names",
+    "/api/v1/search/label_names",
+    "/api/v1/search/label_values",
+    "/api/v1/targets/relabel_steps",
+    "/api/v1/scrape_pools/config",
+    "/api/v1/status/flags",
+    "/api/v1/status/tsdb",
+    "/api/v1/status/tsdb/blocks",
+    "/api/v1/status/walreplay",
+    "/api/v1/status/self_metrics",
+    "/api/v1/features",
+    "/api/v1/notifications",
+    "/api/v1/notifications/live",
+    "/api/v1/openapi.yaml",
+    "/api/v1/alertmanagers",
+    "/api/v1/read",
+    "/api/v1/otlp/v1/metrics",
+    "/api/v1/admin/tsdb/delete_series",
+    "/api/v1/admin/tsdb/clean_tombstones",
+    "/api/v1/admin/tsdb/snapshot",
+    "/api/v1/admin/tsdb/compact",
+];
+
+/// Builds the routes.
+pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
+    let mut router = Router::new()
+        .route("/api/v1/query", get(query::instant).post(query::instant))
+        .route("/api/v1/query_range", get(query::range).post(query::range))
+        .route("/api/v1/labels", get(series::label_names).post(series::label_names))
+        .route("/api/v1/label/{name}/values", get(series::label_values))
+        .route("/api/v1/series", get(series::series).post(series::series))
+        .route("/api/v1/metadata", get(targets::metadata))
+        .route("/api/v1/targets", get(targets::targets))
+        .route("/api/v1/targets/metadata", get(targets::target_metadata))
+        .route("/api/v1/scrape_pools", get(targets::scrape_pools))
+        .route("/api/v1/rules", get(status::rules))
+        .route("/api/v1/alerts", get(status::alerts))
+        .route("/api/v1/status/buildinfo", get(status::build_info))
+        .route("/api/v1/status/config", get(status::config))
+        .route("/api/v1/status/runtimeinfo", get(status::runtime_info))
+        .route("/api/v1/write", post(write::write))
+        .route("/api/v1/admin/tsdb/flush", post(admin::flush).put(admin::flush))
+        .route("/federate", get(federate::federate))
+        .route("/federation", get(federate::federate))
+        .route("/version", get(status::version))
+        .route("/-/reload", any(admin::reload))
+        .route("/-/quit", any(admin::quit));
+    for path in NOT_BUILT {
+        router = router.route(path, any(move || async move { fail(ApiError::not_implemented(path)) }));
+    }
+    let compression = tower_http::compression::CompressionLayer::new().gzip(true).deflate(true);
+    router.layer(compression).layer(axum::middleware::from_fn(cors)).with_state(gateway)
+}
+
+/// Answers preflight requests, and lets pages of any origin read the API, as Prometheus does by default.
+async fn cors(request: Request, next: axum::middleware::Next) -> Response {
+    let is_api = request.uri().path().starts_with("/api/v1/");
+    let has_origin = request.headers().contains_key(header::ORIGIN);
+    let mut response = if is_api && request.method() == Method::OPTIONS {
+        StatusCode::NO_CONTENT.into_response()
+    } else {
+        next.run(request).await
+    };
+    if is_api {
+        let headers = response.headers_mut();
+        headers.append(header::VARY, HeaderValue::from_static("Origin"));
+        if has_origin {
+            for (name, value) in [
+                (header::ACCESS_CONTROL_ALLOW_HEADERS, "Accept, Authorization, Content-Type, Origin"),
+                (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, OPTIONS"),
+                (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+                (header::ACCESS_CONTROL_EXPOSE_HEADERS, "Date"),
+            ] {
+                headers.insert(name, HeaderValue::from_static(value));
+            }
+        }
+    }
+    response
+}
+
+/// The parameters of a request, from its query string and, in a POST, its form body; and whose request it is.
+#[derive(Debug)]
+pub(crate) struct Form {
+    pub(crate) params: Params,
+    pub(crate) tenant: Tenant,
+}
+
+impl<S: Send + Sync> FromRequest<S> for Form {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Response> {
+        let (parts, body) = request.into_parts();
+        let tenant = tenant(&parts.headers).map_err(fail)?;
+        let mut params = Params::default();
+        if parts.method == Method::POST && is_form(&parts.headers) {
+            let body = axum::body::to_bytes(body, FORM_BYTES_MAX).await.map_err(|e| {
+                fail(ApiError::new(ErrorType::BadData, format!("error parsing form values: {e}")))
+            })?;
+            params.add_encoded(&body).map_err(fail)?;
+        }
+        if let Some(query) = parts.uri.query() {
+            params.add_encoded(query.as_bytes()).map_err(fail)?;
+        }
+        Ok(Self { params, tenant })
+    }
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    kind.split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .eq_ignore_ascii_case("application/x-www-form-urlencoded")
+}
+
+/// Returns the tenant that the headers name.
+pub(crate) fn tenant(headers: &HeaderMap) -> Result<Tenant, ApiError> {
+    let Some(value) = headers.get(model::tenant::TENANT_HEADER) else { return Ok(Tenant::default()) };
+    let name =
+        value.to_str().map_err(|_| ApiError::new(ErrorType::BadData, "X-Scope-OrgID is not plain text"))?;
+    Tenant::new(name).map_err(|e| ApiError::new(ErrorType::BadData, e.to_string()))
+}
+
+/// Parses every `match[]`. As in Prometheus, each set needs a matcher that does not accept the empty string.
+pub(crate) fn match_params(params: &Params) -> Result<Vec<Vec<Matcher>>, ApiError> {
+    let mut sets = Vec::new();
+    for text in params.all("match[]") {
+        let set = promql_syntax::parse_selector(text).map_err(|e| ApiError::parameter("match[]", e))?;
+        if set.iter().all(Matcher::matches_empty) {
+            let cause = "match[] must contain at least one non-empty matcher";
+            return Err(ApiError::parameter("match[]", cause));
+        }
+        sets.push(set);
+    }
+    Ok(sets)
+}
+
+/// What a failed call means to the client.
+pub(crate) fn from_status(status: &tonic::Status) -> ApiError {
+    ApiError::from_kind(rpc::status::kind(status), status.message())
+}
+
+/// Answers with an error.
+pub(crate) fn fail(error: ApiError) -> Response {
+    let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    json(status, error.to_json())
+}
+
+/// Answers with data.
+pub(crate) fn succeed(data: &impl Serialize, warnings: &[String]) -> Response {
+    json(StatusCode::OK, http_api::json::success(data, warnings, &[]))
+}
+
+fn json(status: StatusCode, body: impl Into<Body>) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json")], body.into()).into_response()
+}
+
+/// Turns the parts that took no part into warnings.
+pub(crate) fn missing_warnings(missing: &[rpc::pb::model::Missing]) -> Vec<String> {
+    missing.iter().map(|m| format!("partial response: {}: {}", m.source, m.reason)).collect()
+}

@@ -1,0 +1,78 @@
+//! `/api/v1/admin/tsdb/flush`, `/-/reload` and `/-/quit`: each behind its flag.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{Method, StatusCode, header};
+use http_api::{ApiError, ErrorType};
+use rpc::pb::{discovery, ingester};
+use serde_json::json;
+
+use super::{fail, from_status, succeed};
+use crate::gateway::Gateway;
+use crate::peers::{FLUSH_DEADLINE, LOOKUP_DEADLINE};
+
+/// `POST|PUT /api/v1/admin/tsdb/flush`: answers when everything acknowledged is in the table.
+pub(super) async fn flush(State(gateway): State<Arc<Gateway>>) -> Response {
+    if !gateway.config.enable_admin_api {
+        return fail(ApiError::new(ErrorType::Unavailable, "admin APIs disabled"));
+    }
+    match flush_all(&gateway).await {
+        Ok(all) => {
+            let data =
+                json!({ "tableVersion": all.table_version, "samples": all.samples, "files": all.files });
+            succeed(&data, &[])
+        }
+        Err(status) => fail(from_status(&status)),
+    }
+}
+
+async fn flush_all(gateway: &Gateway) -> Result<ingester::FlushResponse, tonic::Status> {
+    let mut all = ingester::FlushResponse::default();
+    for (_, mut client) in gateway.peers.ingesters()? {
+        let request = rpc::with_deadline(ingester::FlushRequest {}, FLUSH_DEADLINE);
+        let one = client.flush(request).await?.into_inner();
+        all.table_version = all.table_version.max(one.table_version);
+        all.samples += one.samples;
+        all.files += one.files;
+    }
+    Ok(all)
+}
+
+/// `POST|PUT /-/reload`.
+pub(super) async fn reload(State(gateway): State<Arc<Gateway>>, method: Method) -> Response {
+    if let Some(refusal) = lifecycle_refusal(&gateway, &method) {
+        return refusal;
+    }
+    let request = rpc::with_deadline(discovery::ReloadRequest {}, LOOKUP_DEADLINE);
+    match gateway.peers.discovery().reload(request).await {
+        Ok(_) => StatusCode::OK.into_response(),
+        Err(status) => {
+            let text = format!("failed to reload config: {}\n", status.message());
+            (StatusCode::INTERNAL_SERVER_ERROR, text).into_response()
+        }
+    }
+}
+
+/// `POST|PUT /-/quit`.
+pub(super) async fn quit(State(gateway): State<Arc<Gateway>>, method: Method) -> Response {
+    if let Some(refusal) = lifecycle_refusal(&gateway, &method) {
+        return refusal;
+    }
+    gateway.stopper.stop();
+    "Requesting termination... Goodbye!".into_response()
+}
+
+fn lifecycle_refusal(gateway: &Gateway, method: &Method) -> Option<Response> {
+    if !gateway.config.enable_lifecycle {
+        return Some((StatusCode::FORBIDDEN, "Lifecycle API is not enabled.").into_response());
+    }
+    if method != Method::POST && method != Method::PUT {
+        let allow = [(header::ALLOW, "POST, PUT")];
+        return Some(
+            (StatusCode::METHOD_NOT_ALLOWED, allow, "Only POST or PUT requests allowed").into_response(),
+        );
+    }
+    None
+}

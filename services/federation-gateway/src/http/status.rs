@@ -1,0 +1,90 @@
+//! `/api/v1/status/*`, and the lists of rules and alerts as long as there are none.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use http_api::ApiError;
+use serde_json::json;
+
+use super::targets::rfc3339;
+use super::{fail, succeed};
+use crate::gateway::Gateway;
+
+/// The version of Prometheus whose behaviour the API has; clients choose their requests by it.
+const PROMETHEUS_VERSION: &str = "3.14.0";
+
+fn build() -> serde_json::Value {
+    json!({
+        "version": PROMETHEUS_VERSION,
+        "revision": concat!("tributary-", env!("CARGO_PKG_VERSION")),
+        "branch": "",
+        "buildUser": "",
+        "buildDate": "",
+        "goVersion": "",
+    })
+}
+
+/// `GET /api/v1/status/buildinfo`.
+pub(super) async fn build_info() -> Response {
+    succeed(&build(), &[])
+}
+
+/// `GET /version`.
+pub(super) async fn version() -> axum::Json<serde_json::Value> {
+    axum::Json(build())
+}
+
+/// `GET /api/v1/status/config`.
+pub(super) async fn config(State(gateway): State<Arc<Gateway>>) -> Response {
+    match gateway.prometheus_config() {
+        Ok(config) => succeed(&json!({ "yaml": config.message.yaml }), &[]),
+        Err(error) => fail(error),
+    }
+}
+
+/// `GET /api/v1/status/runtimeinfo`.
+pub(super) async fn runtime_info(State(gateway): State<Arc<Gateway>>) -> Response {
+    let config = match gateway.prometheus_config() {
+        Ok(config) => config,
+        Err(error) => return fail(error),
+    };
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    succeed(
+        &json!({
+            "startTime": rfc3339(gateway.started_at),
+            "CWD": gateway.config.working_directory,
+            "hostname": gateway.config.hostname,
+            "serverTime": rfc3339(gateway.clock.now()),
+            "reloadConfigSuccess": config.message.is_last_reload_successful,
+            "lastConfigTime": rfc3339(model::Timestamp(config.message.loaded_at)),
+            "corruptionCount": 0,
+            "goroutineCount": 0,
+            "GOMAXPROCS": cores,
+            "GOMEMLIMIT": 0,
+            "GOGC": "",
+            "GODEBUG": "",
+            "storageRetention": gateway.config.storage_retention,
+        }),
+        &[],
+    )
+}
+
+/// `GET /api/v1/rules`.
+pub(super) async fn rules(State(gateway): State<Arc<Gateway>>) -> Response {
+    empty_without_rules(&gateway, "/api/v1/rules", &json!({ "groups": [] }))
+}
+
+/// `GET /api/v1/alerts`.
+pub(super) async fn alerts(State(gateway): State<Arc<Gateway>>) -> Response {
+    empty_without_rules(&gateway, "/api/v1/alerts", &json!({ "alerts": [] }))
+}
+
+/// The lists are empty only where no rule files are configured.
+fn empty_without_rules(gateway: &Gateway, path: &str, empty: &serde_json::Value) -> Response {
+    match gateway.prometheus_config() {
+        Ok(config) if config.message.rule_files.is_empty() => succeed(empty, &[]),
+        Ok(_) => fail(ApiError::not_implemented(&format!("{path} with rule_files configured"))),
+        Err(error) => fail(error),
+    }
+}

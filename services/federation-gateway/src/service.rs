@@ -1,0 +1,71 @@
+//! Builds the gateway's parts and joins them.
+
+use std::sync::Arc;
+
+use axum::Router;
+use coordination::Role;
+use group_writer::{GroupWriter, Options};
+use service_runtime::{BoxError, Environment, GrpcServices, Shutdown};
+
+use crate::config::Config;
+use crate::gateway::Gateway;
+use crate::http;
+use crate::metrics::Metrics;
+use crate::peers::Peers;
+use crate::remote_write::RemoteWriter;
+
+/// The gateway as the runtime starts it.
+#[derive(Debug)]
+pub struct Service {
+    gateway: Arc<Gateway>,
+    writer: GroupWriter,
+}
+
+impl service_runtime::Service for Service {
+    const ROLE: Role = Role::Gateway;
+    type Config = Config;
+
+    async fn build(config: Config, environment: &Environment) -> Result<Self, BoxError> {
+        let peers = Peers::new(environment.peers.clone());
+        let discovery = rpc::Channel::new(environment.peers.role(Role::Discovery));
+        let (prometheus_config, following) = config_watch::follow(discovery);
+        environment.tasks.spawn("follow configuration", async move {
+            following.await;
+            Ok(())
+        });
+        let options = Options { buffer_bytes_max: config.write_buffer_bytes_max, ..Options::default() };
+        let reach = environment.peers.clone();
+        let connect = Arc::new(move |address: &str| Ok(rpc::Channel::new(reach.channel(address)?)));
+        let (writer, driver) = GroupWriter::new(options, environment.peers.members(Role::Ingester), connect);
+        environment.tasks.spawn("deliver remote write", async move {
+            driver.run().await;
+            Ok(())
+        });
+        let gateway = Gateway {
+            config,
+            clock: environment.clock.clone(),
+            peers,
+            started_at: environment.clock.now(),
+            prometheus_config,
+            remote_writer: RemoteWriter::new(writer.clone(), environment.clock.clone()),
+            metrics: Metrics::register(&environment.metrics),
+            stopper: environment.stopper.clone(),
+            readiness: environment.readiness.clone(),
+        };
+        Ok(Self { gateway: Arc::new(gateway), writer })
+    }
+
+    fn grpc(&self) -> GrpcServices {
+        GrpcServices::new()
+    }
+
+    fn http(&self) -> Router {
+        http::router(Arc::clone(&self.gateway))
+    }
+
+    async fn run(self, shutdown: Shutdown) -> Result<(), BoxError> {
+        shutdown.drained().await;
+        self.writer.drain().await;
+        Ok(())
+    }
+}
