@@ -58,7 +58,7 @@ pub fn merge_series(mut rows: Vec<SeriesRow>) -> SeriesRow {
     SeriesRow { labels, metadata, samples: merge(&parts) }
 }
 
-/// Merges sorted lists of rows into one sorted list in which each series stands once.
+/// Merges sorted lists of rows into one sorted list in which each series stands once, also where a list repeats one.
 pub fn merge_rows<I>(lists: impl IntoIterator<Item = I>) -> MergedRows<I::IntoIter>
 where
     I: IntoIterator<Item = SeriesRow>,

@@ -94,9 +94,12 @@ impl DeltaLog {
     /// Reads commits that are newer than what is known. Dropping the future midway loses nothing.
     pub(crate) async fn refresh(&self) -> Result<Arc<State>> {
         let _one_at_a_time = self.refreshing.lock().await;
-        let mut state = self.known();
-        let newest = self.newest_version(state.version).await?;
-        let versions = futures::stream::iter(state.version + 1..=newest).map(|version| async move {
+        let known = self.known();
+        let newest = self.newest_version(known.version).await?;
+        if newest == known.version {
+            return Ok(known);
+        }
+        let versions = futures::stream::iter(known.version + 1..=newest).map(|version| async move {
             let path = commit_path(&self.directory, version);
             match get(&*self.store, &path).await? {
                 Some(bytes) => Ok((parse(&path, &bytes)?, path)),
@@ -106,10 +109,13 @@ impl DeltaLog {
                 }),
             }
         });
+        // Copied once, however many commits there are.
+        let mut state = State::clone(&known);
         let mut commits = std::pin::pin!(versions.buffered(READS_MAX));
         while let Some((lines, path)) = commits.try_next().await? {
-            state = Arc::new(state.next(path.as_ref(), lines)?);
+            state = state.next(path.as_ref(), lines)?;
         }
+        let state = Arc::new(state);
         *self.state.write() = Arc::clone(&state);
         Ok(state)
     }

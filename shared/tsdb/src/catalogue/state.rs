@@ -78,10 +78,9 @@ impl State {
     }
 
     /// Returns the state after one more commit.
-    pub(crate) fn next(&self, path: &str, lines: Vec<Line>) -> Result<Self> {
-        let mut state = self.clone();
-        state.version += 1;
-        state.apply(path, lines)
+    pub(crate) fn next(mut self, path: &str, lines: Vec<Line>) -> Result<Self> {
+        self.version += 1;
+        self.apply(path, lines)
     }
 
     fn apply(mut self, path: &str, lines: Vec<Line>) -> Result<Self> {

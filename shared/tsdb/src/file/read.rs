@@ -22,7 +22,6 @@ use super::decode::{self, MetadataCache, SAMPLE_COLUMNS, SERIES_COLUMNS, SharedT
 use super::fetch::FileSource;
 use super::prune::{Candidate, Query, candidates, timeline_row_groups};
 use super::schema::{SCHEMA_VERSION, SCHEMA_VERSION_KEY};
-use crate::merge::merge_series;
 use crate::series::SeriesRow;
 use crate::table::{Error, Result, SelectLimits};
 
@@ -75,7 +74,7 @@ impl Reader {
         Ok(Self { source, runtime, metadata, query })
     }
 
-    /// Reads the samples of the matching series within the time asked for, sorted, each series once.
+    /// Reads the samples of the matching series within the time asked for: a row for each series and window, sorted.
     pub(crate) async fn series(&self) -> Result<Vec<SeriesRow>> {
         let matched = self.matched().await?;
         let columns: Vec<&str> = SERIES_COLUMNS.into_iter().chain(SAMPLE_COLUMNS).collect();
@@ -94,7 +93,8 @@ impl Reader {
                 let decoded = decode::rows(batch, &query.borrowed(), &mut times, &mut cache);
                 rows.extend(decoded.map_err(|e| Error::corrupt(&path, e))?);
             }
-            Ok(join_windows(rows))
+            rows.retain(|r| !r.samples.is_empty());
+            Ok(rows)
         })
         .await
     }
@@ -270,20 +270,4 @@ fn select_rows_of(rows: &[usize], total: usize) -> RowSelection {
 
 fn group_rows(metadata: &ParquetMetaData, row_group: usize) -> usize {
     usize::try_from(metadata.row_group(row_group).num_rows()).unwrap_or(0)
-}
-
-/// Joins the windows of each series, which stand together; drops series of which nothing is left.
-fn join_windows(rows: Vec<SeriesRow>) -> Vec<SeriesRow> {
-    let mut joined: Vec<SeriesRow> = Vec::new();
-    let mut same: Vec<SeriesRow> = Vec::new();
-    for row in rows.into_iter().filter(|r| !r.samples.is_empty()) {
-        if same.first().is_some_and(|s| s.labels != row.labels) {
-            joined.push(merge_series(std::mem::take(&mut same)));
-        }
-        same.push(row);
-    }
-    if !same.is_empty() {
-        joined.push(merge_series(same));
-    }
-    joined
 }

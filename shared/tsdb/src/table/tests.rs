@@ -206,6 +206,27 @@ fn scattered_rows_of_a_large_file_are_found() {
     });
 }
 
+/// More timelines than one row group holds, each shared by two series.
+#[test]
+fn timelines_beyond_the_first_row_group_are_found() {
+    run(async {
+        let (table, _) = new_table().await;
+        let timelines = crate::file::schema::ROW_GROUP_ROWS as i64 + 10;
+        let mut rows: Vec<SeriesRow> = (0..timelines)
+            .flat_map(|i| ["a", "b"].map(|instance| row(&format!("m{i:05}"), instance, &[BASE + i], 1.0)))
+            .collect();
+        rows.sort_by(|a, b| compare_labels(&a.labels, &b.labels));
+        flush(&table, "log", None, 1, rows.clone()).await.expect("flush");
+        for i in [0, 1, timelines - 11, timelines - 10, timelines - 1] {
+            let matchers = [Matcher::equal("__name__", &format!("m{i:05}"))];
+            let got = select_all(&table, &matchers, i64::MIN, i64::MAX).await;
+            let at = usize::try_from(i * 2).expect("small");
+            assert_rows_eq(&got, &rows[at..at + 2]);
+        }
+        assert_rows_eq(&select_all(&table, &[], i64::MIN, i64::MAX).await, &rows);
+    });
+}
+
 #[test]
 fn tenants_and_days_never_mix() {
     run(async {
