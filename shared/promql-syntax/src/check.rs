@@ -10,7 +10,7 @@ use crate::ast::{
     Aggregate, AggregateOp, Binary, Call, Cardinality, Expr, Span, Subquery, Unary, ValueType,
     VectorMatching, VectorSelector,
 };
-use crate::error::ParseError;
+use crate::error::{ParseError, note};
 use crate::functions::Variadic;
 use crate::lexer::is_space;
 
@@ -28,7 +28,7 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn note(&mut self, span: Span, message: impl Into<String>) {
-        self.errors.push(ParseError::new(self.text, span, message));
+        note(&mut self.errors, self.text, span, message);
     }
 
     fn expr(&mut self, expr: &mut Expr) -> ValueType {
@@ -72,7 +72,7 @@ impl Checker<'_> {
 
     fn name_is_set_once(&mut self, e: &VectorSelector) {
         let Some((_, others)) = e.matchers.split_last() else { return };
-        for other in others.iter().filter(|m| m.name() == METRIC_NAME) {
+        if let Some(other) = others.iter().find(|m| m.name() == METRIC_NAME) {
             let (name, other) = (Quoted(&e.name), Quoted(other.value()));
             self.note(e.span, format!("metric name must not be set twice: {name} or {other}"));
         }

@@ -32,7 +32,18 @@ impl fmt::Display for ParseError {
     }
 }
 
-/// Everything that was found wrong with a text; never empty. Displays the first fault only, as Prometheus does.
+/// How many faults of one text are kept: each costs a scan of the text for its position.
+pub const ERRORS_MAX: usize = 50;
+
+/// Adds a fault while there is room.
+pub(crate) fn note(errors: &mut Vec<ParseError>, text: &str, span: Span, message: impl Into<String>) {
+    if errors.len() < ERRORS_MAX {
+        errors.push(ParseError::new(text, span, message));
+    }
+}
+
+/// Everything that was found wrong with a text, up to [`ERRORS_MAX`] faults; never empty. Displays the first fault only,
+/// as Prometheus does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParseErrors(pub(crate) Vec<ParseError>);
 

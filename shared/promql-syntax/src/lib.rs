@@ -24,10 +24,12 @@ pub use ast::{
     VectorMatching, VectorSelector,
 };
 pub use duration::{DurationError, DurationExpr, TimeDelta};
-pub use error::{ParseError, ParseErrors, Result};
+pub use error::{ERRORS_MAX, ParseError, ParseErrors, Result};
 pub use functions::{FUNCTIONS, Function, Variadic};
 pub use parser::{
-    DURATION_NODES_MAX, NESTING_MAX, NODES_MAX, Options, PATTERNS_MAX, TEXT_BYTES_MAX, TREE_HEIGHT_MAX,
-    parse_expr, parse_selector,
+    DURATION_NODES_MAX, GROUPING_LABELS_MAX, NESTING_MAX, NODES_MAX, Options, PATTERNS_MAX, TEXT_BYTES_MAX,
+    TREE_HEIGHT_MAX, parse_expr, parse_selector,
 };
-pub use series::{HistogramLiteral, SEQUENCE_VALUES_MAX, SequenceValue, parse_series_description};
+pub use series::{
+    HistogramLiteral, SEQUENCE_VALUES_MAX, SequenceValue, parse_series_description, parse_start_timestamps,
+};

@@ -15,6 +15,7 @@ mod duration;
 mod modifier;
 mod selector;
 
+pub use aggregate::GROUPING_LABELS_MAX;
 pub use duration::DURATION_NODES_MAX;
 use model::Matcher;
 pub use selector::PATTERNS_MAX;
@@ -24,7 +25,7 @@ use crate::ast::{
     VectorSelector,
 };
 use crate::check;
-use crate::error::{ParseError, ParseErrors, Result};
+use crate::error::{ParseError, ParseErrors, Result, note};
 use crate::functions::Function;
 use crate::lexer::Lexer;
 use crate::literal::{parse_number, unquote};
@@ -479,7 +480,7 @@ impl<'a> Parser<'a> {
 
     /// Notes an error of meaning; parsing goes on.
     fn note(&mut self, span: Span, message: impl Into<String>) {
-        self.errors.push(ParseError::new(self.text, span, message));
+        note(&mut self.errors, self.text, span, message);
     }
 
     /// Notes an error that ends the parse.

@@ -1,10 +1,15 @@
 //! Series descriptions: the label set and values of one series in Prometheus's test language, as in
 //! `http_requests{job="api"} 0+10x10 _ stale {{schema:1 count:2}}`.
+//!
+//! The labels are read by the parser of expressions, the values by a cursor of their own: an `x` in them repeats, and
+//! white space matters. Invariant: a text stands for at most [`SEQUENCE_VALUES_MAX`] values, however it is written.
+
+mod histogram;
 
 use std::sync::Arc;
 
 use model::number::Quoted;
-use model::{CounterResetHint, FloatHistogram, Labels};
+use model::{FloatHistogram, Labels};
 
 use crate::ast::Span;
 use crate::error::{ParseError, ParseErrors, Result};
@@ -48,11 +53,23 @@ pub fn parse_series_description(text: &str) -> Result<(Labels, Vec<SequenceValue
     let labels = parser.labels();
     let end = parser.position();
     let labels = parser.finish(labels)?;
-    let mut cursor = Cursor { text, pos: end, values: Vec::new() };
-    match cursor.sequence() {
-        Ok(()) => Ok((labels, cursor.values)),
-        Err(error) => Err(ParseErrors(vec![error])),
-    }
+    let mut cursor = Cursor { text, pos: end };
+    let values = cursor.sequence(Cursor::value_item).map_err(|error| ParseErrors(vec![error]))?;
+    Ok((labels, values))
+}
+
+/// Parses a line of start timestamps: `series@st _ -1m 0-30sx2`. Each is the distance in milliseconds from the sample
+/// at the same position, or `None`. Returns `None` when the line is no such line but a series description.
+///
+/// # Errors
+/// The first thing found wrong with the text.
+pub fn parse_start_timestamps(text: &str) -> Result<Option<(Labels, Vec<Option<i64>>)>> {
+    let series_end = text.find(is_space).unwrap_or(text.len());
+    let Some(series) = text[..series_end].strip_suffix("@st") else { return Ok(None) };
+    let (labels, _) = parse_series_description(series)?;
+    let mut cursor = Cursor { text, pos: series_end };
+    let times = cursor.sequence(Cursor::start_item).map_err(|error| ParseErrors(vec![error]))?;
+    Ok(Some((labels, times)))
 }
 
 type Parse<T> = std::result::Result<T, ParseError>;
@@ -60,46 +77,91 @@ type Parse<T> = std::result::Result<T, ParseError>;
 struct Cursor<'a> {
     text: &'a str,
     pos: usize,
-    values: Vec<SequenceValue>,
 }
 
 impl<'a> Cursor<'a> {
-    fn sequence(&mut self) -> Parse<()> {
+    /// Reads items, each after white space, to the end of the text.
+    fn sequence<T>(&mut self, item: fn(&mut Self, &mut Vec<T>) -> Parse<()>) -> Parse<Vec<T>> {
+        let mut values = Vec::new();
         loop {
             let before = self.pos;
             self.take_while(is_space);
             if self.peek().is_none() {
-                return Ok(());
+                return Ok(values);
             }
             if self.pos == before {
                 return self.unexpected("series values", "");
             }
-            self.item()?;
+            item(self, &mut values)?;
         }
     }
 
-    fn item(&mut self) -> Parse<()> {
+    fn value_item(&mut self, values: &mut Vec<SequenceValue>) -> Parse<()> {
         if self.rest().starts_with("{{") {
-            return self.histogram_item();
+            return self.histogram_item(values);
         }
-        if self.accept('_') {
-            let times = if self.accept('x') { self.repetition()? } else { 1 };
-            return self.push_times(times, |_| SequenceValue::Omitted);
+        if let Some(times) = self.omitted()? {
+            return self.push_times(values, times, |_| SequenceValue::Omitted);
         }
         let first = self.series_value()?;
         let step = if matches!(self.peek(), Some('+' | '-')) { Some(self.signed_number()?) } else { None };
-        if step.is_none() && self.peek() != Some('x') {
-            return self.push_times(1, |_| SequenceValue::Float(first));
-        }
-        self.expect('x')?;
-        let times = self.repetition()?;
+        let times = self.times(step.is_some())?;
         let mut next = first;
         // The value of the position before plus the step, so that rounding errors add up as in the reference.
-        self.push_times(times.saturating_add(1), |_| {
+        self.push_times(values, times, |_| {
             let value = next;
             next += step.unwrap_or(0.0);
             SequenceValue::Float(value)
         })
+    }
+
+    fn start_item(&mut self, values: &mut Vec<Option<i64>>) -> Parse<()> {
+        if let Some(times) = self.omitted()? {
+            return self.push_times(values, times, |_| None);
+        }
+        let first = self.signed_duration()?;
+        let step = if matches!(self.peek(), Some('+' | '-')) { Some(self.signed_duration()?) } else { None };
+        let times = self.times(step.is_some())?;
+        let mut next = first;
+        self.push_times(values, times, |_| {
+            let value = next;
+            next = next.saturating_add(step.unwrap_or(0));
+            Some(value)
+        })
+    }
+
+    /// Reads `_` or `_xN`; returns how many positions it omits.
+    fn omitted(&mut self) -> Parse<Option<usize>> {
+        if !self.accept('_') {
+            return Ok(None);
+        }
+        Ok(Some(if self.accept('x') { self.repetition()? } else { 1 }))
+    }
+
+    /// Reads `xN` behind a value; returns how many positions the value takes. A value with a step needs it.
+    fn times(&mut self, is_required: bool) -> Parse<usize> {
+        if !is_required && self.peek() != Some('x') {
+            return Ok(1);
+        }
+        self.expect('x')?;
+        Ok(self.repetition()?.saturating_add(1))
+    }
+
+    /// Reads a duration with or without a sign, in milliseconds.
+    fn signed_duration(&mut self) -> Parse<i64> {
+        let is_negative = self.accept('-');
+        if !is_negative {
+            self.accept('+');
+        }
+        let start = self.pos;
+        let text = self.take_while(|c| c != 'x' && (is_alpha(c) || c.is_ascii_digit()));
+        match model::time::parse_duration(text) {
+            Ok(duration) => {
+                let ms = i64::try_from(duration.as_millis()).expect("durations fit 64-bit nanoseconds");
+                Ok(if is_negative { -ms } else { ms })
+            }
+            Err(error) => self.error_at(start, error.to_string()),
+        }
     }
 
     fn series_value(&mut self) -> Parse<f64> {
@@ -181,129 +243,12 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn push_times(&mut self, times: usize, mut value: impl FnMut(usize) -> SequenceValue) -> Parse<()> {
-        if times > SEQUENCE_VALUES_MAX - self.values.len() {
-            let message = format!("series has more than {SEQUENCE_VALUES_MAX} values");
-            return self.error_at(self.pos, message);
+    fn push_times<T>(&self, values: &mut Vec<T>, times: usize, value: impl FnMut(usize) -> T) -> Parse<()> {
+        if times > SEQUENCE_VALUES_MAX - values.len() {
+            return self.error_at(self.pos, format!("series has more than {SEQUENCE_VALUES_MAX} values"));
         }
-        self.values.extend((0..times).map(&mut value));
+        values.extend((0..times).map(value));
         Ok(())
-    }
-
-    fn histogram_item(&mut self) -> Parse<()> {
-        let start = self.pos;
-        let first = self.histogram()?;
-        let (step, subtract) = match self.peek() {
-            Some(sign @ ('+' | '-')) => {
-                self.pos += 1;
-                (Some(self.histogram()?), sign == '-')
-            }
-            _ => (None, false),
-        };
-        if step.is_none() && self.peek() != Some('x') {
-            return self.push_times(1, |_| SequenceValue::Histogram(first.clone()));
-        }
-        if let Some(step) = &step
-            && first.histogram.schema > step.histogram.schema
-        {
-            let message = format!(
-                "error combining histograms: cannot merge from schema {} to {}",
-                step.histogram.schema, first.histogram.schema
-            );
-            return self.error_at(start, message);
-        }
-        self.expect('x')?;
-        let times = self.repetition()?;
-        self.push_times(times.saturating_add(1), |i| match &step {
-            Some(step) if i > 0 && subtract => SequenceValue::Minus(step.clone()),
-            Some(step) if i > 0 => SequenceValue::Plus(step.clone()),
-            _ => SequenceValue::Histogram(first.clone()),
-        })
-    }
-
-    /// Reads `{{key:value ...}}`.
-    fn histogram(&mut self) -> Parse<HistogramLiteral> {
-        self.expect('{')?;
-        self.expect('{')?;
-        let mut draft = Draft::default();
-        loop {
-            self.take_while(is_space);
-            if self.rest().starts_with("}}") {
-                self.pos += 2;
-                return Ok(draft.finish());
-            }
-            self.descriptor(&mut draft)?;
-        }
-    }
-
-    fn descriptor(&mut self, draft: &mut Draft<'a>) -> Parse<()> {
-        let start = self.pos;
-        let key = self.take_while(is_alpha);
-        if !KEYS.contains(&key) {
-            let message = match self.peek() {
-                c if key.is_empty() => {
-                    format!("histogram description incomplete unexpected: {}", quote_char(c))
-                }
-                _ => format!("bad histogram descriptor found: {}", Quoted(key)),
-            };
-            return self.error_at(start, message);
-        }
-        if !self.accept(':') {
-            return self.error_at(start, "missing `:` for histogram descriptor");
-        }
-        if draft.seen.contains(&key) {
-            return self.error_at(start, format!("duplicate key \"{key}\" in histogram"));
-        }
-        draft.seen.push(key);
-        let h = &mut draft.histogram;
-        match key {
-            "schema" => h.schema = self.integer()?,
-            "offset" => draft.offset = self.integer()?,
-            "n_offset" => draft.negative_offset = self.integer()?,
-            "sum" => h.sum = self.signed_number()?,
-            "count" => h.count = self.signed_number()?,
-            "z_bucket" => h.zero_count = self.signed_number()?,
-            "z_bucket_w" => h.zero_threshold = self.number()?,
-            "custom_values" => h.custom_values = Arc::from(self.bucket_set()?),
-            "buckets" => h.positive_buckets = self.bucket_set()?,
-            "n_buckets" => h.negative_buckets = self.bucket_set()?,
-            _ => h.counter_reset_hint = self.hint()?,
-        }
-        Ok(())
-    }
-
-    fn integer(&mut self) -> Parse<i32> {
-        let start = self.pos;
-        self.accept('-');
-        self.take_while(|c| c.is_ascii_digit());
-        match self.text[start..self.pos].parse() {
-            Ok(value) => Ok(value),
-            Err(_) => self.unexpected("histogram description", "integer"),
-        }
-    }
-
-    fn bucket_set(&mut self) -> Parse<Vec<f64>> {
-        self.expect('[')?;
-        let mut values = Vec::new();
-        loop {
-            self.take_while(is_space);
-            if self.accept(']') {
-                return Ok(values);
-            }
-            values.push(self.signed_number()?);
-        }
-    }
-
-    fn hint(&mut self) -> Parse<CounterResetHint> {
-        let start = self.pos;
-        match self.take_while(is_alpha) {
-            "unknown" => Ok(CounterResetHint::Unknown),
-            "reset" => Ok(CounterResetHint::Reset),
-            "not_reset" => Ok(CounterResetHint::NotReset),
-            "gauge" => Ok(CounterResetHint::Gauge),
-            word => self
-                .error_at(start, format!("error parsing counter_reset_hint: unknown value {}", Quoted(word))),
-        }
     }
 
     fn rest(&self) -> &'a str {
@@ -345,44 +290,6 @@ impl<'a> Cursor<'a> {
     fn error_at<T>(&self, start: usize, message: impl Into<String>) -> Parse<T> {
         Err(ParseError::new(self.text, Span::new(start, self.text.len()), message))
     }
-}
-
-const KEYS: [&str; 11] = [
-    "schema",
-    "offset",
-    "n_offset",
-    "sum",
-    "count",
-    "z_bucket",
-    "z_bucket_w",
-    "custom_values",
-    "buckets",
-    "n_buckets",
-    "counter_reset_hint",
-];
-
-/// A histogram being read.
-#[derive(Default)]
-struct Draft<'a> {
-    histogram: FloatHistogram,
-    offset: i32,
-    negative_offset: i32,
-    seen: Vec<&'a str>,
-}
-
-impl Draft<'_> {
-    fn finish(self) -> HistogramLiteral {
-        let mut histogram = self.histogram;
-        histogram.positive_spans = one_span(self.offset, histogram.positive_buckets.len());
-        histogram.negative_spans = one_span(self.negative_offset, histogram.negative_buckets.len());
-        let hint_is_set = self.seen.contains(&"counter_reset_hint");
-        HistogramLiteral { histogram: Arc::new(histogram), hint_is_set }
-    }
-}
-
-fn one_span(offset: i32, count: usize) -> Vec<model::Span> {
-    let length = u32::try_from(count).expect("the text is shorter than 4 GiB");
-    if length == 0 { Vec::new() } else { vec![model::Span { offset, length }] }
 }
 
 fn parse_word(word: &str) -> Option<f64> {

@@ -7,6 +7,8 @@ use crate::ast::{Aggregate, AggregateOp, Expr, Span};
 use crate::literal::unquote;
 use crate::token::{Keyword, Token, TokenKind};
 
+/// How many labels one list may name: lists are compared with each other and with label sets.
+pub const GROUPING_LABELS_MAX: usize = 1_000;
 /// The context of errors in lists of labels.
 const GROUPING: &str = "grouping opts";
 
@@ -104,6 +106,9 @@ impl Parser<'_> {
         let mut labels = Vec::new();
         loop {
             let token = self.peek()?;
+            if labels.len() > GROUPING_LABELS_MAX {
+                return Err(self.fail(token.span, format!("more than {GROUPING_LABELS_MAX} grouping labels")));
+            }
             match token.kind {
                 TokenKind::RightParen => return Ok((labels, self.advance()?)),
                 TokenKind::String => {

@@ -40,7 +40,7 @@ impl Parser<'_> {
         self.duration_nodes = 0;
         let first = self.peek()?;
         let sign = self.sign()?;
-        let is_signed = self.lookahead.is_none_or(|token| token.span != first.span);
+        let is_signed = is_sign(first);
         let operand = self.peek()?;
         let mut expr = self.duration_operand(OFFSET)?;
         if is_signed {
@@ -54,7 +54,7 @@ impl Parser<'_> {
 
     fn duration_expression(&mut self, place: Place<'_>, strength_min: u8) -> Parse<DurationExpr> {
         let first = self.peek()?;
-        let expr = if matches!(first.kind, TokenKind::Binary(BinaryOp::Add | BinaryOp::Sub)) {
+        let expr = if is_sign(first) {
             self.count_duration_node(first)?;
             let sign = self.sign()?;
             let expr = self.duration_expression(place, POW_STRENGTH)?;
@@ -187,6 +187,10 @@ impl Parser<'_> {
         }
         Ok(())
     }
+}
+
+const fn is_sign(token: Token) -> bool {
+    matches!(token.kind, TokenKind::Binary(BinaryOp::Add | BinaryOp::Sub))
 }
 
 /// Keeps parentheses where they mean something: around a literal only a sign inside needs them.

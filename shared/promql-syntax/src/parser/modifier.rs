@@ -81,10 +81,9 @@ impl Parser<'_> {
             self.note(brackets, "ranges only allowed for vector selectors");
             return Node::placeholder(span);
         };
-        // As in the reference, `offset` expressions and `@ start()` pass.
-        if selector.offset.known_ms().is_some_and(|ms| ms != 0) {
+        if selector.offset.is_set() {
             self.note(brackets, "no offset modifiers allowed before range");
-        } else if matches!(selector.at, Some(AtModifier::Timestamp(_))) {
+        } else if selector.at.is_some() {
             self.note(brackets, "no @ modifiers allowed before range");
         }
         Node::leaf(Expr::MatrixSelector(MatrixSelector { selector, range, span }))

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use promql_syntax::{Options, parse_expr, parse_series_description};
+use promql_syntax::{Options, parse_expr, parse_series_description, parse_start_timestamps};
 
 use crate::assert_prints_back;
 
@@ -61,9 +61,11 @@ fn every_query_and_series_of_the_scripts_parses_and_prints_back() {
                 in_load = true;
             } else if in_load {
                 series += 1;
-                let start_times =
-                    line.split_once(char::is_whitespace).and_then(|(s, _)| s.strip_suffix("@st"));
-                if let Err(error) = parse_series_description(start_times.unwrap_or(line)) {
+                let parsed = match parse_start_timestamps(line) {
+                    Ok(None) => parse_series_description(line).map(|_| ()),
+                    other => other.map(|_| ()),
+                };
+                if let Err(error) = parsed {
                     panic!("{place}: {line}: {error}");
                 }
             } else if line.starts_with('{') || (line.contains('{') && !line.starts_with("expect")) {

@@ -193,6 +193,8 @@ fn selectors_and_their_modifiers_are_checked() {
         ("a{\"b\"}", "1:1: metric name must not be set twice: \"a\" or \"b\""),
         ("a offset 1m[5m]", "1:12: no offset modifiers allowed before range"),
         ("a @ 10 [5m]", "1:8: no @ modifiers allowed before range"),
+        ("a offset step()[5m]", "1:16: no offset modifiers allowed before range"),
+        ("a @ end()[5m]", "1:10: no @ modifiers allowed before range"),
         ("(a)[5m]", "1:4: ranges only allowed for vector selectors"),
         ("a[5m][5m]", "1:6: ranges only allowed for vector selectors"),
         ("a[0]", "1:3: duration must be greater than 0"),

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use promql_syntax::{
-    DURATION_NODES_MAX, Expr, NESTING_MAX, NODES_MAX, Options, PATTERNS_MAX, TEXT_BYTES_MAX, TREE_HEIGHT_MAX,
-    parse_expr, parse_selector,
+    DURATION_NODES_MAX, ERRORS_MAX, Expr, GROUPING_LABELS_MAX, NESTING_MAX, NODES_MAX, Options, PATTERNS_MAX,
+    TEXT_BYTES_MAX, TREE_HEIGHT_MAX, parse_expr, parse_selector,
 };
 
 /// Half of what a thread usually has.
@@ -123,6 +123,20 @@ fn the_number_of_patterns_is_bounded() {
     let query = |count: usize| format!("a{{{}}}", "b=~\"\",".repeat(count));
     accept(&query(PATTERNS_MAX));
     refuse(&query(PATTERNS_MAX + 1), &format!("query has more than {PATTERNS_MAX} regular expressions"));
+}
+
+#[test]
+fn lists_of_labels_are_bounded() {
+    let query = |count: usize| format!("sum by ({}) (a)", vec!["b"; count].join(","));
+    accept(&query(GROUPING_LABELS_MAX));
+    refuse(&query(GROUPING_LABELS_MAX + 1), &format!("more than {GROUPING_LABELS_MAX} grouping labels"));
+}
+
+#[test]
+fn errors_are_bounded() {
+    let text = "foo() + ".repeat(1_000) + "1";
+    let errors = parse_expr(&text, &Options::all()).expect_err("unknown functions");
+    assert_eq!(errors.all().len(), ERRORS_MAX);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Series descriptions.
 
 use model::{CounterResetHint, FloatHistogram, Labels, Span};
-use promql_syntax::{SEQUENCE_VALUES_MAX, SequenceValue, parse_series_description};
+use promql_syntax::{SEQUENCE_VALUES_MAX, SequenceValue, parse_series_description, parse_start_timestamps};
 
 fn floats(text: &str) -> Vec<Option<f64>> {
     let (_, values) = parse_series_description(text).unwrap_or_else(|error| panic!("{text}: {error}"));
@@ -89,6 +89,38 @@ fn histograms_are_read_and_repeated() {
         })
         .collect();
     assert_eq!(shapes, ["first", "minus", "minus"]);
+}
+
+#[test]
+fn start_timestamps_are_distances_in_milliseconds() {
+    let line = "a{b=\"c\"}@st _ 0 -1m30s +1ms -1sx1 _x2 -30s-1mx2 1ms+2msx1";
+    let (labels, times) = parse_start_timestamps(line).expect(line).expect("start timestamps");
+    assert_eq!(labels, Labels::from_pairs([("__name__", "a"), ("b", "c")]));
+    let expected = [
+        None,
+        Some(0),
+        Some(-90_000),
+        Some(1),
+        Some(-1_000),
+        Some(-1_000),
+        None,
+        None,
+        Some(-30_000),
+        Some(-90_000),
+        Some(-150_000),
+        Some(1),
+        Some(3),
+    ];
+    assert_eq!(times, expected);
+    assert_eq!(parse_start_timestamps("a 1 2"), Ok(None));
+    for (text, expected) in [
+        ("a@st 5", "1:6: parse error: not a valid duration string: \"5\""),
+        ("a@st -", "1:7: parse error: empty duration string"),
+        ("a@st 1s+1s", "1:11: parse error: unexpected end of input in series values, expected \"x\""),
+        ("a{@st 1s", "1:3: parse error: unexpected end of input inside braces"),
+    ] {
+        assert_eq!(parse_start_timestamps(text).expect_err(text).to_string(), expected);
+    }
 }
 
 #[test]
