@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use model::{Labels, MatchOp, Matcher, Metadata, Timestamp};
 use object_store::memory::InMemory;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
 
 use super::*;
 use crate::merge::merge_rows;
@@ -394,4 +395,58 @@ fn versions_that_do_not_exist_are_waited_for_by_the_caller() {
         assert_eq!(table.snapshot(Some(0)).await.expect("known").version(), 0, "no need to look");
         assert_eq!(table.snapshot(Some(1)).await.expect("found").version(), 1);
     });
+}
+
+/// Where `make test` puts a Python with the readers; any other `python3` will do that has them.
+const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/python/bin/python");
+
+/// Runs only where Python has `duckdb`, `deltalake` and `pyarrow`; says so otherwise.
+#[test]
+fn duckdb_and_deltalake_read_the_same_bits() {
+    let has_readers = |python: &&str| {
+        let import =
+            std::process::Command::new(python).args(["-c", "import duckdb, deltalake, pyarrow"]).output();
+        import.is_ok_and(|o| o.status.success())
+    };
+    let Some(python) = [PYTHON, "python3"].into_iter().find(|p| has_readers(p)) else {
+        assert!(option_env!("CI").is_none(), "no Python with duckdb, deltalake and pyarrow");
+        eprintln!(
+            "SKIPPED duckdb_and_deltalake_read_the_same_bits: no Python with duckdb, deltalake and pyarrow"
+        );
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = object_store::local::LocalFileSystem::new_with_prefix(folder.path()).expect("a store");
+    let store: Arc<dyn ObjectStore> = Arc::new(store.with_fsync(true));
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut expected = String::new();
+    run(async {
+        let table = Table::open(options(store)).await.expect("opens");
+        for (through, name) in ["default", "a*b'c!"].into_iter().enumerate() {
+            let rows = rows(300).new_tree(&mut runner).expect("generates").current();
+            let tenant = Tenant::new(name).expect("valid");
+            for row in &rows {
+                let labels: BTreeMap<&str, &str> = row.labels.iter().filter(|l| l.0 != "__name__").collect();
+                for (t, value) in row.samples.floats.iter() {
+                    let sample = serde_json::json!({"tenant": name, "metric": row.labels.metric_name(),
+                        "labels": labels, "t": t, "bits": format!("{:016x}", value.to_bits())});
+                    expected += &format!("{sample}\n");
+                }
+            }
+            let files =
+                table.write_files("log", through as u64, vec![(tenant, rows)]).await.expect("written");
+            let base = through.checked_sub(1).map(|b| b as u64);
+            table.commit_flush("log", base, through as u64, files).await.expect("committed");
+        }
+    });
+    assert!(expected.lines().count() > 1_000);
+    let expected_path = folder.path().join("expected.jsonl");
+    std::fs::write(&expected_path, expected).expect("written");
+    let output = std::process::Command::new(python)
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/check_readers.py"))
+        .args([folder.path().join("metrics"), expected_path])
+        .output()
+        .expect("runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
 }
