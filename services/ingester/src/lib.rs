@@ -1,1 +1,19 @@
-//! Placeholder.
+//! The ingester: takes appends, owns the storage engine, answers for what it holds in memory.
+//!
+//! Invariants:
+//! - an append is answered when it is durable, and appends of one stream are answered in order;
+//! - reads see acknowledged records only, and say which logs and which table version they go with;
+//! - a graceful stop flushes and ends the log before the listener closes.
+//!
+//! Deliberately absent: evaluation of any kind, and reading files: queriers do that themselves.
+
+mod config;
+mod error;
+mod grpc;
+mod metrics;
+mod service;
+mod session;
+
+pub use config::Config;
+pub use error::{Error, Result};
+pub use service::Service;

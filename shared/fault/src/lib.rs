@@ -2,6 +2,7 @@
 //!
 //! Every crate's `Error` has a `kind()`; `rpc` turns a kind into a gRPC status and `http-api` into an HTTP
 //! status and `errorType`. Nothing else lives here.
+#![warn(missing_docs)]
 
 /// What sort of failure an error is, for the code that has to react to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

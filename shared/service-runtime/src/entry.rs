@@ -1,5 +1,6 @@
 //! The way from `main` to a running program and back to an exit code.
 
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -29,8 +30,15 @@ const GRPC: &str = "grpc";
 /// order, 1 after a failure, 2 when arguments or config are wrong.
 #[must_use]
 pub fn main<S: Service>() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    main_from::<S>(&arguments)
+}
+
+/// As [`main`], with the arguments given: for a program of several roles. The first is the program's name.
+#[must_use]
+pub fn main_from<S: Service>(arguments: &[OsString]) -> ExitCode {
     let command = Arguments::command().name(S::ROLE.as_str());
-    let matches = command.try_get_matches();
+    let matches = command.try_get_matches_from(arguments);
     let arguments = match matches.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) => {

@@ -31,7 +31,7 @@ mod values;
 
 pub use arguments::{Arguments, default_address};
 pub use config::{Config, parse_config};
-pub use entry::{main, run};
+pub use entry::{main, main_from, run};
 pub use environment::Environment;
 pub use error::{BoxError, Error, Result};
 pub use guard::Limits;

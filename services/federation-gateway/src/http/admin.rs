@@ -21,7 +21,7 @@ pub(super) async fn flush(State(gateway): State<Arc<Gateway>>) -> Response {
     match flush_all(&gateway).await {
         Ok(all) => {
             let data =
-                json!({ "tableVersion": all.table_version, "samples": all.samples, "files": all.files });
+                json!({ "tableVersion": all.table_version, "rows": all.rows, "files": all.files });
             succeed(&data, &[])
         }
         Err(status) => fail(from_status(&status)),
@@ -34,7 +34,7 @@ async fn flush_all(gateway: &Gateway) -> Result<ingester::FlushResponse, tonic::
         let request = rpc::with_deadline(ingester::FlushRequest {}, FLUSH_DEADLINE);
         let one = client.flush(request).await?.into_inner();
         all.table_version = all.table_version.max(one.table_version);
-        all.samples += one.samples;
+        all.rows += one.rows;
         all.files += one.files;
     }
     Ok(all)

@@ -1,0 +1,92 @@
+//! The ingester's own settings.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use service_runtime::ConfigDuration;
+
+/// The ingester's own settings.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The folder that holds `wal/` and `metrics/`.
+    pub path: PathBuf,
+    /// How far behind the newest sample a sample may be; 0s keeps Prometheus's strict order.
+    pub out_of_order_time_window: ConfigDuration,
+    /// How old a sample may be that an instant query takes; the head keeps at least that much.
+    pub lookback_delta: ConfigDuration,
+    /// How often what is in memory is written to the table.
+    pub flush_interval: ConfigDuration,
+    /// How long what was flushed stays in memory.
+    pub head_retention: ConfigDuration,
+    /// Memory that samples not flushed yet may take before a flush starts early, in bytes.
+    pub unflushed_bytes_max: usize,
+    /// Bytes of appends that may wait for the log.
+    pub queue_bytes_max: usize,
+    /// Most series in memory.
+    pub series_max: usize,
+    /// Most series in the answer to one select.
+    pub select_series_max: usize,
+    /// Most samples in the answer to one select.
+    pub select_samples_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::from("data/tributary"),
+            out_of_order_time_window: ConfigDuration::from_secs(30 * 60),
+            lookback_delta: ConfigDuration::from_secs(300),
+            flush_interval: ConfigDuration::from_secs(15 * 60),
+            head_retention: ConfigDuration::from_secs(2 * 3600),
+            unflushed_bytes_max: 1 << 30,
+            queue_bytes_max: 32 << 20,
+            series_max: 20_000_000,
+            select_series_max: 10_000_000,
+            select_samples_max: 2_000_000_000,
+        }
+    }
+}
+
+impl service_runtime::Config for Config {
+    fn validate(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        if self.path.as_os_str().is_empty() {
+            faults.push("path: must not be empty".to_owned());
+        }
+        for (name, duration) in [
+            ("lookback_delta", self.lookback_delta),
+            ("flush_interval", self.flush_interval),
+            ("head_retention", self.head_retention),
+        ] {
+            if duration.0.is_zero() {
+                faults.push(format!("{name}: must be above 0s"));
+            }
+        }
+        for (name, limit) in [
+            ("unflushed_bytes_max", self.unflushed_bytes_max),
+            ("queue_bytes_max", self.queue_bytes_max),
+            ("series_max", self.series_max),
+            ("select_series_max", self.select_series_max),
+            ("select_samples_max", self.select_samples_max),
+        ] {
+            if limit == 0 {
+                faults.push(format!("{name}: must be above 0"));
+            }
+        }
+        faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_is_reported() {
+        let yaml = "path: ''\nflush_interval: 0s\nseries_max: 0\n";
+        let faults = service_runtime::parse_config::<Config>(yaml).expect_err("three faults");
+        assert_eq!(faults.len(), 3, "{faults:?}");
+        assert!(service_runtime::parse_config::<Config>("").is_ok());
+    }
+}

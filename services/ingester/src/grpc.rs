@@ -1,0 +1,228 @@
+//! The gRPC face: decode, one call, encode.
+
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+
+use futures::{Stream, StreamExt as _, stream};
+use model::{Matcher, Tenant};
+use rpc::convert;
+use rpc::pb::ingester as pb;
+use rpc::pb::ingester::ingester_server::Ingester;
+use tonic::{Request, Response, Status, Streaming};
+use tsdb::table::SelectLimits;
+use tsdb::{HeadState, Storage};
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::metrics::Metrics;
+use crate::session::Session;
+
+mod decode;
+mod encode;
+
+/// Append requests of one stream that may wait for the log.
+const IN_FLIGHT_MAX: usize = 256;
+
+/// The storage once it is open. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Opened(Arc<OnceLock<Arc<Storage>>>);
+
+impl Opened {
+    pub(crate) fn set(&self, storage: Arc<Storage>) {
+        drop(self.0.set(storage));
+    }
+
+    pub(crate) fn get(&self) -> Result<Arc<Storage>, Error> {
+        self.0.get().cloned().ok_or(Error::Opening)
+    }
+}
+
+/// Serves the ingester's contract.
+#[derive(Debug, Clone)]
+pub(crate) struct Server {
+    pub(crate) storage: Opened,
+    limits: SelectLimits,
+    metrics: Metrics,
+}
+
+impl Server {
+    pub(crate) fn new(config: &Config, register: impl FnOnce(&Opened) -> Metrics) -> Self {
+        let limits = SelectLimits { series: config.select_series_max, samples: config.select_samples_max };
+        let storage = Opened::default();
+        let metrics = register(&storage);
+        Self { storage, limits, metrics }
+    }
+
+    /// Runs a read off the async threads.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Storage) -> tsdb::Result<T> + Send + 'static,
+    ) -> Result<T, Status> {
+        let storage = self.storage.get()?;
+        let done = tokio::task::spawn_blocking(move || read(&storage)).await;
+        let done = done.map_err(|e| Status::internal(format!("read: {e}")))?;
+        done.map_err(|e| Error::from(e).into())
+    }
+
+    /// Runs a look-up off the async threads; the state says what it covers at least.
+    async fn look_up<T: Send + 'static>(
+        &self,
+        look_up: impl FnOnce(&Storage) -> T + Send + 'static,
+    ) -> Result<(T, HeadState), Status> {
+        self.read(move |storage| {
+            let state = storage.state();
+            Ok((look_up(storage), state))
+        })
+        .await
+    }
+}
+
+type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+fn streamed<T: Send + 'static>(messages: impl Iterator<Item = T> + Send + 'static) -> Response<BoxStream<T>> {
+    Response::new(Box::pin(stream::iter(messages.map(Ok))))
+}
+
+/// Which series a look-up is about.
+struct Lookup {
+    tenant: Tenant,
+    any_of: Vec<Vec<Matcher>>,
+    min_time: i64,
+    max_time: i64,
+}
+
+impl Lookup {
+    fn new(
+        tenant: &str,
+        any_of: &[rpc::pb::model::MatcherSet],
+        min_time: i64,
+        max_time: i64,
+    ) -> Result<Self, rpc::Error> {
+        let mut any_of = convert::matcher_sets(any_of)?;
+        if any_of.is_empty() {
+            any_of.push(Vec::new());
+        }
+        let tenant = convert::tenant(tenant)?;
+        Ok(Self { tenant, any_of, min_time, max_time })
+    }
+}
+
+fn cut(limit: u64) -> usize {
+    if limit == 0 { usize::MAX } else { usize::try_from(limit).unwrap_or(usize::MAX) }
+}
+
+#[tonic::async_trait]
+impl Ingester for Server {
+    type AppendStream = BoxStream<pb::AppendResponse>;
+    type SelectStream = BoxStream<pb::SelectResponse>;
+    type LastSamplesStream = BoxStream<pb::SelectResponse>;
+    type SeriesStream = BoxStream<pb::SeriesResponse>;
+
+    async fn append(
+        &self,
+        request: Request<Streaming<pb::AppendRequest>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        let mut session = Session::new(self.storage.get()?);
+        let metrics = self.metrics.clone();
+        let pending = request.into_inner().map(move |request| {
+            let metrics = metrics.clone();
+            let started = request.and_then(|request| decode::append(&mut session, request));
+            async move {
+                let (id, appended) = started?;
+                let appended = appended.await.map_err(Status::from)?;
+                metrics.appended(&appended);
+                Ok(encode::appended(id, appended))
+            }
+        });
+        Ok(Response::new(Box::pin(until_error(pending.buffered(IN_FLIGHT_MAX)))))
+    }
+
+    async fn select(&self, request: Request<pb::SelectRequest>) -> Result<Response<Self::SelectStream>, Status> {
+        let request = request.into_inner();
+        let tenant = convert::tenant(&request.tenant)?;
+        let matchers = convert::matchers(&request.matchers)?;
+        let limits = SelectLimits {
+            series: self.limits.series.min(cut(request.series_max)),
+            samples: self.limits.samples.min(cut(request.samples_max)),
+        };
+        let (min, max) = (request.min_time, request.max_time);
+        let selection = self.read(move |s| s.select(&tenant, &matchers, min, max, limits)).await?;
+        Ok(streamed(encode::selection(selection)))
+    }
+
+    async fn last_samples(
+        &self,
+        request: Request<pb::LastSamplesRequest>,
+    ) -> Result<Response<Self::LastSamplesStream>, Status> {
+        let request = request.into_inner();
+        let lookup = Lookup::new(&request.tenant, &request.any_of, request.min_time, request.max_time)?;
+        let Lookup { tenant, any_of, min_time, max_time } = lookup;
+        let limits = self.limits;
+        let samples = self.read(move |s| s.last_samples(&tenant, &any_of, min_time, max_time, limits)).await?;
+        Ok(streamed(encode::last_samples(samples)))
+    }
+
+    async fn label_names(
+        &self,
+        request: Request<pb::LabelsRequest>,
+    ) -> Result<Response<pb::LabelsResponse>, Status> {
+        let request = request.into_inner();
+        let lookup = Lookup::new(&request.tenant, &request.any_of, request.min_time, request.max_time)?;
+        let Lookup { tenant, any_of, min_time, max_time } = lookup;
+        let (names, state) = self.look_up(move |s| s.label_names(&tenant, &any_of, min_time, max_time)).await?;
+        Ok(Response::new(encode::names(names, request.limit, &state)))
+    }
+
+    async fn label_values(
+        &self,
+        request: Request<pb::LabelsRequest>,
+    ) -> Result<Response<pb::LabelsResponse>, Status> {
+        let request = request.into_inner();
+        let lookup = Lookup::new(&request.tenant, &request.any_of, request.min_time, request.max_time)?;
+        let Lookup { tenant, any_of, min_time, max_time } = lookup;
+        let (name, limit) = (request.name, request.limit);
+        let (values, state) =
+            self.look_up(move |s| s.label_values(&tenant, &name, &any_of, min_time, max_time)).await?;
+        Ok(Response::new(encode::names(values, limit, &state)))
+    }
+
+    async fn series(&self, request: Request<pb::SeriesRequest>) -> Result<Response<Self::SeriesStream>, Status> {
+        let request = request.into_inner();
+        let lookup = Lookup::new(&request.tenant, &request.any_of, request.min_time, request.max_time)?;
+        let Lookup { tenant, any_of, min_time, max_time } = lookup;
+        let (labels, state) = self.look_up(move |s| s.labels(&tenant, &any_of, min_time, max_time)).await?;
+        Ok(streamed(encode::series(labels, cut(request.limit), &state)))
+    }
+
+    async fn exemplars(
+        &self,
+        request: Request<pb::ExemplarsRequest>,
+    ) -> Result<Response<pb::ExemplarsResponse>, Status> {
+        let request = request.into_inner();
+        let lookup = Lookup::new(&request.tenant, &request.any_of, request.min_time, request.max_time)?;
+        let Lookup { tenant, any_of, min_time, max_time } = lookup;
+        let (found, state) = self.look_up(move |s| s.exemplars(&tenant, &any_of, min_time, max_time)).await?;
+        Ok(Response::new(encode::exemplars(found, &state)))
+    }
+
+    async fn flush(&self, _: Request<pb::FlushRequest>) -> Result<Response<pb::FlushResponse>, Status> {
+        let report = self.storage.get()?.flush().await.map_err(Error::from)?;
+        Ok(Response::new(pb::FlushResponse {
+            table_version: report.version.unwrap_or_default(),
+            rows: report.rows as u64,
+            files: report.files as u64,
+        }))
+    }
+}
+
+/// Ends a stream behind its first error: what comes after it would refer to what failed.
+fn until_error<T: Send + 'static>(
+    results: impl Stream<Item = Result<T, Status>> + Send,
+) -> impl Stream<Item = Result<T, Status>> + Send {
+    let mut is_over = false;
+    results.take_while(move |result| {
+        let goes_on = !is_over;
+        is_over |= result.is_err();
+        std::future::ready(goes_on)
+    })
+}

@@ -1,0 +1,193 @@
+//! What storage answers to messages of bounded size.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use model::{Exemplar, Labels, Metadata, Value};
+use rpc::convert::deltas;
+use rpc::pb::ingester as pb;
+use rpc::symbols::SymbolWriter;
+use tsdb::series::{SeriesSamples, Timeline};
+use tsdb::{Appended, HeadSelection, HeadState, LastSample, RefusalReason};
+
+/// Label sets in one message.
+const LABELS_PER_MESSAGE: usize = 2_000;
+/// Samples after which a message is closed.
+const SAMPLES_PER_MESSAGE: usize = 100_000;
+/// What a histogram counts for, since it is as large as that many samples.
+const HISTOGRAM_WEIGHT: usize = 30;
+
+pub(super) fn appended(id: u64, appended: Appended) -> pb::AppendResponse {
+    let position = rpc::pb::model::LogPosition {
+        log: appended.position.log.to_string(),
+        seq: appended.position.seq,
+    };
+    let refusal = |r: tsdb::Refusal| pb::Refusal {
+        reason: reason(r.reason).into(),
+        count: r.count,
+        example: r.example,
+    };
+    pb::AppendResponse {
+        id,
+        position: Some(position),
+        refusals: appended.refused.into_iter().map(refusal).collect(),
+        stored: appended.stored,
+    }
+}
+
+fn reason(reason: RefusalReason) -> pb::RefusalReason {
+    match reason {
+        RefusalReason::OutOfOrder => pb::RefusalReason::OutOfOrder,
+        RefusalReason::Duplicate => pb::RefusalReason::Duplicate,
+        RefusalReason::TooOld => pb::RefusalReason::TooOld,
+        RefusalReason::OutOfBounds => pb::RefusalReason::OutOfBounds,
+        RefusalReason::StaleEpoch => pb::RefusalReason::StaleEpoch,
+        RefusalReason::InvalidHistogram => pb::RefusalReason::InvalidHistogram,
+    }
+}
+
+pub(super) fn state(state: &HeadState) -> pb::HeadState {
+    let log = |l: &tsdb::LogState| pb::LogState {
+        log: l.log.to_string(),
+        acknowledged: l.acked_seq,
+        complete_since: l.complete_since.millis(),
+    };
+    pb::HeadState { logs: state.logs.iter().map(log).collect(), table_version: state.table_version() }
+}
+
+/// The state, then every label set, then the samples.
+pub(super) fn selection(selection: HeadSelection) -> impl Iterator<Item = pb::SelectResponse> + Send {
+    let HeadSelection { rows, state: head } = selection;
+    let first = pb::SelectResponse { state: Some(state(&head)), ..Default::default() };
+    let (labels, samples): (Vec<Labels>, Vec<SeriesSamples>) =
+        rows.into_iter().map(|row| (row.labels, row.samples)).unzip();
+    let count = labels.len();
+    let label_messages = (0..count.max(1)).step_by(LABELS_PER_MESSAGE).map(move |start| {
+        let end = count.min(start + LABELS_PER_MESSAGE);
+        let mut symbols = SymbolWriter::default();
+        let sets = labels[start..end].iter().map(|l| symbols.labels(l)).collect();
+        pb::SelectResponse {
+            labels: sets,
+            symbols: symbols.take(),
+            is_labels_end: end == count,
+            ..Default::default()
+        }
+    });
+    let mut rest = samples.into_iter().enumerate();
+    let mut timelines = Timelines::default();
+    let sample_messages = std::iter::from_fn(move || {
+        let (mut message, mut weight) = (pb::SelectResponse::default(), 0);
+        while weight < SAMPLES_PER_MESSAGE {
+            let Some((index, samples)) = rest.next() else { break };
+            weight += 1 + samples.floats.values.len() + HISTOGRAM_WEIGHT * samples.histograms.values.len();
+            message.samples.push(series_samples(index, &samples, &mut timelines, &mut message.timelines));
+        }
+        (!message.samples.is_empty()).then_some(message)
+    });
+    std::iter::once(first).chain(label_messages).chain(sample_messages)
+}
+
+/// The timelines already on the stream, by their address.
+#[derive(Default)]
+struct Timelines {
+    /// The timeline is kept, so that its address stays its own.
+    numbers: HashMap<usize, (u32, Timeline)>,
+}
+
+impl Timelines {
+    fn number(&mut self, timeline: &Timeline, new: &mut Vec<pb::Timeline>) -> u32 {
+        let next = u32::try_from(self.numbers.len()).expect("less than 2^32 series");
+        let (number, _) = self.numbers.entry(timeline.as_ptr().addr()).or_insert_with(|| {
+            new.push(pb::Timeline { deltas: deltas(timeline.iter().copied()) });
+            (next, Arc::clone(timeline))
+        });
+        *number + 1
+    }
+}
+
+fn series_samples(
+    index: usize,
+    samples: &SeriesSamples,
+    timelines: &mut Timelines,
+    new: &mut Vec<pb::Timeline>,
+) -> pb::SeriesSamples {
+    let SeriesSamples { floats, histograms, start_timestamps, .. } = samples;
+    pb::SeriesSamples {
+        series: u32::try_from(index).expect("less than 2^32 series"),
+        timeline: if floats.is_empty() { 0 } else { timelines.number(&floats.timestamps, new) },
+        values: floats.values.to_vec(),
+        histogram_deltas: deltas(histograms.timestamps.iter().copied()),
+        histograms: histograms.values.iter().map(|h| (&**h).into()).collect(),
+        started_deltas: deltas(start_timestamps.iter().map(|(t, _)| *t)),
+        starts: start_timestamps.iter().map(|(_, start)| *start).collect(),
+    }
+}
+
+/// The state, then label sets together with their newest samples.
+pub(super) fn last_samples(
+    (samples, head): (Vec<LastSample>, HeadState),
+) -> impl Iterator<Item = pb::SelectResponse> + Send {
+    let first = pb::SelectResponse { state: Some(state(&head)), ..Default::default() };
+    let mut rest = samples.into_iter();
+    let messages = std::iter::from_fn(move || {
+        let batch: Vec<LastSample> = rest.by_ref().take(LABELS_PER_MESSAGE).collect();
+        (!batch.is_empty()).then(|| last_samples_message(&batch))
+    });
+    std::iter::once(first).chain(messages)
+}
+
+fn last_samples_message(batch: &[LastSample]) -> pb::SelectResponse {
+    let mut symbols = SymbolWriter::default();
+    let mut message = pb::SelectResponse::default();
+    let mut numbers: HashMap<i64, u32> = HashMap::new();
+    for (index, LastSample { labels, timestamp, value, .. }) in (0..).zip(batch) {
+        message.labels.push(symbols.labels(labels));
+        let mut samples = pb::SeriesSamples { series: index, ..Default::default() };
+        match value {
+            Value::Float(x) => {
+                let next = u32::try_from(numbers.len()).expect("a batch is small");
+                let number = *numbers.entry(timestamp.millis()).or_insert_with(|| {
+                    message.timelines.push(pb::Timeline { deltas: vec![timestamp.millis()] });
+                    next
+                });
+                samples.timeline = number + 1;
+                samples.values.push(*x);
+            }
+            Value::Histogram(h) => {
+                samples.histogram_deltas.push(timestamp.millis());
+                samples.histograms.push((&**h).into());
+            }
+        }
+        message.samples.push(samples);
+    }
+    message.symbols = symbols.take();
+    message
+}
+
+pub(super) fn names(mut values: Vec<String>, limit: u64, head: &HeadState) -> pb::LabelsResponse {
+    values.truncate(super::cut(limit));
+    pb::LabelsResponse { values, state: Some(state(head)) }
+}
+
+pub(super) fn series(
+    found: Vec<(Labels, Arc<Metadata>)>,
+    limit: usize,
+    head: &HeadState,
+) -> impl Iterator<Item = pb::SeriesResponse> + Send + use<> {
+    let first = pb::SeriesResponse { state: Some(state(head)), ..Default::default() };
+    let mut rest = found.into_iter().map(|(labels, _)| labels).take(limit);
+    let messages = std::iter::from_fn(move || {
+        let mut symbols = SymbolWriter::default();
+        let labels: Vec<_> = rest.by_ref().take(LABELS_PER_MESSAGE).map(|l| symbols.labels(&l)).collect();
+        (!labels.is_empty()).then(|| pb::SeriesResponse { symbols: symbols.take(), labels, state: None })
+    });
+    std::iter::once(first).chain(messages)
+}
+
+pub(super) fn exemplars(found: Vec<(Labels, Vec<Exemplar>)>, head: &HeadState) -> pb::ExemplarsResponse {
+    let of_series = |(labels, exemplars): (Labels, Vec<Exemplar>)| pb::SeriesExemplars {
+        labels: Some((&labels).into()),
+        exemplars: exemplars.iter().map(Into::into).collect(),
+    };
+    pb::ExemplarsResponse { series: found.into_iter().map(of_series).collect(), state: Some(state(head)) }
+}

@@ -1,0 +1,90 @@
+//! The ingester's own metrics. Names that Prometheus's users rely on are Prometheus's.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
+use tsdb::Appended;
+
+use crate::grpc::Opened;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+/// Counts what appends bring.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Metrics {
+    stored: Counter,
+    refused: Family<Reason, Counter>,
+}
+
+impl Metrics {
+    pub(crate) fn register(registry: &service_runtime::Metrics, storage: &Opened) -> Self {
+        let metrics = Self::default();
+        registry.register(|r| {
+            r.register(
+                "prometheus_tsdb_head_samples_appended",
+                "Samples stored, exact repetitions included",
+                metrics.stored.clone(),
+            );
+            r.register(
+                "ingester_samples_refused",
+                "Samples that were not stored, by reason",
+                metrics.refused.clone(),
+            );
+            r.register_collector(Box::new(StorageCollector(storage.clone())));
+        });
+        metrics
+    }
+
+    pub(crate) fn appended(&self, appended: &Appended) {
+        self.stored.inc_by(appended.stored);
+        for refusal in &appended.refused {
+            self.refused.get_or_create(&Reason { reason: refusal.reason.as_str() }).inc_by(refusal.count);
+        }
+    }
+}
+
+/// Asks storage for its numbers when the metrics are read.
+struct StorageCollector(Opened);
+
+impl fmt::Debug for StorageCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StorageCollector")
+    }
+}
+
+impl Collector for StorageCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Ok(storage) = self.0.get() else { return Ok(()) };
+        let stats = storage.stats();
+        let gauge = |x: u64| ConstGauge::new(i64::try_from(x).unwrap_or(i64::MAX));
+        for (name, help, value) in [
+            ("prometheus_tsdb_head_series", "Series in memory", gauge(stats.head_series)),
+            ("ingester_head_unflushed_bytes", "Memory of samples not flushed yet, about", gauge(stats.unflushed_bytes)),
+            ("ingester_groups", "Scrape groups declared at present", gauge(stats.groups)),
+            ("ingester_log_bytes", "Bytes of the log's files", gauge(stats.log_bytes)),
+        ] {
+            let metric = encoder.encode_descriptor(name, help, None, value.metric_type())?;
+            value.encode(metric)?;
+        }
+        for (name, help, value) in [
+            ("ingester_log_segments", "Group commits", stats.segments_total),
+            ("ingester_log_damages", "Damaged places found in logs at the start", stats.log_damages_total),
+            ("ingester_samples_replayed", "Samples replayed at the start", stats.samples_replayed_total),
+            ("ingester_flushes", "Flushes committed", stats.flushes_total),
+            ("ingester_flush_failures", "Flushes that failed and are tried again", stats.flush_failures_total),
+            ("ingester_samples_loose", "Samples outside any group's timeline", stats.samples_loose_total),
+        ] {
+            let value = ConstCounter::new(value);
+            let metric = encoder.encode_descriptor(name, help, None, value.metric_type())?;
+            value.encode(metric)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,89 @@
+//! Builds the ingester's parts and joins them.
+
+use std::sync::Arc;
+
+use coordination::Role;
+use model::Clock;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use rpc::pb::ingester::ingester_server::IngesterServer;
+use service_runtime::{BoxError, Environment, GrpcServices, Shutdown, Task};
+use tsdb::table::{Table, TableOptions};
+use tsdb::{Storage, StorageOptions};
+
+use crate::config::Config;
+use crate::grpc::Server;
+use crate::metrics::Metrics;
+
+/// The ingester as the runtime starts it.
+#[derive(Debug)]
+pub struct Service {
+    opening: Task,
+    server: Server,
+}
+
+impl service_runtime::Service for Service {
+    const ROLE: Role = Role::Ingester;
+    type Config = Config;
+
+    async fn build(config: Config, environment: &Environment) -> Result<Self, BoxError> {
+        let server = Server::new(&config, |storage| Metrics::register(&environment.metrics, storage));
+        // Replay takes as long as it takes: meanwhile health is answered, and everything else says "not yet".
+        let latch = environment.readiness.latch("ingester replay");
+        let (opened, clock, tasks) = (server.storage.clone(), environment.clock.clone(), environment.tasks.clone());
+        let opening = environment.tasks.spawn("open storage", async move {
+            let storage = open(&config, clock).await?;
+            let maintained = Arc::clone(&storage).maintain();
+            tasks.spawn("maintain storage", async move {
+                maintained.await;
+                Ok(())
+            });
+            opened.set(storage);
+            drop(latch);
+            Ok(())
+        });
+        Ok(Self { opening, server })
+    }
+
+    fn grpc(&self) -> GrpcServices {
+        let server = IngesterServer::new(self.server.clone())
+            .max_decoding_message_size(rpc::MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(rpc::MESSAGE_BYTES_MAX);
+        GrpcServices::new().add(server).describe(rpc::pb::DESCRIPTORS)
+    }
+
+    async fn run(self, shutdown: Shutdown) -> Result<(), BoxError> {
+        shutdown.drained().await;
+        self.opening.abort();
+        self.opening.join().await;
+        if let Ok(storage) = self.server.storage.get() {
+            storage.close().await?;
+        }
+        Ok(())
+    }
+}
+
+/// Opens the table and the log below the configured folder; returns when everything acknowledged can be read.
+async fn open(config: &Config, clock: Clock) -> Result<Arc<Storage>, BoxError> {
+    let path = &config.path;
+    tokio::fs::create_dir_all(path).await.map_err(|e| format!("create {}: {e}", path.display()))?;
+    let runtime = tokio::runtime::Handle::current();
+    let table = Table::open(TableOptions {
+        store: Arc::new(LocalFileSystem::new_with_prefix(path)?.with_fsync(true)),
+        prefix: Path::from("metrics"),
+        clock: clock.clone(),
+        runtime: runtime.clone(),
+    })
+    .await?;
+    let options = StorageOptions {
+        out_of_order_window: config.out_of_order_time_window.0,
+        lookback: config.lookback_delta.0,
+        flush_interval: config.flush_interval.0,
+        head_retention: config.head_retention.0,
+        unflushed_bytes_max: config.unflushed_bytes_max,
+        queue_bytes_max: config.queue_bytes_max,
+        series_max: config.series_max,
+        ..StorageOptions::new(path, table, clock, runtime)
+    };
+    Ok(Storage::open(options).await?)
+}
