@@ -1,0 +1,463 @@
+//! The one task that owns the state of discovery: it loads the configuration, follows target files and scrapers,
+//! makes and assigns targets, and publishes the result.
+//!
+//! Invariants:
+//! - nothing else changes what is published, so there are no locks;
+//! - a configuration that is refused changes nothing but `is_last_reload_successful`;
+//! - nothing is published before the first files are read: a scraper must not take an unfinished list for the truth.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use coordination::membership::Roster;
+use coordination::{Coordinator, Epoch, epoch};
+use model::Clock;
+use service_runtime::{Backoff, BoxError, Latch, Reload, Shutdown, Task, Tasks};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use crate::assignment::{Assignments, assign};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::metrics::{DiscoveredLabels, Metrics, PoolLabels, SectionLabels};
+use crate::prometheus_config::{self, FileProvider, Job, Provider, check_config};
+use crate::providers::file::{self, FolderWatch, GroupsByFile};
+use crate::published::{Loaded, Published};
+use crate::target_group::TargetGroup;
+use crate::targets::{Pool, build_pool};
+
+/// How many requests and file updates may wait.
+const COMMANDS_MAX: usize = 16;
+const UPDATES_MAX: usize = 64;
+/// The shortest time between two reads of files in which nothing was seen to change.
+const REFRESH_INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// How long the coordinator may take to hand out an epoch before the clock does.
+const EPOCH_TIMEOUT: Duration = Duration::from_secs(2);
+/// The name under which assignment epochs are handed out.
+const EPOCHS: &str = "targets";
+
+/// What is published; `None` until the first targets are known.
+pub(crate) type Publication = Option<Arc<Published>>;
+
+/// Asks for a reload; the answer is the new revision.
+pub(crate) struct ReloadRequest(oneshot::Sender<Result<u64>>);
+
+/// What the director needs from outside.
+#[derive(Debug, Clone)]
+pub(crate) struct Surroundings {
+    /// Tells the time.
+    pub(crate) clock: Clock,
+    /// Hands out epochs.
+    pub(crate) coordinator: Arc<dyn Coordinator>,
+    /// Starts provider tasks.
+    pub(crate) tasks: Tasks,
+    /// The scrapers.
+    pub(crate) scrapers: watch::Receiver<Roster>,
+    /// Counts.
+    pub(crate) metrics: Metrics,
+}
+
+/// See the module.
+pub(crate) struct Director {
+    config: Config,
+    outside: Surroundings,
+    loaded: Arc<Loaded>,
+    is_last_reload_successful: bool,
+    warned_sections: BTreeSet<String>,
+    files: BTreeMap<FileProvider, Followed>,
+    pools: BTreeMap<String, Arc<Pool>>,
+    stale_pools: BTreeSet<String>,
+    assignments: Assignments,
+    last_epoch: Epoch,
+    last_sync: Instant,
+    revision: u64,
+    published: watch::Sender<Publication>,
+    reloads: mpsc::Receiver<ReloadRequest>,
+    updates: mpsc::Receiver<FileUpdate>,
+    update_sender: mpsc::Sender<FileUpdate>,
+}
+
+/// Reaches the director from request handlers. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Handle {
+    reloads: mpsc::Sender<ReloadRequest>,
+    /// What is published.
+    pub(crate) published: watch::Receiver<Publication>,
+}
+
+/// An entry of `file_sd_configs` that is followed.
+struct Followed {
+    groups: Arc<GroupsByFile>,
+    task: Task,
+}
+
+struct FileUpdate {
+    provider: FileProvider,
+    groups: GroupsByFile,
+}
+
+impl std::fmt::Debug for Director {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Director").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for ReloadRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ReloadRequest")
+    }
+}
+
+impl Handle {
+    /// Reads the configuration file again and returns the revision then in force.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the reason, [`Error::Stopping`].
+    pub(crate) async fn reload(&self) -> Result<u64> {
+        let (answer, answered) = oneshot::channel();
+        self.reloads.send(ReloadRequest(answer)).await.map_err(|_| Error::Stopping)?;
+        answered.await.map_err(|_| Error::Stopping)?
+    }
+}
+
+impl Director {
+    /// Loads the configuration for the first time.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub(crate) async fn load(config: Config, outside: Surroundings) -> Result<(Self, Handle)> {
+        let read = read_config(&config).await?;
+        let loaded = Arc::new(Loaded { revision: 1, config: read, at: outside.clock.now() });
+        let (published, publications) = watch::channel(None);
+        let (reload_sender, reloads) = mpsc::channel(COMMANDS_MAX);
+        let (update_sender, updates) = mpsc::channel(UPDATES_MAX);
+        let mut director = Self {
+            config,
+            outside,
+            loaded,
+            is_last_reload_successful: true,
+            warned_sections: BTreeSet::new(),
+            files: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            stale_pools: BTreeSet::new(),
+            assignments: Assignments::new(),
+            last_epoch: Epoch::default(),
+            last_sync: Instant::now(),
+            revision: 0,
+            published,
+            reloads,
+            updates,
+            update_sender,
+        };
+        director.note_reload();
+        Ok((director, Handle { reloads: reload_sender, published: publications }))
+    }
+
+    /// Works until told to stop. The latch falls when the first targets are known.
+    pub(crate) async fn run(mut self, mut reload: Reload, shutdown: Shutdown, latch: Latch) {
+        self.follow_files().await;
+        self.sync().await;
+        drop(latch);
+        let mut next_sync: Option<Instant> = None;
+        loop {
+            let due = async {
+                match next_sync {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = shutdown.requested() => break,
+                () = due => {
+                    next_sync = None;
+                    self.sync().await;
+                }
+                Some(FileUpdate { provider, groups }) = self.updates.recv() => {
+                    if self.take_groups(&provider, groups) {
+                        next_sync.get_or_insert(self.last_sync + self.config.target_update_interval.0);
+                    }
+                }
+                Some(ReloadRequest(answer)) = self.reloads.recv() => {
+                    let outcome = self.reload().await;
+                    next_sync = next_sync.filter(|_| outcome.is_err());
+                    // Whoever asked may have gone away; the reload stands.
+                    drop(answer.send(outcome));
+                }
+                () = reload.wished() => {
+                    if let Err(error) = self.reload().await {
+                        error!(%error, "reload failed, the last configuration stays");
+                    } else {
+                        next_sync = None;
+                    }
+                }
+                Ok(()) = self.outside.scrapers.changed() => self.sync().await,
+            }
+        }
+        for followed in self.files.values() {
+            followed.task.abort();
+        }
+    }
+
+    async fn reload(&mut self) -> Result<u64> {
+        let read = match read_config(&self.config).await {
+            Ok(read) => read,
+            Err(error) => {
+                self.is_last_reload_successful = false;
+                self.outside.metrics.reload_successful.set(0);
+                self.publish();
+                return Err(error);
+            }
+        };
+        let revision = self.loaded.revision + 1;
+        self.loaded = Arc::new(Loaded {
+            revision,
+            config: with_kept_jobs(read, &self.loaded),
+            at: self.outside.clock.now(),
+        });
+        self.is_last_reload_successful = true;
+        self.note_reload();
+        self.follow_files().await;
+        self.sync().await;
+        info!(revision, "configuration loaded");
+        Ok(revision)
+    }
+
+    /// Tells of what is new in a configuration, marks all its pools stale and forgets those of jobs that are gone.
+    fn note_reload(&mut self) {
+        let metrics = &self.outside.metrics;
+        let config = &self.loaded.config;
+        metrics.reload_successful.set(1);
+        metrics.reload_success_seconds.set(self.loaded.at.seconds());
+        metrics.ignored_sections.clear();
+        for section in &config.ignored_sections {
+            metrics.ignored_sections.get_or_create(&SectionLabels { section: section.clone() }).set(1);
+            if self.warned_sections.insert(section.clone()) {
+                warn!(section, "section of the configuration is not built yet and has no effect");
+            }
+        }
+        self.stale_pools = config.jobs.iter().map(|job| job.name.clone()).collect();
+        for gone in self.pools.keys().filter(|name| !self.stale_pools.contains(*name)) {
+            let labels = PoolLabels { scrape_job: gone.clone() };
+            metrics.pool_syncs.remove(&labels);
+            metrics.sync_failures.remove(&labels);
+        }
+        self.pools.retain(|name, _| self.stale_pools.contains(name));
+        for family in [&metrics.pool_targets, &metrics.pool_target_limit] {
+            family.clear();
+        }
+        metrics.discovered_targets.clear();
+    }
+
+    /// Follows the entries of `file_sd_configs` that are new, having read them once, and leaves those that are gone.
+    async fn follow_files(&mut self) {
+        let wanted: BTreeSet<FileProvider> = self
+            .loaded
+            .config
+            .jobs
+            .iter()
+            .flat_map(|job| &job.providers)
+            .filter_map(|provider| match provider {
+                Provider::Files(files) => Some(files.clone()),
+                Provider::Static(_) => None,
+            })
+            .collect();
+        self.files.retain(|provider, followed| {
+            let is_kept = wanted.contains(provider);
+            if !is_kept {
+                followed.task.abort();
+            }
+            is_kept
+        });
+        for provider in wanted {
+            if self.files.contains_key(&provider) {
+                continue;
+            }
+            let groups = read_files(&provider, GroupsByFile::new(), &self.outside.metrics).await;
+            let task = self.spawn_follower(provider.clone(), groups.clone());
+            self.files.insert(provider, Followed { groups: Arc::new(groups), task });
+        }
+    }
+
+    fn spawn_follower(&self, provider: FileProvider, groups: GroupsByFile) -> Task {
+        let (metrics, updates) = (self.outside.metrics.clone(), self.update_sender.clone());
+        self.outside.tasks.spawn_restarting("follow target files", Backoff::default(), move || {
+            follow(provider.clone(), groups.clone(), metrics.clone(), updates.clone())
+        })
+    }
+
+    /// Takes what was read; false when nobody asks for it any more.
+    fn take_groups(&mut self, provider: &FileProvider, groups: GroupsByFile) -> bool {
+        let Some(followed) = self.files.get_mut(provider) else { return false };
+        followed.groups = Arc::new(groups);
+        let uses = |job: &&Arc<Job>| {
+            job.providers.iter().any(|used| matches!(used, Provider::Files(files) if files == provider))
+        };
+        let stale = self.loaded.config.jobs.iter().filter(uses).map(|job| job.name.clone());
+        self.stale_pools.extend(stale);
+        true
+    }
+
+    /// Makes stale pools anew, assigns and publishes.
+    async fn sync(&mut self) {
+        let stale = std::mem::take(&mut self.stale_pools);
+        let jobs: Vec<Arc<Job>> =
+            self.loaded.config.jobs.iter().filter(|job| stale.contains(&job.name)).cloned().collect();
+        for job in jobs {
+            let files = job.providers.iter().filter_map(|provider| match provider {
+                Provider::Files(files) => self.files.get(files).map(|followed| followed.groups.clone()),
+                Provider::Static(_) => None,
+            });
+            let files: Vec<Arc<GroupsByFile>> = files.collect();
+            let (name, of_job) = (job.name.clone(), job.clone());
+            match tokio::task::spawn_blocking(move || pool(&of_job, &files)).await {
+                Ok((pool, discovered)) => {
+                    self.note_pool(&job, &pool, discovered);
+                    self.pools.insert(name, Arc::new(pool));
+                }
+                Err(error) => {
+                    error!(%error, job = name, "targets of a job could not be made, the last ones stay");
+                }
+            }
+        }
+        let members = self.outside.scrapers.borrow_and_update().members.clone();
+        let epoch = self.next_epoch().await;
+        let ids = self.pools.values().flat_map(|pool| pool.targets.iter().map(|target| target.id));
+        self.assignments = assign(ids, &members, &self.assignments, epoch);
+        let count: usize = self.pools.values().map(|pool| pool.targets.len()).sum();
+        let unassigned = count.saturating_sub(self.assignments.len());
+        self.outside.metrics.unassigned_targets.set(i64::try_from(unassigned).unwrap_or(i64::MAX));
+        self.last_sync = Instant::now();
+        self.publish();
+    }
+
+    fn note_pool(&self, job: &Job, pool: &Pool, discovered: usize) {
+        let metrics = &self.outside.metrics;
+        let labels = PoolLabels { scrape_job: job.name.clone() };
+        let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        metrics.pool_targets.get_or_create(&labels).set(count(pool.targets.len()));
+        let limit = i64::try_from(job.limits.targets).unwrap_or(i64::MAX);
+        metrics.pool_target_limit.get_or_create(&labels).set(limit);
+        metrics.pool_syncs.get_or_create(&labels).inc();
+        let discovered_labels = DiscoveredLabels { name: "scrape", config: job.name.clone() };
+        metrics.discovered_targets.get_or_create(&discovered_labels).set(count(discovered));
+        if pool.is_limit_exceeded {
+            metrics.pool_exceeded_target_limit.inc();
+        }
+        let failures = pool.failures.len();
+        metrics.sync_failures.get_or_create(&labels).inc_by(failures as u64);
+        if let Some(example) = pool.failures.first() {
+            error!(job = job.name, failures, error = example, "creating targets failed");
+        }
+    }
+
+    async fn next_epoch(&mut self) -> Epoch {
+        let now = self.outside.clock.now();
+        let asked = epoch::next(&*self.outside.coordinator, EPOCHS, now);
+        let refusal = match tokio::time::timeout(EPOCH_TIMEOUT, asked).await {
+            Ok(Ok(epoch)) => {
+                self.last_epoch = epoch.max(Epoch(self.last_epoch.0.saturating_add(1)));
+                return self.last_epoch;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(elapsed) => elapsed.to_string(),
+        };
+        warn!(error = refusal, "coordinator gives no epoch, the clock does");
+        self.last_epoch = Epoch::following(self.last_epoch, now);
+        self.last_epoch
+    }
+
+    fn publish(&mut self) {
+        self.revision += 1;
+        let members = self.outside.scrapers.borrow().members.clone();
+        let state = Published::new(
+            self.revision,
+            self.loaded.clone(),
+            self.is_last_reload_successful,
+            self.pools.clone(),
+            members,
+            self.assignments.clone(),
+        );
+        self.published.send_replace(Some(Arc::new(state)));
+    }
+}
+
+/// Uses the jobs of before where nothing changed, so that comparing them is comparing pointers.
+fn with_kept_jobs(mut read: prometheus_config::Config, before: &Loaded) -> prometheus_config::Config {
+    for job in &mut read.jobs {
+        if let Some(kept) = before.config.jobs.iter().find(|kept| *kept == job) {
+            *job = kept.clone();
+        }
+    }
+    read
+}
+
+async fn read_config(config: &Config) -> Result<prometheus_config::Config> {
+    let (path, variables) = (config.config_file.clone(), config.environment.clone());
+    let refused = |faults| Error::Refused { path: config.config_file.clone(), faults };
+    let checked = tokio::task::spawn_blocking(move || check_config(&path, &variables)).await;
+    checked.map_err(|error| refused(vec![error.to_string()]))?.map_err(refused)
+}
+
+async fn read_files(provider: &FileProvider, last: GroupsByFile, metrics: &Metrics) -> GroupsByFile {
+    let (provider, metrics) = (provider.clone(), metrics.clone());
+    let kept = last.clone();
+    let read = tokio::task::spawn_blocking(move || file::read(&provider, &last, &metrics)).await;
+    read.unwrap_or_else(|error| {
+        error!(%error, "target files could not be read, the last targets stay");
+        kept
+    })
+}
+
+/// Reads target files whenever they change, and sends what they hold when that is something else than before.
+async fn follow(
+    provider: FileProvider,
+    mut groups: GroupsByFile,
+    metrics: Metrics,
+    updates: mpsc::Sender<FileUpdate>,
+) -> std::result::Result<(), BoxError> {
+    let mut folders = FolderWatch::new(&metrics)
+        .inspect_err(|error| {
+            warn!(%error, "folders cannot be watched, files are read at intervals only");
+            metrics.file_watcher_errors.inc();
+        })
+        .ok();
+    let interval = provider.refresh_interval.max(REFRESH_INTERVAL_MIN);
+    loop {
+        if let Some(folders) = &mut folders {
+            folders.cover(&provider.patterns, &metrics);
+        }
+        // Read after the watch began, so that nothing is missed between the two.
+        let read = read_files(&provider, groups.clone(), &metrics).await;
+        if read != groups {
+            groups.clone_from(&read);
+            let update = FileUpdate { provider: provider.clone(), groups: read };
+            if updates.send(update).await.is_err() {
+                return Ok(());
+            }
+        }
+        let changed = async {
+            match &folders {
+                Some(folders) => folders.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = changed => {}
+            () = tokio::time::sleep(interval) => {}
+        }
+    }
+}
+
+/// The pool of a job, and how many targets its providers found.
+fn pool(job: &Job, files: &[Arc<GroupsByFile>]) -> (Pool, usize) {
+    let statics = job.providers.iter().flat_map(|provider| match provider {
+        Provider::Static(groups) => groups.as_slice(),
+        Provider::Files(_) => &[],
+    });
+    let groups: Vec<&TargetGroup> =
+        statics.chain(files.iter().flat_map(|groups| groups.values().flatten())).collect();
+    let discovered = groups.iter().map(|group| group.addresses.len()).sum();
+    (build_pool(job, groups), discovered)
+}

@@ -1,0 +1,259 @@
+//! Scalars with a syntax of their own: sizes, URLs, paths.
+
+use std::fmt;
+
+use model::number::Quoted;
+
+/// Units of sizes, largest first; both spellings are of base 2.
+const UNITS: [(&str, &str, u32); 6] = [
+    ("EiB", "EB", 60),
+    ("PiB", "PB", 50),
+    ("TiB", "TB", 40),
+    ("GiB", "GB", 30),
+    ("MiB", "MB", 20),
+    ("KiB", "KB", 10),
+];
+
+/// Reads `10MB`, `1GiB512MiB`, `1.5KB`: units of base 2, whichever the spelling.
+pub(super) fn parse_bytes(text: &str) -> Result<i64, String> {
+    let invalid = || format!("units: invalid {text}");
+    let (is_negative, mut rest) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    if rest == "0" {
+        return Ok(0);
+    }
+    if rest.is_empty() {
+        return Err(invalid());
+    }
+    let mut total = 0.0_f64;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(|b| b.is_ascii_digit() || *b == b'.').count();
+        let count: f64 = rest[..digits].parse().map_err(|_| invalid())?;
+        rest = &rest[digits..];
+        let unit_len = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let (unit, tail) = rest.split_at(unit_len);
+        rest = tail;
+        let shift = match unit {
+            "" => return Err(format!("units: missing unit in {text}")),
+            "B" => 0,
+            unit => UNITS
+                .iter()
+                .find(|(long, short, _)| *long == unit || *short == unit)
+                .map(|(_, _, shift)| *shift)
+                .ok_or_else(|| format!("units: unknown unit {unit} in {text}"))?,
+        };
+        total += count * (1_u64 << shift) as f64;
+    }
+    if total >= i64::MAX as f64 {
+        return Err("units: overflow parsing unit".to_owned());
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "below i64::MAX, and fractions of bytes are cut")]
+    let bytes = total as i64;
+    Ok(if is_negative { -bytes } else { bytes })
+}
+
+/// Displays a size as `15MiB` or `1KiB476B`.
+pub(super) struct Bytes(pub(super) i64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == 0 {
+            return f.write_str("0B");
+        }
+        if self.0 < 0 {
+            f.write_str("-")?;
+        }
+        let mut rest = self.0.unsigned_abs();
+        for (unit, _, shift) in UNITS {
+            let count = rest >> shift;
+            if count > 0 {
+                write!(f, "{count}{unit}")?;
+                rest -= count << shift;
+            }
+        }
+        if rest > 0 { write!(f, "{rest}B") } else { Ok(()) }
+    }
+}
+
+/// The parts of a URL that checks ask for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Url<'a> {
+    pub(super) scheme: &'a str,
+    /// Host and port, without user information; empty when there is none.
+    pub(super) host: &'a str,
+}
+
+/// Splits a URL and refuses what Go's `url.Parse` refuses, as far as configuration files go.
+pub(super) fn parse_url(text: &str) -> Result<Url<'_>, String> {
+    let fail = |why: &str| format!("parse {}: {why}", Quoted(text));
+    if text.bytes().any(|b| b < 0x20 || b == 0x7f) {
+        return Err(fail("net/url: invalid control character in URL"));
+    }
+    let without_fragment = text.split_once('#').map_or(text, |(before, _)| before);
+    let (scheme, rest) = match without_fragment.find(|c: char| !is_scheme_char(c)) {
+        Some(0) if without_fragment.starts_with(':') => return Err(fail("missing protocol scheme")),
+        Some(end) if without_fragment[end..].starts_with(':') && starts_with_letter(without_fragment) => {
+            (&without_fragment[..end], &without_fragment[end + 1..])
+        }
+        _ => ("", without_fragment),
+    };
+    let path_and_host = rest.split_once('?').map_or(rest, |(before, _)| before);
+    if let Some(bad) = invalid_escape(path_and_host) {
+        return Err(fail(&format!("invalid URL escape {}", Quoted(bad))));
+    }
+    let Some(authority) = path_and_host.strip_prefix("//") else {
+        let segment = path_and_host.split('/').next().unwrap_or("");
+        if scheme.is_empty() && segment.contains(':') {
+            return Err(fail("first path segment in URL cannot contain colon"));
+        }
+        return Ok(Url { scheme, host: "" });
+    };
+    let authority = authority.split('/').next().unwrap_or("");
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    if let Some(bad) = host.chars().find(|c| matches!(c, ' ' | '{' | '}' | '|' | '\\' | '^' | '`')) {
+        return Err(fail(&format!("invalid character {} in host name", Quoted(&bad.to_string()))));
+    }
+    let after_address = host.rsplit_once(']').map_or(host, |(_, after)| after);
+    if let Some((_, port)) = after_address.rsplit_once(':')
+        && !port.bytes().all(|b| b.is_ascii_digit())
+    {
+        return Err(fail(&format!("invalid port {} after host", Quoted(&format!(":{port}")))));
+    }
+    Ok(Url { scheme, host })
+}
+
+const fn is_scheme_char(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.')
+}
+
+fn starts_with_letter(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+}
+
+fn invalid_escape(text: &str) -> Option<&str> {
+    let mut from = 0;
+    while let Some(found) = text[from..].find('%') {
+        let at = from + found;
+        let is_valid =
+            text.as_bytes().get(at + 1..at + 3).is_some_and(|h| h.iter().all(u8::is_ascii_hexdigit));
+        if !is_valid {
+            let end = (at + 3).min(text.len());
+            return Some(text.get(at..end).unwrap_or("%"));
+        }
+        from = at + 3;
+    }
+    None
+}
+
+/// Hides the password of a URL, as Go's `Redacted` does.
+pub(super) fn redact_url(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("//") else { return text.to_owned() };
+    let authority_len = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let Some((user_info, host)) = rest[..authority_len].rsplit_once('@') else { return text.to_owned() };
+    match user_info.split_once(':') {
+        Some((user, _)) => format!("{scheme}//{user}:xxxxx@{host}{}", &rest[authority_len..]),
+        None => text.to_owned(),
+    }
+}
+
+/// Makes a path that is relative to a configuration file's folder usable; empty and absolute ones stay.
+pub(super) fn join_dir(dir: &str, path: &str) -> String {
+    if path.is_empty() || path.starts_with('/') {
+        return path.to_owned();
+    }
+    let joined = if dir.is_empty() { path.to_owned() } else { format!("{dir}/{path}") };
+    clean_path(&joined)
+}
+
+/// Resolves `.`, `..` and doubled slashes by the text alone.
+fn clean_path(path: &str) -> String {
+    let is_absolute = path.starts_with('/');
+    let mut kept: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if kept.last().is_some_and(|last| *last != "..") => {
+                kept.pop();
+            }
+            ".." if is_absolute => {}
+            part => kept.push(part),
+        }
+    }
+    let joined = kept.join("/");
+    match (is_absolute, joined.is_empty()) {
+        (true, _) => format!("/{joined}"),
+        (false, true) => ".".to_owned(),
+        (false, false) => joined,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_of_base_two() {
+        for (text, bytes, printed) in [
+            ("0", 0, "0B"),
+            ("15MB", 15 << 20, "15MiB"),
+            ("1GiB512MiB", (1 << 30) + (512 << 20), "1GiB512MiB"),
+            ("1.5KB", 1536, "1KiB512B"),
+            ("-1GB", -(1 << 30), "-1GiB"),
+            ("100B", 100, "100B"),
+        ] {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+            assert_eq!(Bytes(bytes).to_string(), printed);
+        }
+        for (text, error) in [
+            ("100", "units: missing unit in 100"),
+            ("10XB", "units: unknown unit XB in 10XB"),
+            ("", "units: invalid "),
+            ("..5MB", "units: invalid ..5MB"),
+            ("9EB", "units: overflow parsing unit"),
+        ] {
+            assert_eq!(parse_bytes(text), Err(error.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn urls_are_refused_where_go_refuses_them() {
+        for (text, scheme, host) in [
+            ("http://a:80/x?y", "http", "a:80"),
+            ("http://", "http", ""),
+            ("invalid", "", ""),
+            ("localhost:9090", "localhost", ""),
+            ("http://u:p@h/", "http", "h"),
+            ("unix:///var/run/docker.sock", "unix", ""),
+            ("http://[::1]:9090", "http", "[::1]:9090"),
+        ] {
+            assert_eq!(parse_url(text), Ok(Url { scheme, host }), "{text}");
+        }
+        for (text, error) in [
+            ("://invalid", r#"parse "://invalid": missing protocol scheme"#),
+            ("1.2.3.4:80", r#"parse "1.2.3.4:80": first path segment in URL cannot contain colon"#),
+            ("http://a:b/", r#"parse "http://a:b/": invalid port ":b" after host"#),
+            ("http://a/%zz", r#"parse "http://a/%zz": invalid URL escape "%zz""#),
+        ] {
+            assert_eq!(parse_url(text), Err(error.to_owned()), "{text}");
+        }
+        assert_eq!(redact_url("http://u:secret@h/p"), "http://u:xxxxx@h/p");
+        assert_eq!(redact_url("http://u@h/p"), "http://u@h/p");
+    }
+
+    #[test]
+    fn relative_paths_start_at_the_files_folder() {
+        for (dir, path, joined) in [
+            ("/etc/prometheus", "rules/*.yml", "/etc/prometheus/rules/*.yml"),
+            (".", "a/b", "a/b"),
+            ("", "a", "a"),
+            ("conf", "../x", "x"),
+            ("/etc", "/abs", "/abs"),
+            ("/etc", "", ""),
+            ("/", "../x", "/x"),
+        ] {
+            assert_eq!(join_dir(dir, path), joined, "{dir} {path}");
+        }
+    }
+}

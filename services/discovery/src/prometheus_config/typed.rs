@@ -1,0 +1,454 @@
+//! The part of the file that Tributary acts upon, as types.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::Labels;
+use relabel::{NameValidation, Rule, RuleConfig};
+
+use super::mechanisms::MECHANISMS;
+use super::rules;
+use super::schema::{Record, Value, is_zero};
+use super::sections::{name_validation, static_targets};
+use crate::target_group::TargetGroup;
+
+/// The whole file, checked, with its defaults filled in.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file with all defaults, secrets replaced: what `status/config` shows.
+    pub yaml: String,
+    /// `global.external_labels`, variables replaced.
+    pub external_labels: Labels,
+    /// `global.evaluation_interval`.
+    pub evaluation_interval: Duration,
+    /// `storage.tsdb.out_of_order_time_window`; `None` when the file does not set it.
+    pub out_of_order_time_window: Option<Duration>,
+    /// `rule_files` as paths from where the process runs.
+    pub rule_files: Vec<String>,
+    /// Scrape jobs in file order, those of `scrape_config_files` behind them.
+    pub jobs: Vec<Arc<Job>>,
+    /// Parts that are valid and not built yet, sorted.
+    pub ignored_sections: Vec<String>,
+}
+
+/// A scrape job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Job {
+    /// `job_name`.
+    pub name: String,
+    /// `honor_labels`.
+    pub honor_labels: bool,
+    /// `honor_timestamps`.
+    pub honor_timestamps: bool,
+    /// `track_timestamps_staleness`.
+    pub track_timestamps_staleness: bool,
+    /// `params`, sorted by name.
+    pub params: Vec<(String, Vec<String>)>,
+    /// `scrape_interval`.
+    pub scrape_interval: Duration,
+    /// `scrape_timeout`.
+    pub scrape_timeout: Duration,
+    /// `scrape_protocols` in order.
+    pub scrape_protocols: Vec<String>,
+    /// `fallback_scrape_protocol`; empty when there is none.
+    pub fallback_scrape_protocol: String,
+    /// `metrics_path`.
+    pub metrics_path: String,
+    /// `scheme`.
+    pub scheme: String,
+    /// `enable_compression`.
+    pub enable_compression: bool,
+    /// The limits; 0 is none.
+    pub limits: Limits,
+    /// `metric_name_validation_scheme`.
+    pub name_validation: NameValidation,
+    /// `metric_name_escaping_scheme`.
+    pub escaping_scheme: String,
+    /// Which histograms are scraped and how.
+    pub histograms: Histograms,
+    /// `extra_scrape_metrics`.
+    pub extra_scrape_metrics: bool,
+    /// `<http_config>`.
+    pub http: HttpClient,
+    /// `relabel_configs`, ready to run.
+    pub relabel: Vec<Rule>,
+    /// `metric_relabel_configs`.
+    pub metric_relabel: Vec<RuleConfig>,
+    /// Where targets come from.
+    pub providers: Vec<Provider>,
+    /// Settings of `http` without which a scrape would do something else than asked, and that are not built yet.
+    pub unsupported: Vec<&'static str>,
+}
+
+/// The limits of a job; 0 is no limit.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// `body_size_limit`, bytes.
+    pub body_bytes: u64,
+    /// `sample_limit`.
+    pub samples: u64,
+    /// `target_limit`.
+    pub targets: u64,
+    /// `label_limit`.
+    pub labels: u64,
+    /// `label_name_length_limit`.
+    pub label_name_length: u64,
+    /// `label_value_length_limit`.
+    pub label_value_length: u64,
+    /// `keep_dropped_targets`.
+    pub kept_dropped_targets: u64,
+}
+
+/// How a job treats histograms.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Histograms {
+    /// `scrape_native_histograms`.
+    pub scrape_native: bool,
+    /// `convert_classic_histograms_to_nhcb`.
+    pub convert_classic: bool,
+    /// `always_scrape_classic_histograms`.
+    pub always_scrape_classic: bool,
+    /// `native_histogram_bucket_limit`; 0 is no limit.
+    pub bucket_limit: u64,
+    /// `native_histogram_min_bucket_factor`; 0 is off.
+    pub min_bucket_factor: f64,
+}
+
+/// How to reach the targets of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HttpClient {
+    /// `basic_auth`.
+    pub basic_auth: Option<BasicAuth>,
+    /// `authorization`.
+    pub authorization: Option<Authorization>,
+    /// `tls_config`; `None` when it says nothing.
+    pub tls: Option<Tls>,
+    /// `follow_redirects`.
+    pub follow_redirects: bool,
+    /// `enable_http2`.
+    pub enable_http2: bool,
+    /// `http_headers`, sorted by name.
+    pub headers: Vec<Header>,
+    /// `proxy_url`, which may hold a password; empty is none.
+    pub proxy_url: Secret,
+}
+
+/// A text that is not to be seen in logs.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("<secret>")
+    }
+}
+
+/// `basic_auth`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BasicAuth {
+    /// The user.
+    pub username: String,
+    /// A file that holds the user.
+    pub username_file: String,
+    /// The password.
+    pub password: Secret,
+    /// A file that holds the password.
+    pub password_file: String,
+}
+
+/// `authorization`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Authorization {
+    /// The header's first word.
+    pub kind: String,
+    /// The rest of it.
+    pub credentials: Secret,
+    /// A file that holds the rest.
+    pub credentials_file: String,
+}
+
+/// `tls_config`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tls {
+    /// PEM text of the authorities to trust.
+    pub ca: String,
+    /// A file with the same.
+    pub ca_file: String,
+    /// PEM text of the client certificate.
+    pub cert: String,
+    /// A file with the same.
+    pub cert_file: String,
+    /// PEM text of the client's key.
+    pub key: Secret,
+    /// A file with the same.
+    pub key_file: String,
+    /// The name to verify instead of the host's.
+    pub server_name: String,
+    /// Trusts any certificate.
+    pub insecure_skip_verify: bool,
+    /// `TLS10` to `TLS13`; empty is the default.
+    pub min_version: String,
+    /// `TLS10` to `TLS13`; empty is the default.
+    pub max_version: String,
+}
+
+/// A header to send with each scrape.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Header {
+    /// Its name.
+    pub name: String,
+    /// Its values, secret ones behind the others.
+    pub values: Vec<Secret>,
+    /// Files that hold further values.
+    pub files: Vec<String>,
+}
+
+/// Where targets come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Provider {
+    /// `static_configs`.
+    Static(Vec<TargetGroup>),
+    /// An entry of `file_sd_configs`.
+    Files(FileProvider),
+}
+
+/// An entry of `file_sd_configs`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileProvider {
+    /// Patterns of paths.
+    pub patterns: Vec<String>,
+    /// How often the files are read though nothing was seen to change.
+    pub refresh_interval: Duration,
+}
+
+/// Makes the configuration of the checked file and the jobs of the files it includes.
+pub(super) fn config(main: &Record, included: &[Record], yaml: String) -> Result<Config, Vec<String>> {
+    let mut faults = Vec::new();
+    let main_jobs = main.list("scrape_configs").iter().filter_map(|value| match value {
+        Value::Record(job) => Some(&**job),
+        _ => None,
+    });
+    let mut jobs = Vec::new();
+    let mut ignored = ignored_sections(main);
+    for record in main_jobs.chain(included) {
+        ignored.extend(ignored_in_job(record));
+        match job(record) {
+            Ok(job) => jobs.push(Arc::new(job)),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    ignored.sort();
+    ignored.dedup();
+    let global = main.record("global");
+    let labels = global.map_or(&[] as &[_], |global| global.map("external_labels"));
+    let window = main.record("storage").and_then(|storage| storage.record("tsdb"));
+    Ok(Config {
+        yaml,
+        external_labels: Labels::from_pairs(string_pairs(labels)),
+        evaluation_interval: global.map_or(Duration::ZERO, |global| global.duration("evaluation_interval")),
+        out_of_order_time_window: window
+            .filter(|tsdb| tsdb.has("out_of_order_time_window"))
+            .map(|tsdb| tsdb.duration("out_of_order_time_window")),
+        rule_files: main.strings("rule_files"),
+        jobs,
+        ignored_sections: ignored,
+    })
+}
+
+fn string_pairs(pairs: &[(String, Value)]) -> impl Iterator<Item = (String, String)> {
+    pairs.iter().filter_map(|(name, value)| match value {
+        Value::Str(text) => Some((name.clone(), text.clone())),
+        _ => None,
+    })
+}
+
+/// What the main file asks for that is not built yet.
+fn ignored_sections(main: &Record) -> Vec<String> {
+    let mut ignored: Vec<String> = ["rule_files", "alerting", "remote_write", "remote_read", "tracing"]
+        .into_iter()
+        .filter(|name| main.has(name))
+        .map(str::to_owned)
+        .collect();
+    let is_otlp_set = main.record("otlp").is_some_and(|otlp| *otlp != Record::with_defaults(otlp.schema));
+    if is_otlp_set {
+        ignored.push("otlp".to_owned());
+    }
+    if let Some(storage) = main.record("storage") {
+        if storage.record("exemplars").is_some() {
+            ignored.push("storage.exemplars".to_owned());
+        }
+        let tsdb = ["retention", "chunk_encoding", "stale_series_compaction_threshold"];
+        let set = |name: &&str| storage.record("tsdb").is_some_and(|tsdb| tsdb.has(name));
+        ignored.extend(tsdb.into_iter().filter(set).map(|name| format!("storage.tsdb.{name}")));
+    }
+    if let Some(global) = main.record("global") {
+        let files = ["query_log_file", "scrape_failure_log_file"];
+        ignored
+            .extend(files.into_iter().filter(|name| global.has(name)).map(|name| format!("global.{name}")));
+    }
+    ignored
+}
+
+fn ignored_in_job(job: &Record) -> Vec<String> {
+    let is_built = |name: &str| matches!(name, "static_configs" | "file_sd_configs");
+    let mechanisms = MECHANISMS.iter().filter(|field| !is_built(field.name) && job.has(field.name));
+    let settings = unsupported(job)
+        .into_iter()
+        .chain(job.has("scrape_failure_log_file").then_some("scrape_failure_log_file"));
+    mechanisms.map(|field| field.name).chain(settings).map(|name| format!("scrape_configs.{name}")).collect()
+}
+
+fn unsupported(job: &Record) -> Vec<&'static str> {
+    let names = ["oauth2", "no_proxy", "proxy_from_environment", "proxy_connect_header"];
+    names.into_iter().filter(|name| job.has(name) || job.record(name).is_some()).collect()
+}
+
+fn job(record: &Record) -> Result<Job, String> {
+    let validation = name_validation(record);
+    let relabel = rules::configs(record.list("relabel_configs"), validation)?;
+    let metric_relabel = rules::configs(record.list("metric_relabel_configs"), validation)?;
+    // Compiled here for the check alone: the scraper compiles them again.
+    rules::compile(&metric_relabel)?;
+    Ok(Job {
+        name: record.str("job_name").to_owned(),
+        honor_labels: record.bool("honor_labels"),
+        honor_timestamps: record.bool("honor_timestamps"),
+        track_timestamps_staleness: record.bool("track_timestamps_staleness"),
+        params: params(record),
+        scrape_interval: record.duration("scrape_interval"),
+        scrape_timeout: record.duration("scrape_timeout"),
+        scrape_protocols: record.strings("scrape_protocols"),
+        fallback_scrape_protocol: record.str("fallback_scrape_protocol").to_owned(),
+        metrics_path: record.str("metrics_path").to_owned(),
+        scheme: record.str("scheme").to_owned(),
+        enable_compression: record.bool("enable_compression"),
+        limits: Limits {
+            body_bytes: u64::try_from(record.int("body_size_limit")).unwrap_or(0),
+            samples: record.uint("sample_limit"),
+            targets: record.uint("target_limit"),
+            labels: record.uint("label_limit"),
+            label_name_length: record.uint("label_name_length_limit"),
+            label_value_length: record.uint("label_value_length_limit"),
+            kept_dropped_targets: record.uint("keep_dropped_targets"),
+        },
+        name_validation: validation,
+        escaping_scheme: record.str("metric_name_escaping_scheme").to_owned(),
+        histograms: Histograms {
+            scrape_native: record.bool("scrape_native_histograms"),
+            convert_classic: record.bool("convert_classic_histograms_to_nhcb"),
+            always_scrape_classic: record.bool("always_scrape_classic_histograms"),
+            bucket_limit: record.uint("native_histogram_bucket_limit"),
+            min_bucket_factor: record.float("native_histogram_min_bucket_factor"),
+        },
+        extra_scrape_metrics: record.bool("extra_scrape_metrics"),
+        http: http(record),
+        relabel: rules::compile(&relabel)?,
+        metric_relabel,
+        providers: providers(record),
+        unsupported: unsupported(record),
+    })
+}
+
+fn params(record: &Record) -> Vec<(String, Vec<String>)> {
+    let values = |value: &Value| match value {
+        Value::List(items) => super::schema::strings(items),
+        _ => Vec::new(),
+    };
+    record.map("params").iter().map(|(name, value)| (name.clone(), values(value))).collect()
+}
+
+fn http(record: &Record) -> HttpClient {
+    HttpClient {
+        basic_auth: record.record("basic_auth").map(|basic| BasicAuth {
+            username: basic.str("username").to_owned(),
+            username_file: basic.str("username_file").to_owned(),
+            password: basic.str("password").into(),
+            password_file: basic.str("password_file").to_owned(),
+        }),
+        authorization: record.record("authorization").map(|authorization| Authorization {
+            kind: authorization.str("type").to_owned(),
+            credentials: authorization.str("credentials").into(),
+            credentials_file: authorization.str("credentials_file").to_owned(),
+        }),
+        tls: record.record("tls_config").filter(|tls| !tls.values.iter().all(is_zero)).map(tls),
+        follow_redirects: record.bool("follow_redirects"),
+        enable_http2: record.bool("enable_http2"),
+        headers: headers(record),
+        proxy_url: record.str("proxy_url").into(),
+    }
+}
+
+fn tls(record: &Record) -> Tls {
+    let text = |name| record.str(name).to_owned();
+    Tls {
+        ca: text("ca"),
+        ca_file: text("ca_file"),
+        cert: text("cert"),
+        cert_file: text("cert_file"),
+        key: record.str("key").into(),
+        key_file: text("key_file"),
+        server_name: text("server_name"),
+        insecure_skip_verify: record.bool("insecure_skip_verify"),
+        min_version: text("min_version"),
+        max_version: text("max_version"),
+    }
+}
+
+fn headers(record: &Record) -> Vec<Header> {
+    let header = |(name, value): &(String, Value)| match value {
+        Value::Record(header) => Some(Header {
+            name: name.clone(),
+            values: [header.strings("values"), header.strings("secrets")]
+                .concat()
+                .into_iter()
+                .map(Secret)
+                .collect(),
+            files: header.strings("files"),
+        }),
+        _ => None,
+    };
+    record.map("http_headers").iter().filter_map(header).collect()
+}
+
+fn providers(job: &Record) -> Vec<Provider> {
+    let groups: Vec<TargetGroup> = job
+        .list("static_configs")
+        .iter()
+        .enumerate()
+        .filter_map(|(index, group)| match group {
+            Value::Record(group) => Some(target_group(group, index.to_string())),
+            _ => None,
+        })
+        .collect();
+    let files = job.list("file_sd_configs").iter().filter_map(|value| match value {
+        Value::Record(file) => Some(Provider::Files(FileProvider {
+            patterns: file.strings("files"),
+            refresh_interval: file.duration("refresh_interval"),
+        })),
+        _ => None,
+    });
+    let statics = (!groups.is_empty()).then_some(Provider::Static(groups));
+    statics.into_iter().chain(files).collect()
+}
+
+/// A target group as it is written.
+pub(super) fn target_group(group: &Record, source: String) -> TargetGroup {
+    TargetGroup::new(source, static_targets(group), string_pairs(group.map("labels")))
+}

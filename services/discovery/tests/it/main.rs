@@ -1,0 +1,3 @@
+//! The crate through its public face: configuration files, and the service with in-memory neighbours.
+
+mod conformance;
