@@ -8,6 +8,7 @@ use model::{Matcher, Tenant};
 use rpc::convert;
 use rpc::pb::ingester as pb;
 use rpc::pb::ingester::ingester_server::Ingester;
+use service_runtime::{Environment, Shutdown};
 use tonic::{Request, Response, Status, Streaming};
 use tsdb::table::SelectLimits;
 use tsdb::{HeadState, Storage};
@@ -43,14 +44,15 @@ pub(crate) struct Server {
     pub(crate) storage: Opened,
     limits: SelectLimits,
     metrics: Metrics,
+    shutdown: Shutdown,
 }
 
 impl Server {
-    pub(crate) fn new(config: &Config, register: impl FnOnce(&Opened) -> Metrics) -> Self {
+    pub(crate) fn new(config: &Config, environment: &Environment) -> Self {
         let limits = SelectLimits { series: config.select_series_max, samples: config.select_samples_max };
         let storage = Opened::default();
-        let metrics = register(&storage);
-        Self { storage, limits, metrics }
+        let metrics = Metrics::register(&environment.metrics, &storage);
+        Self { storage, limits, metrics, shutdown: environment.shutdown.clone() }
     }
 
     /// Runs a read off the async threads.
@@ -124,7 +126,10 @@ impl Ingester for Server {
     ) -> Result<Response<Self::AppendStream>, Status> {
         let mut session = Session::new(self.storage.get()?);
         let metrics = self.metrics.clone();
-        let pending = request.into_inner().map(move |request| {
+        // A stop ends the stream for new requests; those under way are answered.
+        let shutdown = self.shutdown.clone();
+        let stop = Box::pin(async move { shutdown.requested().await });
+        let pending = request.into_inner().take_until(stop).map(move |request| {
             let metrics = metrics.clone();
             let started = request.and_then(|request| decode::append(&mut session, request));
             async move {
@@ -137,7 +142,10 @@ impl Ingester for Server {
         Ok(Response::new(Box::pin(until_error(pending.buffered(IN_FLIGHT_MAX)))))
     }
 
-    async fn select(&self, request: Request<pb::SelectRequest>) -> Result<Response<Self::SelectStream>, Status> {
+    async fn select(
+        &self,
+        request: Request<pb::SelectRequest>,
+    ) -> Result<Response<Self::SelectStream>, Status> {
         let request = request.into_inner();
         let tenant = convert::tenant(&request.tenant)?;
         let matchers = convert::matchers(&request.matchers)?;
@@ -158,7 +166,8 @@ impl Ingester for Server {
         let lookup = Lookup::new(&request.tenant, &request.any_of, request.min_time, request.max_time)?;
         let Lookup { tenant, any_of, min_time, max_time } = lookup;
         let limits = self.limits;
-        let samples = self.read(move |s| s.last_samples(&tenant, &any_of, min_time, max_time, limits)).await?;
+        let samples =
+            self.read(move |s| s.last_samples(&tenant, &any_of, min_time, max_time, limits)).await?;
         Ok(streamed(encode::last_samples(samples)))
     }
 
@@ -169,7 +178,8 @@ impl Ingester for Server {
         let request = request.into_inner();
         let lookup = Lookup::new(&request.tenant, &request.any_of, request.min_time, request.max_time)?;
         let Lookup { tenant, any_of, min_time, max_time } = lookup;
-        let (names, state) = self.look_up(move |s| s.label_names(&tenant, &any_of, min_time, max_time)).await?;
+        let (names, state) =
+            self.look_up(move |s| s.label_names(&tenant, &any_of, min_time, max_time)).await?;
         Ok(Response::new(encode::names(names, request.limit, &state)))
     }
 
@@ -186,7 +196,10 @@ impl Ingester for Server {
         Ok(Response::new(encode::names(values, limit, &state)))
     }
 
-    async fn series(&self, request: Request<pb::SeriesRequest>) -> Result<Response<Self::SeriesStream>, Status> {
+    async fn series(
+        &self,
+        request: Request<pb::SeriesRequest>,
+    ) -> Result<Response<Self::SeriesStream>, Status> {
         let request = request.into_inner();
         let lookup = Lookup::new(&request.tenant, &request.any_of, request.min_time, request.max_time)?;
         let Lookup { tenant, any_of, min_time, max_time } = lookup;

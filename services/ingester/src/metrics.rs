@@ -66,7 +66,11 @@ impl Collector for StorageCollector {
         let gauge = |x: u64| ConstGauge::new(i64::try_from(x).unwrap_or(i64::MAX));
         for (name, help, value) in [
             ("prometheus_tsdb_head_series", "Series in memory", gauge(stats.head_series)),
-            ("ingester_head_unflushed_bytes", "Memory of samples not flushed yet, about", gauge(stats.unflushed_bytes)),
+            (
+                "ingester_head_unflushed_bytes",
+                "Memory of samples not flushed yet, about",
+                gauge(stats.unflushed_bytes),
+            ),
             ("ingester_groups", "Scrape groups declared at present", gauge(stats.groups)),
             ("ingester_log_bytes", "Bytes of the log's files", gauge(stats.log_bytes)),
         ] {
@@ -78,7 +82,11 @@ impl Collector for StorageCollector {
             ("ingester_log_damages", "Damaged places found in logs at the start", stats.log_damages_total),
             ("ingester_samples_replayed", "Samples replayed at the start", stats.samples_replayed_total),
             ("ingester_flushes", "Flushes committed", stats.flushes_total),
-            ("ingester_flush_failures", "Flushes that failed and are tried again", stats.flush_failures_total),
+            (
+                "ingester_flush_failures",
+                "Flushes that failed and are tried again",
+                stats.flush_failures_total,
+            ),
             ("ingester_samples_loose", "Samples outside any group's timeline", stats.samples_loose_total),
         ] {
             let value = ConstCounter::new(value);

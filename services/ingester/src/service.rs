@@ -13,7 +13,6 @@ use tsdb::{Storage, StorageOptions};
 
 use crate::config::Config;
 use crate::grpc::Server;
-use crate::metrics::Metrics;
 
 /// The ingester as the runtime starts it.
 #[derive(Debug)]
@@ -27,10 +26,11 @@ impl service_runtime::Service for Service {
     type Config = Config;
 
     async fn build(config: Config, environment: &Environment) -> Result<Self, BoxError> {
-        let server = Server::new(&config, |storage| Metrics::register(&environment.metrics, storage));
+        let server = Server::new(&config, environment);
         // Replay takes as long as it takes: meanwhile health is answered, and everything else says "not yet".
         let latch = environment.readiness.latch("ingester replay");
-        let (opened, clock, tasks) = (server.storage.clone(), environment.clock.clone(), environment.tasks.clone());
+        let (opened, clock, tasks) =
+            (server.storage.clone(), environment.clock.clone(), environment.tasks.clone());
         let opening = environment.tasks.spawn("open storage", async move {
             let storage = open(&config, clock).await?;
             let maintained = Arc::clone(&storage).maintain();

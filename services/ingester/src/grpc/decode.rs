@@ -70,9 +70,8 @@ fn metadata(
 }
 
 fn change(message: &pb::GroupChange, symbols: SymbolReader<'_>) -> Result<GroupChange, rpc::Error> {
-    let of_member = |m: &pb::MemberMetadata| {
-        Ok((m.member, metadata(m.r#type(), m.unit_ref, m.help_ref, symbols)?))
-    };
+    let of_member =
+        |m: &pb::MemberMetadata| Ok((m.member, metadata(m.r#type(), m.unit_ref, m.help_ref, symbols)?));
     Ok(GroupChange {
         add: message.add.iter().map(|m| member(m, symbols)).collect::<Result<_, _>>()?,
         remove: message.remove.clone(),

@@ -18,10 +18,8 @@ const SAMPLES_PER_MESSAGE: usize = 100_000;
 const HISTOGRAM_WEIGHT: usize = 30;
 
 pub(super) fn appended(id: u64, appended: Appended) -> pb::AppendResponse {
-    let position = rpc::pb::model::LogPosition {
-        log: appended.position.log.to_string(),
-        seq: appended.position.seq,
-    };
+    let position =
+        rpc::pb::model::LogPosition { log: appended.position.log.to_string(), seq: appended.position.seq };
     let refusal = |r: tsdb::Refusal| pb::Refusal {
         reason: reason(r.reason).into(),
         count: r.count,
