@@ -168,7 +168,9 @@ impl DeltaLog {
                     return Ok(version);
                 }
                 // Another writer was faster, or the store sent this very commit twice.
-                Err(object_store::Error::AlreadyExists { .. }) => unsettled = Some(version),
+                Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
+                    unsettled = Some(version)
+                }
                 Err(error) => {
                     unsettled = Some(version);
                     failures += 1;
@@ -383,6 +385,10 @@ fn add(file: &DataFile, flush: &Flush<'_>) -> Result<Add> {
         (tag::THROUGH.to_owned(), Some(flush.through.to_string())),
     ]);
     tags.extend(flush.base.map(|base| (tag::BASE.to_owned(), Some(base.to_string()))));
+    if let Some(tail) = &file.tail {
+        tags.insert(tag::TAIL_BYTES.to_owned(), Some(tail.bytes.to_string()));
+        tags.insert(tag::TAIL_CRC.to_owned(), Some(tail.crc.to_string()));
+    }
     let stats = file.stats.as_ref().map(|s| {
         let text = |t: &Option<String>| t.clone().filter(|t| t.len() <= STATS_TEXT_MAX);
         serde_json::to_string(&Stats {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use model::Tenant;
 
 use super::action::{Add, Line, READER_VERSION, Stats, TableMetadata, WRITER_VERSION, url_decode};
-use crate::file::encode::FileStats;
+use crate::file::encode::{FileStats, Tail};
 use crate::table::{Error, Result};
 
 /// The columns that the table is partitioned by.
@@ -27,6 +27,8 @@ pub struct DataFile {
     pub modified_ms: i64,
     /// Its statistics, where the catalogue has them.
     pub stats: Option<FileStats>,
+    /// How its end is checked, where the catalogue says so.
+    pub tail: Option<Tail>,
     /// The flush that it came from, where it came from one.
     pub origin: Option<Origin>,
 }
@@ -129,11 +131,15 @@ fn corrupt(path: &str, reason: &str) -> Error {
     Error::CorruptCommit { path: path.to_owned(), reason: reason.to_owned() }
 }
 
-/// The tags that say which flush a file came from.
+/// The tags of a file: which flush it came from, and how to check its end.
 pub(crate) mod tag {
     pub(crate) const LOG: &str = "tributary.log";
     pub(crate) const BASE: &str = "tributary.base";
     pub(crate) const THROUGH: &str = "tributary.through";
+    /// How long the file's end is, in bytes.
+    pub(crate) const TAIL_BYTES: &str = "tributary.tail_bytes";
+    /// The CRC-32C of the file's end, in decimal.
+    pub(crate) const TAIL_CRC: &str = "tributary.tail_crc32c";
 }
 
 fn data_file(add: &Add) -> Result<DataFile, String> {
@@ -163,5 +169,21 @@ fn data_file(add: &Add) -> Result<DataFile, String> {
         (Some(log), Some(through)) => Some(Origin { log, base: number(tag::BASE)?, through }),
         _ => None,
     };
-    Ok(DataFile { path, tenant, day, size: add.size, modified_ms: add.modification_time, stats, origin })
+    let tail = match (number(tag::TAIL_BYTES)?, number(tag::TAIL_CRC)?) {
+        (Some(bytes), Some(crc)) => {
+            let crc = u32::try_from(crc).map_err(|_| format!("tag {} of {path}: {crc}", tag::TAIL_CRC))?;
+            Some(Tail { bytes, crc })
+        }
+        _ => None,
+    };
+    Ok(DataFile {
+        path,
+        tenant,
+        day,
+        size: add.size,
+        modified_ms: add.modification_time,
+        stats,
+        tail,
+        origin,
+    })
 }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::action::{url_decode, url_encode};
 use super::log::{DeltaLog, Flush};
 use super::state::{DataFile, Origin};
-use crate::file::encode::FileStats;
+use crate::file::encode::{FileStats, Tail};
 use crate::table::{Error, Result};
 
 const NOW: i64 = 1_795_477_800_000;
@@ -43,6 +43,7 @@ fn file(path: &str) -> DataFile {
             min_metric: Some("a".to_owned()),
             max_metric: Some("z".to_owned()),
         }),
+        tail: Some(Tail { bytes: 8, crc: u32::MAX }),
         origin: None,
     }
 }
@@ -98,7 +99,8 @@ async fn a_commit_is_what_the_protocol_says() {
         add,
         json!({"path": "tenant=a%252Ab/x%20y.parquet",
             "partitionValues": {"tenant": "default", "day": "2026-11-23"}, "size": 10, "modificationTime": NOW,
-            "dataChange": true, "stats": null, "tags": {"tributary.log": "l", "tributary.through": "3"}})
+            "dataChange": true, "stats": null, "tags": {"tributary.log": "l", "tributary.through": "3",
+                "tributary.tail_bytes": "8", "tributary.tail_crc32c": "4294967295"}})
     );
     assert_eq!(lines(&store, 2).await[2]["add"]["tags"]["tributary.base"], "3");
 

@@ -11,6 +11,7 @@ use model::is_stale;
 use model::labels::METRIC_NAME;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::file::metadata::ParquetMetaData;
 
 use super::arrays::{LabelMaps, ListShape};
 use super::columns::to_decimal;
@@ -36,6 +37,29 @@ pub(crate) struct EncodedFile {
     pub bytes: Bytes,
     /// Its statistics.
     pub stats: FileStats,
+    /// Its end.
+    pub tail: Tail,
+}
+
+/// The end of a file, from the first page index to the last byte: what a reader reads first and believes.
+///
+/// The checksum lets it notice damage before a decoder trips over it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tail {
+    /// How long it is.
+    pub bytes: u64,
+    /// Its CRC-32C.
+    pub crc: u32,
+}
+
+impl Tail {
+    fn of(file: &[u8], metadata: &ParquetMetaData) -> Self {
+        let chunks = metadata.row_groups().iter().flat_map(|g| g.columns());
+        let indexes = chunks.flat_map(|c| [c.column_index_offset(), c.offset_index_offset()]).flatten();
+        let start = indexes.min().and_then(|o| usize::try_from(o).ok()).unwrap_or(0);
+        let tail = &file[start..];
+        Self { bytes: tail.len() as u64, crc: crc32c::crc32c(tail) }
+    }
 }
 
 /// What is known of a file without opening it.
@@ -82,7 +106,9 @@ pub(crate) fn encode(pieces: &[Piece<'_>]) -> Result<EncodedFile> {
         let batch = series_batch(&schema, &label_columns, &pieces[range.clone()], &placements[range])?;
         writer.write(&batch).map_err(|e| failed(&e))?;
     }
-    let bytes = writer.into_inner().map_err(|e| failed(&e))?;
+    let metadata = writer.finish().map_err(|e| failed(&e))?;
+    let bytes = std::mem::take(writer.inner_mut());
+    let tail = Tail::of(&bytes, &metadata);
 
     let ranges = pieces.iter().map(Piece::time_range).filter(|(min, max)| min <= max);
     let metrics = || pieces.iter().map(|p| p.row.labels.metric_name());
@@ -94,7 +120,7 @@ pub(crate) fn encode(pieces: &[Piece<'_>]) -> Result<EncodedFile> {
         min_metric: metrics().min().map(str::to_owned),
         max_metric: metrics().max().map(str::to_owned),
     };
-    Ok(EncodedFile { bytes: bytes.into(), stats })
+    Ok(EncodedFile { bytes: bytes.into(), stats, tail })
 }
 
 fn filled(pieces: &[Piece<'_>]) -> Filled {

@@ -9,14 +9,16 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::DecodeResult;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataPushDecoder};
+use tokio::runtime::Handle;
 
+use super::encode::Tail;
 use crate::table::{Error, Result};
 
 /// Ranges closer together than this are read as one: a request costs about as much as these bytes.
 const GAP_MAX: u64 = 64 << 10;
 /// Requests for one file under way at a time.
 const REQUESTS_MAX: usize = 8;
-/// Bytes read from the file's end before it is known how long its footer is.
+/// Bytes read from the end of a file whose catalogue entry does not say how long its footer is.
 const FOOTER_GUESS: u64 = 64 << 10;
 
 /// One file in the store.
@@ -25,12 +27,13 @@ pub(crate) struct FileSource {
     store: Arc<dyn ObjectStore>,
     path: Path,
     size: u64,
+    tail: Option<Tail>,
 }
 
 impl FileSource {
-    /// Names a file and its size in bytes.
-    pub(crate) fn new(store: Arc<dyn ObjectStore>, path: Path, size: u64) -> Self {
-        Self { store, path, size }
+    /// Names a file, its size in bytes, and its end where that is known.
+    pub(crate) fn new(store: Arc<dyn ObjectStore>, path: Path, size: u64, tail: Option<Tail>) -> Self {
+        Self { store, path, size, tail }
     }
 
     /// The file's path, for messages.
@@ -57,17 +60,30 @@ impl FileSource {
         Ok(ranges.iter().map(|r| slice_of(&merged, &parts, r)).collect())
     }
 
-    /// Reads footer and page index.
-    pub(crate) async fn metadata(&self) -> Result<ParquetMetaData> {
+    /// Reads footer and page index; both can be large, so they are decoded on a blocking thread.
+    pub(crate) async fn metadata(&self, runtime: &Handle) -> Result<ParquetMetaData> {
         let corrupt = |e: parquet::errors::ParquetError| Error::corrupt(self.name(), e);
         let mut decoder = ParquetMetaDataPushDecoder::try_new(self.size).map_err(corrupt)?;
-        let tail = self.size.saturating_sub(FOOTER_GUESS)..self.size;
+        let tail_bytes = self.tail.map_or(FOOTER_GUESS, |t| t.bytes);
+        let tail = self.size.saturating_sub(tail_bytes)..self.size;
         let mut wanted = vec![tail];
+        let mut parts = self.fetch(&wanted).await?;
+        if self.tail.is_some_and(|t| crc32c::crc32c(&parts[0]) != t.crc) {
+            return Err(Error::corrupt(self.name(), "the checksum of its footer is wrong"));
+        }
         loop {
-            let parts = self.fetch(&wanted).await?;
             decoder.push_ranges(wanted, parts).map_err(corrupt)?;
-            match decoder.try_decode().map_err(corrupt)? {
-                DecodeResult::NeedsData(ranges) => wanted = ranges,
+            let decoding = runtime.spawn_blocking(move || {
+                let decoded = decoder.try_decode();
+                (decoder, decoded)
+            });
+            let (returned, decoded) = decoding.await.map_err(|e| Error::stopped(self.name(), &e))?;
+            decoder = returned;
+            match decoded.map_err(corrupt)? {
+                DecodeResult::NeedsData(ranges) => {
+                    parts = self.fetch(&ranges).await?;
+                    wanted = ranges;
+                }
                 DecodeResult::Data(metadata) => return Ok(metadata),
                 DecodeResult::Finished => return Err(Error::corrupt(self.name(), "the footer has no end")),
             }

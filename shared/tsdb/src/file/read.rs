@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use futures::{StreamExt, TryStreamExt};
 use model::{Labels, Matcher, Metadata};
 use parquet::DecodeResult;
 use parquet::arrow::ProjectionMask;
@@ -27,6 +28,8 @@ use crate::table::{Error, Result, SelectLimits};
 
 /// Rows decoded at a time.
 const BATCH_ROWS: usize = 4_096;
+/// Row groups of one file that are read at a time.
+const GROUPS_AT_ONCE: usize = 4;
 
 /// A query that outlives the call, for the blocking threads.
 #[derive(Debug)]
@@ -47,6 +50,16 @@ impl OwnedQuery {
     }
 }
 
+/// A row group with the rows that match.
+#[derive(Debug)]
+struct MatchedGroup {
+    candidate: Candidate,
+    /// Rows that match.
+    series: usize,
+    /// Their float samples.
+    samples: usize,
+}
+
 /// An opened file.
 #[derive(Debug)]
 pub(crate) struct Reader {
@@ -59,7 +72,7 @@ pub(crate) struct Reader {
 impl Reader {
     /// Reads the footer and checks that the schema is one we know.
     pub(crate) async fn open(source: FileSource, runtime: Handle, query: Arc<OwnedQuery>) -> Result<Self> {
-        let metadata = source.metadata().await?;
+        let metadata = source.metadata(&runtime).await?;
         let entries = metadata.file_metadata().key_value_metadata();
         let version = entries
             .and_then(|all| all.iter().find(|e| e.key == SCHEMA_VERSION_KEY))
@@ -76,24 +89,25 @@ impl Reader {
 
     /// Reads the samples of the matching series within the time asked for: a row for each series and window, sorted.
     pub(crate) async fn series(&self) -> Result<Vec<SeriesRow>> {
-        let matched = self.matched().await?;
         let columns: Vec<&str> = SERIES_COLUMNS.into_iter().chain(SAMPLE_COLUMNS).collect();
-        let mut batches = Vec::new();
-        for candidate in matched {
-            batches.extend(self.batches(&columns, candidate).await?);
-        }
+        let batches = self.all_batches(&columns, self.matched().await?).await?;
         let timelines = self.timelines(&batches).await?;
         let query = Arc::clone(&self.query);
         let path = self.source.name().to_owned();
         self.blocking(move || {
-            let mut times = SharedTimes::new(timelines);
+            let corrupt = |e: String| Error::corrupt(&path, e);
+            let mut known = HashMap::new();
+            for batch in &timelines {
+                decode::read_timelines(batch, &mut known).map_err(corrupt)?;
+            }
+            let mut times = SharedTimes::new(known);
             let mut cache = MetadataCache::new();
             let mut rows: Vec<SeriesRow> = Vec::new();
             for batch in &batches {
-                let decoded = decode::rows(batch, &query.borrowed(), &mut times, &mut cache);
-                rows.extend(decoded.map_err(|e| Error::corrupt(&path, e))?);
+                let decoded =
+                    decode::rows(batch, &query.borrowed(), &mut times, &mut cache).map_err(corrupt)?;
+                rows.extend(decoded.into_iter().filter(|r| !r.samples.is_empty()));
             }
-            rows.retain(|r| !r.samples.is_empty());
             Ok(rows)
         })
         .await
@@ -101,11 +115,7 @@ impl Reader {
 
     /// Reads labels and metadata of the matching series that have something within the time asked for.
     pub(crate) async fn labels(&self) -> Result<Vec<(Labels, Arc<Metadata>)>> {
-        let matched = self.matched().await?;
-        let mut batches = Vec::new();
-        for candidate in matched {
-            batches.extend(self.batches(&SERIES_COLUMNS, candidate).await?);
-        }
+        let batches = self.all_batches(&SERIES_COLUMNS, self.matched().await?).await?;
         let path = self.source.name().to_owned();
         self.blocking(move || {
             let mut cache = MetadataCache::new();
@@ -124,54 +134,63 @@ impl Reader {
 
     /// Reads the columns that the matchers need and returns the rows that match.
     async fn matched(&self) -> Result<Vec<Candidate>> {
-        let query = self.query.borrowed();
-        let schema = Arc::clone(self.metadata.schema());
-        let columns = decode::match_columns(&query, |c| schema.column_with_name(c).is_some());
+        let schema = self.metadata.schema();
+        let columns = decode::match_columns(&self.query.borrowed(), |c| schema.column_with_name(c).is_some());
         let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+        let candidates = candidates(self.metadata.metadata(), &self.query.borrowed());
+        let groups = futures::stream::iter(candidates).map(|c| self.match_group(&columns, c));
+        let mut groups = std::pin::pin!(groups.buffered(GROUPS_AT_ONCE));
         let (mut matched, mut series, mut samples) = (Vec::new(), 0, 0);
-        for candidate in candidates(self.metadata.metadata(), &query) {
-            let (row_group, rows) = (candidate.row_group, candidate.rows.clone());
-            let batches = self.batches(&columns, candidate).await?;
-            let query = Arc::clone(&self.query);
-            let path = self.source.name().to_owned();
-            let (rows, found, count) = self
-                .blocking(move || {
-                    select_matching(&rows, &batches, &query.borrowed()).map_err(|e| Error::corrupt(&path, e))
-                })
-                .await?;
-            series += found;
-            samples += count;
+        while let Some(group) = groups.try_next().await? {
+            series += group.series;
+            samples += group.samples;
             self.query.limits.check(series, samples)?;
-            if found > 0 {
-                matched.push(Candidate { row_group, rows });
+            if group.series > 0 {
+                matched.push(group.candidate);
             }
         }
         Ok(matched)
     }
 
+    async fn match_group(&self, columns: &[&str], candidate: Candidate) -> Result<MatchedGroup> {
+        let (row_group, rows) = (candidate.row_group, candidate.rows.clone());
+        let batches = self.batches(columns, candidate).await?;
+        let query = Arc::clone(&self.query);
+        let path = self.source.name().to_owned();
+        self.blocking(move || {
+            let matching = select_matching(&rows, &batches, &query.borrowed());
+            let (rows, series, samples) = matching.map_err(|e| Error::corrupt(&path, e))?;
+            Ok(MatchedGroup { candidate: Candidate { row_group, rows }, series, samples })
+        })
+        .await
+    }
+
     /// Reads the timeline rows that the batches point at.
-    async fn timelines(&self, batches: &[RecordBatch]) -> Result<HashMap<usize, Vec<i64>>> {
+    async fn timelines(&self, batches: &[RecordBatch]) -> Result<Vec<RecordBatch>> {
         let corrupt = |e: String| Error::corrupt(self.source.name(), e);
         let mut wanted: BTreeSet<usize> = BTreeSet::new();
         for batch in batches {
             wanted.extend(decode::timelines_of(batch).map_err(corrupt)?);
         }
-        let mut timelines = HashMap::new();
+        let mut candidates = Vec::new();
         // Timeline n is row n of the file.
         let mut first = 0;
         for row_group in 0..timeline_row_groups(self.metadata.metadata()) {
             let count = group_rows(self.metadata.metadata(), row_group);
             let here: Vec<usize> = wanted.range(first..first + count).map(|t| t - first).collect();
             first += count;
-            if here.is_empty() {
-                continue;
-            }
-            let rows = select_rows(&here);
-            for batch in self.batches(&TIMELINE_COLUMNS, Candidate { row_group, rows }).await? {
-                decode::read_timelines(&batch, &mut timelines).map_err(corrupt)?;
+            if !here.is_empty() {
+                candidates.push(Candidate { row_group, rows: select_rows(&here, count) });
             }
         }
-        Ok(timelines)
+        self.all_batches(&TIMELINE_COLUMNS, candidates).await
+    }
+
+    /// Decodes some columns of some rows of several row groups, in order.
+    async fn all_batches(&self, columns: &[&str], candidates: Vec<Candidate>) -> Result<Vec<RecordBatch>> {
+        let groups = futures::stream::iter(candidates).map(|c| self.batches(columns, c));
+        let groups: Vec<Vec<RecordBatch>> = groups.buffered(GROUPS_AT_ONCE).try_collect().await?;
+        Ok(groups.into_iter().flatten().collect())
     }
 
     /// Decodes some columns of some rows of one row group.
@@ -208,7 +227,7 @@ impl Reader {
         &self,
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.runtime.spawn_blocking(work).await.map_err(|_| Error::Worker("read a file"))?
+        self.runtime.spawn_blocking(work).await.map_err(|e| Error::stopped(self.source.name(), &e))?
     }
 }
 
@@ -244,15 +263,11 @@ fn select_matching(
         samples += count;
     }
     let found = selected.len();
-    Ok((rows.and_then(&select_rows_of(&selected, first)), found, samples))
+    Ok((rows.and_then(&select_rows(&selected, first)), found, samples))
 }
 
 /// Selects rows by ascending number.
-fn select_rows(rows: &[usize]) -> RowSelection {
-    select_rows_of(rows, rows.last().map_or(0, |r| r + 1))
-}
-
-fn select_rows_of(rows: &[usize], total: usize) -> RowSelection {
+fn select_rows(rows: &[usize], total: usize) -> RowSelection {
     let mut selectors = Vec::new();
     let mut next = 0;
     for row in rows {

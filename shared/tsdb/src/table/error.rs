@@ -117,6 +117,11 @@ impl Error {
         move |source| Self::Store { attempt, source }
     }
 
+    /// Says why a thread that read a file stopped: a decoder that panics has met bytes it did not expect.
+    pub(crate) fn stopped(path: &str, error: &tokio::task::JoinError) -> Self {
+        if error.is_panic() { Self::corrupt(path, "the decoder failed") } else { Self::Worker("read a file") }
+    }
+
     /// Wraps what a Parquet or Arrow decoder says about a file.
     pub(crate) fn corrupt(path: &str, reason: impl std::fmt::Display) -> Self {
         Self::CorruptFile { path: path.to_owned(), reason: reason.to_string() }

@@ -204,7 +204,7 @@ impl Snapshot {
 
     async fn reader(&self, file: &DataFile, query: Arc<OwnedQuery>) -> Result<Reader> {
         let path = location(&self.options.prefix, &file.path)?;
-        let source = FileSource::new(Arc::clone(&self.options.store), path, file.size);
+        let source = FileSource::new(Arc::clone(&self.options.store), path, file.size, file.tail);
         Reader::open(source, self.options.runtime.clone(), query).await
     }
 }

@@ -6,6 +6,8 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 
 use super::*;
+use crate::file::fetch::FileSource;
+use crate::file::read::{OwnedQuery, Reader};
 use crate::merge::merge_rows;
 use crate::series::testing::{BASE, assert_rows_eq, restrict, rows};
 use crate::series::{FloatColumn, SeriesSamples, Timeline, compare_labels};
@@ -337,6 +339,39 @@ fn a_file_that_is_gone_or_foreign_never_reads_as_empty() {
     });
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// Damage to a file is an error that names the file, or is not seen; a damaged end is always seen.
+    #[test]
+    fn damaged_files_are_named(rows in rows(8), at in any::<prop::sample::Index>(), bit in 0_u8..8, at_end: bool) {
+        run(async {
+            let (table, store) = new_table().await;
+            flush(&table, "log", None, 1, rows).await.expect("flush");
+            let snapshot = table.snapshot(None).await.expect("snapshot");
+            let tenant = Tenant::default();
+            for file in snapshot.files(&tenant) {
+                let path = location(&Path::from("metrics"), &file.path).expect("valid");
+                let mut bytes = store.get(&path).await.expect("there").bytes().await.expect("read").to_vec();
+                let tail = usize::try_from(file.tail.expect("known").bytes).expect("small");
+                let range = if at_end { bytes.len() - tail..bytes.len() } else { 0..bytes.len() - tail };
+                bytes[range.start + at.index(range.len())] ^= 1 << bit;
+                store.put(&path, bytes.into()).await.expect("overwritten");
+            }
+            let got = snapshot.select(&tenant, &[], i64::MIN, i64::MAX, SelectLimits::NONE).await;
+            match got {
+                Err(Error::CorruptFile { path, reason }) => {
+                    prop_assert!(path.ends_with(".parquet"));
+                    prop_assert!(!at_end || reason == "the checksum of its footer is wrong", "{reason}");
+                }
+                Ok(_) => prop_assert!(!at_end || snapshot.files(&tenant).next().is_none()),
+                Err(other) => prop_assert!(false, "{other:?}"),
+            }
+            Ok(())
+        })?;
+    }
+}
+
 #[test]
 fn a_file_of_another_schema_is_refused() {
     run(async {
@@ -352,9 +387,9 @@ fn a_file_of_another_schema_is_refused() {
         let at = at + bytes[at..].iter().position(|b| *b == b'1').expect("the version");
         let newer = [&bytes[..at], b"2", &bytes[at + 1..]].concat();
         store.put(&path, newer.into()).await.expect("overwritten");
-        let tenant = Tenant::default();
-        let got = snapshot.select(&tenant, &[], i64::MIN, i64::MAX, SelectLimits::NONE).await;
-        let error = got.expect_err("refused");
+        let query = OwnedQuery { matchers: vec![], min_time: 0, max_time: 1, limits: SelectLimits::NONE };
+        let source = FileSource::new(store, path, bytes.len() as u64, None);
+        let error = Reader::open(source, Handle::current(), Arc::new(query)).await.expect_err("refused");
         assert!(error.to_string().ends_with("schema version 2 is not supported"), "{error}");
         assert_eq!(error.kind(), fault::Kind::Unavailable);
     });
@@ -449,4 +484,21 @@ fn duckdb_and_deltalake_read_the_same_bits() {
         .expect("runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+}
+
+/// Services spawn these; it compiles or it does not.
+#[test]
+fn futures_can_be_spawned() {
+    fn is_send<T: Send>(future: T) -> T {
+        future
+    }
+    run(is_send(async {
+        let (table, _) = is_send(new_table()).await;
+        is_send(table.write_files("log", 1, vec![])).await.expect("written");
+        is_send(table.commit_flush("log", None, 1, vec![])).await.expect("committed");
+        let snapshot = is_send(table.snapshot(None)).await.expect("snapshot");
+        let (tenant, none) = (Tenant::default(), SelectLimits::NONE);
+        assert!(is_send(snapshot.select(&tenant, &[], 0, 1, none)).await.expect("select").is_empty());
+        assert!(is_send(snapshot.labels(&tenant, &[], 0, 1, none)).await.expect("labels").is_empty());
+    }));
 }
