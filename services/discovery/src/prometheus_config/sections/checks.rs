@@ -8,9 +8,9 @@ use relabel::NameValidation;
 use super::{CONFIG, GLOBAL, RUNTIME};
 use crate::prometheus_config::decode::seconds;
 use crate::prometheus_config::http::check_http;
-use crate::prometheus_config::mechanisms::{GROUP, MECHANISMS};
+use crate::prometheus_config::mechanisms::MECHANISMS;
 use crate::prometheus_config::rules;
-use crate::prometheus_config::schema::{Record, Value, is_zero, strings};
+use crate::prometheus_config::schema::{Record, Value, strings};
 
 /// Supported scrape protocols, sorted as messages list them.
 const PROTOCOLS: [&str; 5] = [
@@ -125,11 +125,7 @@ pub(super) fn check_job_alone(job: &mut Record) -> Result<(), String> {
 
 fn check_mechanisms(record: &Record) -> Result<(), String> {
     for mechanism in &MECHANISMS {
-        let is_empty = |item: &Value| match item {
-            Value::Record(group) => std::ptr::eq(group.schema, &GROUP) && is_zero(item),
-            item => *item == Value::Null,
-        };
-        if record.list(mechanism.name).iter().any(is_empty) {
+        if record.list(mechanism.name).contains(&Value::Null) {
             return Err(format!("empty or null section in {}", mechanism.name));
         }
     }
