@@ -15,7 +15,7 @@ pub(crate) mod action;
 pub(crate) mod log;
 pub(crate) mod state;
 
-pub use state::DataFile;
+pub use state::{DataFile, Origin};
 
 #[cfg(test)]
 mod tests;

@@ -175,7 +175,7 @@ pub(crate) fn timelines() -> impl Strategy<Value = Vec<Timeline>> {
 fn any_labels() -> impl Strategy<Value = Labels> {
     let metric = prop::sample::select(vec!["", "up", "http_requests_total", "a:b", "Zz", "ünï"]);
     let job = prop::sample::select(vec!["", "node", "api"]);
-    let names = vec!["A", "instance", "Instance", "zone", "__name", "é", "le"];
+    let names = vec!["a.b c\"/d", "instance", "Instance", "zone", "__name", "é", "le"];
     let others = prop::collection::btree_map(prop::sample::select(names), "[a-z]{1,3}", 0..4);
     (metric, job, others).prop_map(|(metric, job, others)| {
         let fixed = [("__name__".to_owned(), metric.to_owned()), ("job".to_owned(), job.to_owned())];
