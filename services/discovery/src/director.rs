@@ -67,6 +67,7 @@ pub(crate) struct Director {
     is_last_reload_successful: bool,
     warned_sections: BTreeSet<String>,
     files: BTreeMap<FileProvider, Followed>,
+    generation: u64,
     pools: BTreeMap<String, Arc<Pool>>,
     stale_pools: BTreeSet<String>,
     assignments: Assignments,
@@ -90,11 +91,14 @@ pub(crate) struct Handle {
 /// An entry of `file_sd_configs` that is followed.
 struct Followed {
     groups: Arc<GroupsByFile>,
+    /// Tells its updates from those of an earlier follower of the same files that are still under way.
+    generation: u64,
     task: Task,
 }
 
 struct FileUpdate {
     provider: FileProvider,
+    generation: u64,
     groups: GroupsByFile,
 }
 
@@ -140,6 +144,7 @@ impl Director {
             is_last_reload_successful: true,
             warned_sections: BTreeSet::new(),
             files: BTreeMap::new(),
+            generation: 0,
             pools: BTreeMap::new(),
             stale_pools: BTreeSet::new(),
             assignments: Assignments::new(),
@@ -174,8 +179,8 @@ impl Director {
                     next_sync = None;
                     self.sync().await;
                 }
-                Some(FileUpdate { provider, groups }) = self.updates.recv() => {
-                    if self.take_groups(&provider, groups) {
+                Some(update) = self.updates.recv() => {
+                    if self.take_groups(update) {
                         next_sync.get_or_insert(self.last_sync + self.config.target_update_interval.0);
                     }
                 }
@@ -275,24 +280,28 @@ impl Director {
                 continue;
             }
             let groups = read_files(&provider, GroupsByFile::new(), &self.outside.metrics).await;
-            let task = self.spawn_follower(provider.clone(), groups.clone());
-            self.files.insert(provider, Followed { groups: Arc::new(groups), task });
+            self.generation += 1;
+            let generation = self.generation;
+            let task = self.spawn_follower(provider.clone(), generation, groups.clone());
+            self.files.insert(provider, Followed { groups: Arc::new(groups), generation, task });
         }
     }
 
-    fn spawn_follower(&self, provider: FileProvider, groups: GroupsByFile) -> Task {
+    fn spawn_follower(&self, provider: FileProvider, generation: u64, groups: GroupsByFile) -> Task {
         let (metrics, updates) = (self.outside.metrics.clone(), self.update_sender.clone());
         self.outside.tasks.spawn_restarting("follow target files", Backoff::default(), move || {
-            follow(provider.clone(), groups.clone(), metrics.clone(), updates.clone())
+            follow(provider.clone(), generation, groups.clone(), metrics.clone(), updates.clone())
         })
     }
 
     /// Takes what was read; false when nobody asks for it any more.
-    fn take_groups(&mut self, provider: &FileProvider, groups: GroupsByFile) -> bool {
-        let Some(followed) = self.files.get_mut(provider) else { return false };
+    fn take_groups(&mut self, update: FileUpdate) -> bool {
+        let FileUpdate { provider, generation, groups } = update;
+        let followed = self.files.get_mut(&provider).filter(|followed| followed.generation == generation);
+        let Some(followed) = followed else { return false };
         followed.groups = Arc::new(groups);
         let uses = |job: &&Arc<Job>| {
-            job.providers.iter().any(|used| matches!(used, Provider::Files(files) if files == provider))
+            job.providers.iter().any(|used| matches!(used, Provider::Files(files) if *files == provider))
         };
         let stale = self.loaded.config.jobs.iter().filter(uses).map(|job| job.name.clone());
         self.stale_pools.extend(stale);
@@ -413,6 +422,7 @@ async fn read_files(provider: &FileProvider, last: GroupsByFile, metrics: &Metri
 /// Reads target files whenever they change, and sends what they hold when that is something else than before.
 async fn follow(
     provider: FileProvider,
+    generation: u64,
     mut groups: GroupsByFile,
     metrics: Metrics,
     updates: mpsc::Sender<FileUpdate>,
@@ -432,7 +442,7 @@ async fn follow(
         let read = read_files(&provider, groups.clone(), &metrics).await;
         if read != groups {
             groups.clone_from(&read);
-            let update = FileUpdate { provider: provider.clone(), groups: read };
+            let update = FileUpdate { provider: provider.clone(), generation, groups: read };
             if updates.send(update).await.is_err() {
                 return Ok(());
             }

@@ -27,8 +27,8 @@ use crate::targets::{Pool, Target};
 
 /// How many bytes of targets go into one message, well below what a message may have.
 const PART_BYTES_MAX: usize = rpc::MESSAGE_BYTES_MAX / 8;
-/// How many dropped targets one answer lists.
-const DROPPED_TARGETS_MAX: usize = 100_000;
+/// How many bytes of dropped targets one answer lists; all of them are counted.
+const DROPPED_BYTES_MAX: usize = rpc::MESSAGE_BYTES_MAX / 2;
 
 /// The generated service over the director.
 #[derive(Debug, Clone)]
@@ -208,13 +208,18 @@ fn config(state: &Published) -> pb::WatchConfigResponse {
 
 fn dropped<'a>(pools: impl Iterator<Item = (&'a String, &'a Arc<Pool>)>) -> pb::DroppedTargetsResponse {
     let mut response = pb::DroppedTargetsResponse::default();
+    let mut bytes = 0;
     for (name, pool) in pools {
         response.counts.insert(name.clone(), pool.dropped_count);
-        let room = DROPPED_TARGETS_MAX.saturating_sub(response.targets.len());
-        response.targets.extend(pool.dropped.iter().take(room).map(|labels| pb::DroppedTarget {
-            scrape_pool: name.clone(),
-            discovered_labels: Some(labels.into()),
-        }));
+        for labels in &pool.dropped {
+            let discovered_labels = Some(labels.into());
+            let target = pb::DroppedTarget { scrape_pool: name.clone(), discovered_labels };
+            bytes += target.encoded_len();
+            if bytes > DROPPED_BYTES_MAX {
+                break;
+            }
+            response.targets.push(target);
+        }
     }
     response
 }

@@ -38,6 +38,8 @@ use crate::target_group::TargetGroup;
 
 /// The largest configuration or target file, in bytes.
 pub const FILE_BYTES_MAX: u64 = yaml::DOCUMENT_BYTES_MAX as u64;
+/// How long the file with all its defaults may be, in bytes: it is sent to other services in one message.
+pub const EFFECTIVE_BYTES_MAX: usize = 32 << 20;
 /// How many files the patterns of `scrape_config_files` may match.
 pub const INCLUDED_FILES_MAX: usize = 10_000;
 
@@ -69,6 +71,12 @@ pub fn check_text(path: &str, text: &str, variables: &Variables) -> Result<Confi
     expand_external_labels(&mut main, variables);
     set_directory(&mut main, &parent(path));
     let yaml = render::render(&main);
+    if yaml.len() > EFFECTIVE_BYTES_MAX {
+        let bytes = yaml.len();
+        return Err(vec![format!(
+            "configuration of {bytes} bytes with its defaults: at most {EFFECTIVE_BYTES_MAX} are allowed"
+        )]);
+    }
     let included = read_included(&main)?;
     typed::config(&main, &included, yaml)
 }

@@ -22,6 +22,7 @@ const METRICS_PATH: &str = "__metrics_path__";
 const SCRAPE_INTERVAL: &str = "__scrape_interval__";
 const SCRAPE_TIMEOUT: &str = "__scrape_timeout__";
 const PARAM_PREFIX: &str = "__param_";
+const UNIX_SOCKET: &str = "__unix_socket__";
 const META_PREFIX: &str = "__meta_";
 const RESERVED_PREFIX: &str = "__";
 
@@ -129,7 +130,7 @@ pub fn build_pool<'a>(job: &Job, groups: impl IntoIterator<Item = &'a TargetGrou
     } else {
         format!("not supported yet: {}", job.unsupported.join(", "))
     };
-    for target in &mut targets {
+    for target in targets.iter_mut().filter(|target| target.error.is_empty() || pool.is_limit_exceeded) {
         target.error.clone_from(&error);
     }
     pool.targets = targets.into_iter().map(Arc::new).collect();
@@ -189,7 +190,8 @@ fn target(job: &Job, discovered_labels: Labels) -> Result<Option<Target>, String
         url,
         scrape_interval,
         scrape_timeout,
-        error: String::new(),
+        // Scraping the address instead of the socket would be something else than asked for.
+        error: if all.has(UNIX_SOCKET) { format!("not supported yet: {UNIX_SOCKET}") } else { String::new() },
         labels_hash: labels_hash(&all),
     }))
 }

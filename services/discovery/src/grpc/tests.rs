@@ -32,3 +32,13 @@ fn large_deltas_are_cut_into_parts_of_which_the_last_is_complete() {
     assert_eq!(small.len(), 1);
     assert!(!small[0].is_partial && !small[0].is_snapshot);
 }
+
+#[test]
+fn dropped_targets_beyond_a_message_are_counted_only() {
+    let large = Labels::from_pairs([("large", "v".repeat(1 << 20))]);
+    let pool = Pool { dropped: vec![large; 40], dropped_count: 50, ..Pool::default() };
+    let (name, pool) = ("j".to_owned(), Arc::new(pool));
+    let response = dropped([(&name, &pool)].into_iter());
+    // Little more than 1 MiB each, 32 MiB in all.
+    assert_eq!((response.targets.len(), response.counts["j"]), (31, 50));
+}

@@ -391,3 +391,25 @@ fn target_groups_are_lists() {
     }
     assert!(target_groups("").expect("empty").is_empty());
 }
+
+#[test]
+fn files_beyond_the_limits_are_refused() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let large = std::fs::File::create(path("large.yml")).expect("created");
+    large.set_len(FILE_BYTES_MAX + 1).expect("sized");
+    let faults = check_config(&path("large.yml"), &Variables::new()).expect_err("refused");
+    assert_eq!(faults, [format!("read {}: file exceeds {FILE_BYTES_MAX} bytes", path("large.yml"))]);
+
+    std::fs::create_dir(path("many")).expect("created");
+    for i in 0..=INCLUDED_FILES_MAX {
+        std::fs::write(path(&format!("many/{i}.yml")), "").expect("written");
+    }
+    std::fs::write(path("p.yml"), "scrape_config_files: ['many/*.yml']\n").expect("written");
+    let faults = check_config(&path("p.yml"), &Variables::new()).expect_err("refused");
+    assert_eq!(faults, ["scrape_config_files match more than 10000 files"]);
+
+    let name = "n".repeat(EFFECTIVE_BYTES_MAX);
+    let faults = check(&format!("scrape_configs: [{{job_name: '{name}'}}]\n")).expect_err("refused");
+    assert!(faults[0].ends_with("with its defaults: at most 33554432 are allowed"), "{}", faults[0]);
+}

@@ -129,6 +129,8 @@ fn above_the_limit_every_target_of_the_pool_fails() {
 fn a_job_that_asks_for_what_is_not_built_is_not_scraped_otherwise() {
     let job = "- {job_name: j, oauth2: {client_id: i, token_url: 'http://t'}}\n";
     assert_eq!(pool(job, &[group(&["a"], &[])]).targets[0].error, "not supported yet: oauth2");
+    let socket = pool("- job_name: j\n", &[group(&["a"], &[("__unix_socket__", "/run/x")])]);
+    assert_eq!(socket.targets[0].error, "not supported yet: __unix_socket__");
 }
 
 #[test]

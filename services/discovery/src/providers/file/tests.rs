@@ -101,3 +101,14 @@ fn only_changes_wake_the_reader() {
         assert_eq!(is_change(kind), expected, "{kind:?}");
     }
 }
+
+#[test]
+fn files_beyond_the_limit_are_not_read() {
+    let mut files = Files::new();
+    for i in 0..=FILES_MAX {
+        files.write(&format!("{i:05}.json"), "[]");
+    }
+    let read = files.read();
+    assert_eq!((read.len(), files.metrics.file_read_errors.get()), (FILES_MAX, 1));
+    assert_eq!(read[FILES_MAX - 1].0, "09999.json");
+}
