@@ -25,7 +25,7 @@ use crate::file::encode::{EncodedFile, encode};
 use crate::file::windows::{day_name, pieces_by_day};
 use crate::series::SeriesRow;
 
-pub use crate::file::encode::FileStats;
+pub use crate::file::encode::{FileStats, Tail};
 pub use error::{Error, Result};
 pub use snapshot::{SelectLimits, Snapshot};
 
@@ -116,6 +116,7 @@ impl Table {
             size,
             modified_ms: now.millis(),
             stats: Some(file.stats),
+            tail: Some(file.tail),
             origin: None,
         }))
     }
