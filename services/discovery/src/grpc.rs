@@ -18,6 +18,7 @@ use rpc::pb::discovery::discovery_server::{Discovery, DiscoveryServer};
 use service_runtime::Shutdown;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
+use tracing::info;
 
 use crate::director::{Handle, Publication};
 use crate::error::Error;
@@ -143,6 +144,7 @@ impl TargetWatch {
             let now = self.states.next().await?;
             // A scraper that asks before the member list knows it would be told to scrape nothing.
             if self.told.is_none() && !now.has_member(&self.scraper) {
+                info!(scraper = self.scraper, "scraper waits for targets until the member list knows it");
                 continue;
             }
             let delta = delta(&self.scraper, self.told.as_deref(), &now);
