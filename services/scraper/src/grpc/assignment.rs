@@ -1,0 +1,241 @@
+//! What discovery sends, as values of the domain.
+//!
+//! A job that this build cannot do is not an error of the message: its targets stay listed and are shown as down
+//! with the reason. A setting that only adds to what is scraped is named in a warning instead.
+
+use std::time::Duration;
+
+use exposition::{EscapingScheme, ScrapeProtocol};
+use http::HeaderName;
+use relabel::{NameValidation, Rule, RuleConfig};
+use rpc::pb::discovery as pb;
+use rpc::{Error, Result};
+
+use crate::client::{Credentials, HttpSettings, Secret, TlsSettings, Version};
+use crate::job::{Job, LabelLimits, SampleRules};
+use crate::targets::{Removal, Target, Update};
+
+/// Targets that one delta may hold.
+const TARGETS_MAX: usize = 2_000_000;
+
+/// Puts a delta together that comes in several messages.
+#[derive(Debug, Default)]
+pub(crate) struct Parts {
+    gathered: Update,
+}
+
+impl Parts {
+    /// Takes a message; returns the delta with its last part.
+    pub(crate) fn add(&mut self, message: pb::WatchTargetsResponse) -> Result<Option<Update>> {
+        let all = &mut self.gathered;
+        all.revision = message.revision;
+        all.is_snapshot |= message.is_snapshot;
+        all.jobs.extend(message.jobs.into_iter().map(job));
+        all.removed_jobs.extend(message.removed_jobs);
+        if all.targets.len() + message.targets.len() > TARGETS_MAX {
+            return Err(Error::invalid("targets", format!("more than {TARGETS_MAX} in one delta")));
+        }
+        for message in message.targets {
+            all.targets.push(target(message)?);
+        }
+        all.removed.extend(message.removed.into_iter().map(removed));
+        if let Some(labels) = &message.external_labels {
+            all.external_labels = Some(labels.try_into()?);
+        }
+        Ok((!message.is_partial).then(|| std::mem::take(all)))
+    }
+}
+
+fn target(message: pb::Target) -> Result<Target> {
+    if message.scrape_interval_ms == 0 {
+        return Err(Error::invalid("target.scrape_interval_ms", "is 0"));
+    }
+    Ok(Target {
+        labels: rpc::convert::labels(message.labels.as_ref())?,
+        discovered_labels: rpc::convert::labels(message.discovered_labels.as_ref())?,
+        id: message.id,
+        job: message.job,
+        url: message.url,
+        interval: Duration::from_millis(message.scrape_interval_ms),
+        timeout: Duration::from_millis(message.scrape_timeout_ms),
+        epoch: message.epoch,
+        error: message.error,
+        labels_hash: message.labels_hash,
+    })
+}
+
+fn removed(message: pb::RemovedTarget) -> (String, Removal, u64) {
+    let reason = match message.reason() {
+        pb::removed_target::Reason::Gone => Removal::Gone,
+        pb::removed_target::Reason::Moved | pb::removed_target::Reason::Unspecified => Removal::Moved,
+    };
+    (message.id, reason, message.epoch)
+}
+
+/// What keeps a job from being scraped, and what is left out of it.
+#[derive(Default)]
+struct Faults {
+    refusal: Option<String>,
+    ignored: Vec<&'static str>,
+}
+
+impl Faults {
+    /// Takes a part of the job, or refuses the job with the reason there is none.
+    fn take<T>(&mut self, part: std::result::Result<T, impl ToString>) -> Option<T> {
+        match part {
+            Ok(part) => Some(part),
+            Err(error) => {
+                self.refusal.get_or_insert(error.to_string());
+                None
+            }
+        }
+    }
+
+    fn ignore(&mut self, setting: &'static str, is_set: bool) {
+        if is_set {
+            self.ignored.push(setting);
+        }
+    }
+}
+
+fn job(message: pb::ScrapeJob) -> Job {
+    let mut faults = Faults::default();
+    faults.ignore("scrape_native_histograms", message.scrape_native_histograms);
+    faults.ignore("convert_classic_histograms_to_nhcb", message.convert_classic_histograms_to_nhcb);
+    let protocols = protocols(&message, &mut faults);
+    let names = if message.is_legacy_names { NameValidation::Legacy } else { NameValidation::Utf8 };
+    let rule =
+        |message: pb::RelabelRule| rule(message, names).map_err(|e| format!("metric_relabel_configs: {e}"));
+    let relabel = message.metric_relabel.into_iter().map(rule).collect::<std::result::Result<_, _>>();
+    let fallback = Some(message.fallback_scrape_protocol).filter(|name| !name.is_empty());
+    let fallback = fallback.map(|name| name.parse::<ScrapeProtocol>()).transpose();
+    let escaping: std::result::Result<EscapingScheme, _> = message.escaping_scheme.parse();
+    Job {
+        name: message.name.into(),
+        rules: SampleRules {
+            honor_labels: message.honor_labels,
+            honor_timestamps: message.honor_timestamps,
+            track_timestamps_staleness: message.track_timestamps_staleness,
+            relabel: faults.take(relabel).unwrap_or_default(),
+            names,
+            sample_limit: message.sample_limit,
+            label_limits: LabelLimits {
+                count: message.label_limit,
+                name_len: message.label_name_length_limit,
+                value_len: message.label_value_length_limit,
+            },
+        },
+        protocols,
+        fallback: faults.take(fallback).flatten(),
+        escaping: faults.take(escaping).unwrap_or_default(),
+        is_compressed: message.enable_compression,
+        body_size_limit: message.body_size_limit,
+        has_extra_metrics: message.extra_scrape_metrics,
+        http: http_settings(message.http.unwrap_or_default(), &mut faults),
+        refusal: faults.refusal,
+        ignored: faults.ignored,
+    }
+}
+
+/// The formats to ask for: those of the job but protobuf, which is not built yet.
+fn protocols(message: &pb::ScrapeJob, faults: &mut Faults) -> Vec<ScrapeProtocol> {
+    let parsed =
+        message.scrape_protocols.iter().map(|name| name.parse()).collect::<std::result::Result<_, _>>();
+    let mut protocols: Vec<ScrapeProtocol> = faults.take(parsed).unwrap_or_default();
+    if protocols.is_empty() {
+        protocols = ScrapeProtocol::DEFAULT.to_vec();
+    }
+    let asked = protocols.len();
+    protocols.retain(|protocol| *protocol != ScrapeProtocol::PrometheusProto);
+    faults.ignore("scrape_protocols: PrometheusProto", protocols.len() < asked);
+    if protocols.is_empty() {
+        let refusal = "scrape_protocols: PrometheusProto is not built yet, and nothing else is allowed";
+        faults.refusal.get_or_insert(refusal.to_owned());
+    }
+    protocols
+}
+
+fn rule(message: pb::RelabelRule, name_validation: NameValidation) -> relabel::Result<Rule> {
+    Rule::new(RuleConfig {
+        source_labels: message.source_labels,
+        separator: message.separator,
+        regex: message.regex,
+        modulus: message.modulus,
+        target_label: message.target_label,
+        replacement: message.replacement,
+        action: message.action.parse()?,
+        name_validation,
+    })
+}
+
+fn http_settings(message: pb::HttpClient, faults: &mut Faults) -> HttpSettings {
+    if !message.proxy_url.is_empty() {
+        faults.refusal.get_or_insert("proxy_url: scraping through a proxy is not built yet".to_owned());
+    }
+    let credentials = match (message.basic_auth, message.authorization) {
+        (Some(basic), _) => Credentials::Basic {
+            username: Secret::new(basic.username, basic.username_file),
+            password: Secret::new(basic.password, basic.password_file),
+        },
+        (None, Some(authorization)) => Credentials::Scheme {
+            scheme: if authorization.r#type.is_empty() { "Bearer".to_owned() } else { authorization.r#type },
+            credentials: Secret::new(authorization.credentials, authorization.credentials_file),
+        },
+        (None, None) => Credentials::None,
+    };
+    let mut headers = Vec::new();
+    for header in message.headers {
+        let name = HeaderName::try_from(header.name.as_str());
+        let name = name.map_err(|_| format!("http_headers: {:?} is no header name", header.name));
+        let Some(name) = faults.take(name) else { continue };
+        headers.extend(header.values.into_iter().map(|value| (name.clone(), Secret::Text(value))));
+        headers.extend(header.files.into_iter().map(|file| (name.clone(), Secret::File(file.into()))));
+    }
+    HttpSettings {
+        credentials,
+        tls: tls_settings(message.tls.unwrap_or_default(), faults),
+        follow_redirects: message.follow_redirects,
+        enable_http2: message.enable_http2,
+        headers,
+    }
+}
+
+fn tls_settings(message: pb::Tls, faults: &mut Faults) -> TlsSettings {
+    let secret = |text: String, file: String| {
+        let is_set = !(text.is_empty() && file.is_empty());
+        is_set.then(|| Secret::new(text, file))
+    };
+    let identity = match (secret(message.cert, message.cert_file), secret(message.key, message.key_file)) {
+        (Some(cert), Some(key)) => Some((cert, key)),
+        (None, None) => None,
+        _ => {
+            faults
+                .refusal
+                .get_or_insert("tls_config: a certificate needs its key, and a key its certificate".into());
+            None
+        }
+    };
+    let (min, max) = (message.min_version.as_str(), message.max_version.as_str());
+    let only_version = match (min, max) {
+        ("TLS13", "" | "TLS13") => Some(Version::Tls13),
+        ("" | "TLS10" | "TLS11" | "TLS12", "TLS12") => Some(Version::Tls12),
+        ("" | "TLS10" | "TLS11" | "TLS12", "" | "TLS13") => None,
+        _ => {
+            let refusal =
+                format!("tls_config: no version from {min:?} to {max:?} is built; TLS12 and TLS13 are");
+            faults.refusal.get_or_insert(refusal);
+            None
+        }
+    };
+    faults.ignore("tls_config: min_version below TLS12", matches!(min, "TLS10" | "TLS11"));
+    TlsSettings {
+        ca: secret(message.ca, message.ca_file),
+        identity,
+        server_name: Some(message.server_name).filter(|name| !name.is_empty()),
+        insecure_skip_verify: message.insecure_skip_verify,
+        only_version,
+    }
+}
+
+#[cfg(test)]
+mod tests;
