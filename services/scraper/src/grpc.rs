@@ -112,3 +112,78 @@ fn metadata(registry: &Registry, matchers: &[Matcher], metric: &str, most: usize
     }
     entries
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use model::{Metadata, MetricType};
+
+    use super::*;
+    use crate::targets::tests::{job, shared, target};
+    use crate::targets::{Targets, Update};
+
+    /// Two targets of one job, each with two metrics.
+    fn registry() -> Registry {
+        let (registry, metrics) = (Registry::default(), service_runtime::Metrics::default());
+        let metrics = crate::metrics::Metrics::register(&metrics);
+        let start = Box::new(|_, _| {});
+        let mut targets = Targets::new(start, shared(), metrics, registry.clone(), String::new());
+        let listed = ["b", "a"].map(|id| target(id, 1)).to_vec();
+        targets.apply(Update { jobs: vec![job("j")], targets: listed, ..Update::default() });
+        for shown in registry.all() {
+            let kind = |kind| Arc::new(Metadata { kind, ..Metadata::default() });
+            let list = [("m", MetricType::Counter), ("n", MetricType::Gauge)];
+            shown.status.lock().metadata = list.map(|(name, of)| (Arc::from(name), kind(of))).into();
+        }
+        registry
+    }
+
+    #[tokio::test]
+    async fn targets_are_sorted_and_chosen_by_pool() {
+        let grpc = Grpc::new(registry());
+        for (pool, expected) in [("", vec!["a", "b"]), ("j", vec!["a", "b"]), ("other", vec![])] {
+            let request = pb::TargetsRequest { scrape_pool: pool.into() };
+            let targets = grpc.targets(Request::new(request)).await.unwrap().into_inner().targets;
+            let instances: Vec<_> =
+                targets.iter().map(|t| t.labels.as_ref().unwrap().pairs[1].as_str()).collect();
+            assert_eq!(instances, expected);
+            assert!(targets.iter().all(|t| t.health() == Health::Unspecified && t.last_scrape == 0));
+        }
+    }
+
+    #[tokio::test]
+    async fn metadata_is_chosen_by_target_and_metric() {
+        let grpc = Grpc::new(registry());
+        let of_b = Matcher::equal("instance", "b");
+        for (metric, match_target, limit, expected) in [
+            ("", vec![], 0, 4),
+            ("m", vec![], 0, 2),
+            ("", vec![(&of_b).into()], 0, 2),
+            ("n", vec![(&of_b).into()], 0, 1),
+            ("", vec![], 3, 3),
+            ("none", vec![], 0, 0),
+        ] {
+            let request = pb::MetadataRequest { metric: metric.into(), match_target, limit };
+            let entries = grpc.metadata(Request::new(request)).await.unwrap().into_inner().entries;
+            assert_eq!(entries.len(), expected, "{metric}");
+        }
+        let broken = rpc::pb::model::Matcher::default();
+        let request = pb::MetadataRequest { match_target: vec![broken], ..Default::default() };
+        let status = grpc.metadata(Request::new(request)).await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::InvalidArgument);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_would_be_too_large_is_refused() {
+        let registry = registry();
+        let none = Arc::<Metadata>::default();
+        let list: Vec<_> = (0..METADATA_MAX).map(|n| (Arc::from(n.to_string()), none.clone())).collect();
+        registry.all()[0].status.lock().metadata = list.into();
+        let grpc = Grpc::new(registry);
+        let status = grpc.metadata(Request::new(pb::MetadataRequest::default())).await.unwrap_err();
+        assert_eq!(rpc::status::kind(&status), fault::Kind::Limit);
+        let request = pb::MetadataRequest { limit: 5, ..Default::default() };
+        assert_eq!(grpc.metadata(Request::new(request)).await.unwrap().into_inner().entries.len(), 5);
+    }
+}

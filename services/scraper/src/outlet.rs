@@ -80,3 +80,54 @@ impl Outlet {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use coordination::membership::Roster;
+    use group_writer::{Append, Group, GroupIdentity, Options, Presence};
+    use model::{Labels, Tenant, Timestamp};
+    use tokio::sync::watch;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_full_writer_does_not_take_is_counted_and_taken_later() {
+        // Nobody takes anything until there is an ingester.
+        let (roster, ingesters) = watch::channel(Roster::default());
+        let options = Options { buffer_bytes_max: 2 << 10, ..Options::default() };
+        let (writer, driver) = GroupWriter::new(options, ingesters, Arc::new(|_| Err("not reached".into())));
+        let registry = service_runtime::Metrics::default();
+        let outlet = Outlet::new(writer, Metrics::register(&registry));
+        let group = Group::new(GroupIdentity {
+            tenant: Tenant::default(),
+            key: Labels::empty(),
+            sub_group: 0,
+            epoch: 0,
+        });
+        for n in 0..100 {
+            group.add(Labels::from_pairs([("__name__", format!("m{n}"))]), Arc::default());
+        }
+        let batch = || Batch {
+            appends: vec![Append {
+                group: group.clone(),
+                timestamp: Timestamp(1),
+                presence: Presence::All,
+                values: vec![1.0; 100],
+                histograms: Vec::new(),
+                starts: Vec::new(),
+                exemplars: Vec::new(),
+            }],
+            is_atomic: false,
+        };
+        let mut in_flight = InFlight::default();
+        let taken: Vec<bool> = (0..4).map(|_| outlet.send(batch(), &mut in_flight)).collect();
+        assert_eq!(taken, [true, true, false, false]);
+        assert_eq!(outlet.metrics.samples_dropped.get(), 200);
+        // A writer that ends gives its room back, and the loop hears that its batches were lost.
+        drop((driver, roster));
+        assert!(!outlet.send(batch(), &mut in_flight));
+        assert_eq!(outlet.metrics.batches_lost.get(), 2);
+    }
+}

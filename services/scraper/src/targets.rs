@@ -149,6 +149,8 @@ pub(crate) struct Targets {
     offset_seed: u64,
     jobs: HashMap<String, Arc<RunningJob>>,
     loops: HashMap<String, Loop>,
+    /// Jobs that a metric shows.
+    counted: HashSet<String>,
 }
 
 impl std::fmt::Debug for Targets {
@@ -167,8 +169,8 @@ impl Targets {
         offset_host: String,
     ) -> Self {
         let offset_seed = offset_seed(&offset_host, &Labels::empty());
-        let (jobs, loops) = (HashMap::new(), HashMap::new());
-        Self { start, shared, metrics, registry, offset_host, offset_seed, jobs, loops }
+        let (jobs, loops, counted) = (HashMap::new(), HashMap::new(), HashSet::new());
+        Self { start, shared, metrics, registry, offset_host, offset_seed, jobs, loops, counted }
     }
 
     /// Takes a delta.
@@ -195,13 +197,15 @@ impl Targets {
             let left_out: Vec<String> =
                 self.loops.keys().filter(|id| !listed.contains(*id)).cloned().collect();
             left_out.iter().for_each(|id| self.stop(id, Removal::Moved, None));
-            self.jobs.retain(|name, _| listed_jobs.contains(name));
+            let left_out: Vec<String> =
+                self.jobs.keys().filter(|name| !listed_jobs.contains(*name)).cloned().collect();
+            left_out.iter().for_each(|name| self.remove_job(name));
         }
         self.renew_orders(|target| {
             !listed.contains(&target.id) && (is_new_seed || changed_jobs.contains(&target.job))
         });
         for name in &update.removed_jobs {
-            self.jobs.remove(name);
+            self.remove_job(name);
         }
         self.reap();
         self.count();
@@ -218,6 +222,7 @@ impl Targets {
         if self.jobs.get(&name).is_some_and(|known| known.job == job) {
             return false;
         }
+        self.remove_job(&name);
         for &setting in &job.ignored {
             warn!(job = name, setting, "this setting is valid and not built yet");
             let labels = IgnoredSetting { scrape_job: name.clone(), setting };
@@ -239,8 +244,8 @@ impl Targets {
         let id = target.id.clone();
         let assignment = Assignment { target: Arc::new(target), job, offset_seed: self.offset_seed };
         if let Some(running) = self.loops.get_mut(&id) {
-            let status = running.shown.status.lock().has_ended;
-            if !status {
+            let has_ended = running.shown.status.lock().has_ended;
+            if !has_ended {
                 *running.shown.assignment.lock() = assignment.clone();
                 running.is_stopping = false;
                 running.orders.send_replace(Order::Scrape(assignment));
@@ -280,16 +285,28 @@ impl Targets {
         }
     }
 
-    fn count(&self) {
-        let mut counts: HashMap<&str, i64> = self.jobs.keys().map(|name| (name.as_str(), 0)).collect();
-        let shown = self.registry.all();
-        let jobs: Vec<String> = shown.iter().map(|s| s.assignment.lock().target.job.clone()).collect();
-        for job in &jobs {
-            *counts.entry(job).or_default() += 1;
+    /// Shows how many targets each job has.
+    fn count(&mut self) {
+        let mut counts: HashMap<String, i64> = self.jobs.keys().map(|name| (name.clone(), 0)).collect();
+        for shown in self.registry.all() {
+            *counts.entry(shown.assignment.lock().target.job.clone()).or_default() += 1;
         }
-        self.metrics.targets.clear();
-        for (job, count) in counts {
-            self.metrics.targets.get_or_create(&ScrapeJob { scrape_job: job.to_owned() }).set(count);
+        let label = |job: &String| ScrapeJob { scrape_job: job.clone() };
+        for job in self.counted.iter().filter(|job| !counts.contains_key(*job)) {
+            self.metrics.targets.remove(&label(job));
+        }
+        for (job, count) in &counts {
+            self.metrics.targets.get_or_create(&label(job)).set(*count);
+        }
+        self.counted = counts.into_keys().collect();
+    }
+
+    /// Lets go of a job.
+    fn remove_job(&mut self, name: &str) {
+        let Some(removed) = self.jobs.remove(name) else { return };
+        for &setting in &removed.job.ignored {
+            let labels = IgnoredSetting { scrape_job: name.to_owned(), setting };
+            self.metrics.ignored_settings.remove(&labels);
         }
     }
 }

@@ -36,16 +36,19 @@ impl Follower {
         let mut wait = RETRY_MIN;
         let mut is_told = false;
         loop {
-            let before = self.revision;
+            let before = self.metrics.updates.get();
             let outcome = self.follow().await;
             self.metrics.is_following.set(0);
-            if self.revision != before {
+            if self.metrics.updates.get() != before {
                 (wait, is_told) = (RETRY_MIN, false);
             }
-            if let Err(error) = outcome
-                && !std::mem::replace(&mut is_told, true)
-            {
-                warn!(%error, "discovery cannot be followed; targets stay as they are");
+            let is_first = !std::mem::replace(&mut is_told, true);
+            match outcome {
+                Ok(()) if is_first => info!("discovery ended its stream; targets stay as they are"),
+                Err(error) if is_first => {
+                    warn!(%error, "discovery cannot be followed; targets stay as they are");
+                }
+                _ => {}
             }
             reaping(&mut self.targets, tokio::time::sleep(wait)).await;
             wait = (wait * 2).min(RETRY_MAX);

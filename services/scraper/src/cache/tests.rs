@@ -430,6 +430,48 @@ fn the_end_of_a_target_ends_its_report_series_too() {
 }
 
 #[test]
+fn report_series_tell_about_the_scrape() {
+    let mut cache = ScrapeCache::new(identity(1));
+    for (report, expected) in [
+        (
+            Report {
+                is_up: true,
+                duration_seconds: 0.5,
+                samples_scraped: 3,
+                samples_post_relabel: 2,
+                series_added: 1,
+                extra: None,
+            },
+            vec![1.0, 0.5, 3.0, 2.0, 1.0],
+        ),
+        (
+            Report { extra: Some((10.0, 100, -1)), ..Report::default() },
+            vec![0.0, 0.0, 0.0, 0.0, 0.0, 10.0, 100.0, -1.0],
+        ),
+        (Report::default(), vec![0.0; 5]),
+    ] {
+        cache.skip();
+        let batch = cache.close(Timestamp(1), &report);
+        assert_eq!(batch.appends[0].values, expected);
+        cache.settle(true);
+    }
+    let names: Vec<_> = (0..8).map(|n| cache.members.labels(n).0.metric_name().to_owned()).collect();
+    assert_eq!(
+        names,
+        [
+            "up",
+            "scrape_duration_seconds",
+            "scrape_samples_scraped",
+            "scrape_samples_post_metric_relabeling",
+            "scrape_series_added",
+            "scrape_timeout_seconds",
+            "scrape_sample_limit",
+            "scrape_body_size_bytes",
+        ]
+    );
+}
+
+#[test]
 fn scrapes_that_fail_do_not_fill_the_cache_for_ever() {
     let mut target = Target::new(SampleRules { sample_limit: 400, ..rules() });
     let mut most = 0;
