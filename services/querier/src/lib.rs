@@ -1,1 +1,28 @@
-//! Placeholder.
+//! The querier: PromQL and series look-ups over heads and files.
+//!
+//! A selection asks every head first and then takes a table snapshot that is at least as new as any head asks for,
+//! so that nothing falls between; what both hold is merged and never counted twice.
+//!
+//! Invariants:
+//! - an ingester that cannot be reached fails the request, naming it, unless partial answers were asked for, and is
+//!   then named in the answer;
+//! - evaluation runs on blocking threads, a bounded number at a time;
+//! - the querier keeps nothing between requests but its view of the catalogue.
+//!
+//! Deliberately absent: HTTP, rules, caches.
+
+mod config;
+mod error;
+mod grpc;
+mod heads;
+mod lookups;
+mod metrics;
+mod query;
+mod select;
+mod service;
+mod source;
+mod sources;
+
+pub use config::Config;
+pub use error::{Error, Result};
+pub use service::Service;

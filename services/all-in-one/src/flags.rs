@@ -1,0 +1,168 @@
+//! The flags of the all-in-one. Those that mean what one of Prometheus's means have its name, so that a service file
+//! that starts Prometheus starts Tributary.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+/// A Prometheus-compatible metrics system: scrapes, stores as Parquet, answers PromQL, federates.
+///
+/// `tributary discovery|scraper|ingester|querier|gateway` runs one role by itself; see its own --help.
+#[derive(Debug, Parser)]
+#[command(name = "tributary", version, args_conflicts_with_subcommands = true)]
+pub(crate) struct Flags {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
+    /// The Prometheus configuration file.
+    #[arg(long = "config.file", value_name = "FILE", default_value = "prometheus.yml")]
+    pub(crate) config_file: String,
+    /// Where HTTP is answered.
+    #[arg(long = "web.listen-address", value_name = "HOST:PORT", default_value = "127.0.0.1:9090", value_parser = address)]
+    pub(crate) web_address: SocketAddr,
+    /// Base path of the data; Tributary's own lies below `tributary/` there.
+    #[arg(long = "storage.tsdb.path", value_name = "DIR", default_value = "data/")]
+    pub(crate) storage_path: PathBuf,
+    /// How long samples are kept.
+    #[arg(long = "storage.tsdb.retention.time", value_name = "DURATION", value_parser = duration)]
+    pub(crate) retention_time: Option<Duration>,
+    /// Bytes that samples may take.
+    #[arg(long = "storage.tsdb.retention.size", value_name = "BYTES")]
+    pub(crate) retention_size: Option<String>,
+    /// The longest a query may take.
+    #[arg(long = "query.timeout", value_name = "DURATION", default_value = "2m", value_parser = duration)]
+    pub(crate) query_timeout: Duration,
+    /// Most samples a query may hold in memory.
+    #[arg(long = "query.max-samples", value_name = "COUNT", default_value_t = 50_000_000)]
+    pub(crate) query_max_samples: u64,
+    /// Queries that are evaluated at one time.
+    #[arg(long = "query.max-concurrency", value_name = "COUNT", default_value_t = 20)]
+    pub(crate) query_max_concurrency: usize,
+    /// How old a sample may be that a query or /federate takes.
+    #[arg(long = "query.lookback-delta", value_name = "DURATION", default_value = "5m", value_parser = duration)]
+    pub(crate) lookback_delta: Duration,
+    /// Answer /-/reload and /-/quit.
+    #[arg(long = "web.enable-lifecycle")]
+    pub(crate) enable_lifecycle: bool,
+    /// Answer /api/v1/admin/...
+    #[arg(long = "web.enable-admin-api")]
+    pub(crate) enable_admin_api: bool,
+    /// Accepted; remote write is always received.
+    #[arg(long = "web.enable-remote-write-receiver")]
+    pub(crate) enable_remote_write: bool,
+    /// TLS and authentication of the web listener.
+    #[arg(long = "web.config.file", value_name = "FILE")]
+    pub(crate) web_config: Option<PathBuf>,
+    /// The URL under which Tributary is reached from outside.
+    #[arg(long = "web.external-url", value_name = "URL")]
+    pub(crate) external_url: Option<String>,
+    /// Prefix of all routes.
+    #[arg(long = "web.route-prefix", value_name = "PATH")]
+    pub(crate) route_prefix: Option<String>,
+    /// Where OTLP over gRPC is taken.
+    #[arg(long = "otlp.grpc-address", value_name = "HOST:PORT", value_parser = address)]
+    pub(crate) otlp_grpc: Option<SocketAddr>,
+    /// Where OTLP over HTTP is taken.
+    #[arg(long = "otlp.http-address", value_name = "HOST:PORT", value_parser = address)]
+    pub(crate) otlp_http: Option<SocketAddr>,
+    /// Features to switch on; may be repeated, or a list with commas.
+    #[arg(long = "enable-feature", value_name = "NAME", value_delimiter = ',', action = ArgAction::Append)]
+    pub(crate) features: Vec<String>,
+    /// What is logged: debug, info, warn or error.
+    #[arg(long = "log.level", default_value = "info")]
+    pub(crate) log_level: String,
+    /// How log lines look: logfmt or json.
+    #[arg(long = "log.format", default_value = "logfmt")]
+    pub(crate) log_format: String,
+    /// Where Tributary's own traces go (OTLP gRPC, as http://host:port); none without it.
+    #[arg(long = "trace.endpoint", value_name = "URL")]
+    pub(crate) trace_endpoint: Option<String>,
+    /// How long a stop in order may take.
+    #[arg(long = "shutdown.grace", value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub(crate) grace: Duration,
+}
+
+/// What else the binary does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Checks files, as promtool does.
+    Check(Check),
+}
+
+/// What to check.
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    #[command(subcommand)]
+    pub(crate) what: What,
+}
+
+/// What to check.
+#[derive(Debug, Subcommand)]
+pub(crate) enum What {
+    /// Configuration files.
+    Config {
+        /// The files.
+        #[arg(required = true)]
+        files: Vec<String>,
+    },
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    model::time::parse_duration(text).map_err(|e| e.to_string())
+}
+
+/// Reads `host:port`; as in Go, an empty host is every address of the machine.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    if let Some(port) = text.strip_prefix(':') {
+        let port = port.parse().map_err(|e| format!("port: {e}"))?;
+        return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port));
+    }
+    let mut addresses = text.to_socket_addrs().map_err(|e| e.to_string())?;
+    addresses.next().ok_or_else(|| format!("{text}: no address"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(flags: &[&str]) -> Flags {
+        Flags::try_parse_from(std::iter::once(&"tributary").chain(flags)).expect("known flags")
+    }
+
+    #[test]
+    fn defaults_are_prometheus_ones_but_for_loopback() {
+        let flags = parse(&[]);
+        assert_eq!(flags.web_address.to_string(), "127.0.0.1:9090");
+        assert_eq!(flags.config_file, "prometheus.yml");
+        assert_eq!(flags.query_timeout, Duration::from_secs(120));
+        assert_eq!(flags.lookback_delta, Duration::from_secs(300));
+        assert_eq!((flags.query_max_samples, flags.query_max_concurrency), (50_000_000, 20));
+    }
+
+    #[test]
+    fn a_service_file_of_prometheus_is_understood() {
+        let flags = parse(&[
+            "--config.file=/etc/prometheus/prometheus.yml",
+            "--storage.tsdb.path=/var/lib/prometheus",
+            "--storage.tsdb.retention.time=30d",
+            "--web.listen-address=:9091",
+            "--web.enable-lifecycle",
+            "--web.enable-admin-api",
+            "--enable-feature=promql-experimental-functions,exemplar-storage",
+            "--log.format=json",
+        ]);
+        assert_eq!(flags.web_address.to_string(), "0.0.0.0:9091");
+        assert_eq!(flags.retention_time, Some(Duration::from_secs(30 * 86_400)));
+        assert_eq!(flags.features, ["promql-experimental-functions", "exemplar-storage"]);
+        assert!(flags.enable_lifecycle && flags.enable_admin_api);
+    }
+
+    #[test]
+    fn wrong_values_are_refused() {
+        for flag in ["--query.timeout=5", "--web.listen-address=nowhere", "--storage.tsdb.retention=1d"] {
+            assert!(Flags::try_parse_from(["tributary", flag]).is_err(), "{flag}");
+        }
+    }
+}

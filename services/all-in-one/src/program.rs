@@ -1,0 +1,182 @@
+//! All five services in one process: in-memory coordination, local storage, one HTTP listener.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use coordination::InMemory;
+use model::Clock;
+use model::time::PrometheusDuration;
+use service_runtime::{BUILD, Config as _, ConfigDuration, Limits, Options, Program, Reach};
+
+use crate::flags::Flags;
+
+/// The one listener.
+const WEB: &str = "web";
+/// Exit status of wrong flags or files.
+const EXIT_USAGE: u8 = 2;
+/// Features of Prometheus's that change PromQL and are known to the querier.
+const PROMQL_FEATURES: [&str; 7] = [
+    "promql-experimental-functions",
+    "promql-extended-range-selectors",
+    "promql-binop-fill-modifiers",
+    "promql-delayed-name-removal",
+    "promql-per-step-stats",
+    "use-start-timestamps",
+    "type-and-unit-labels",
+];
+
+/// The services' settings as the flags have them.
+struct Settings {
+    discovery: discovery::Config,
+    scraper: scraper::Config,
+    ingester: ingester::Config,
+    querier: querier::Config,
+    gateway: federation_gateway::Config,
+    telemetry: telemetry::Options,
+}
+
+/// Runs the program to its end.
+pub(crate) fn run(flags: &Flags) -> ExitCode {
+    let settings = match settings(flags) {
+        Ok(settings) => settings,
+        Err(faults) => {
+            let text: String = faults.iter().map(|f| format!("{f}\n")).collect();
+            // For a person to read, before logs are set up; nobody is left to be told of a closed stderr.
+            drop(std::io::stderr().write_all(text.as_bytes()));
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    let Settings { discovery, scraper, ingester, querier, gateway, telemetry } = settings;
+    let options = Options {
+        clock: Clock::System,
+        coordinator: Arc::new(InMemory::new()),
+        member_name: "tributary".to_owned(),
+        reach: Reach::InProcess,
+        grace: flags.grace,
+        limits: Limits::default(),
+    };
+    let warnings = not_built(flags);
+    service_runtime::run(&telemetry, &flags.config_file, async move || {
+        for warning in &warnings {
+            tracing::warn!(flag = warning.0, "{}", warning.1);
+        }
+        // Stopped in the reverse order: what writes stops before what stores.
+        Ok(Program::new(options)
+            .listen(WEB, flags.web_address)
+            .service::<discovery::Service>(discovery, &[])
+            .service::<ingester::Service>(ingester, &[])
+            .service::<querier::Service>(querier, &[])
+            .service::<federation_gateway::Service>(gateway, &[WEB])
+            .service::<scraper::Service>(scraper, &[]))
+    })
+}
+
+/// Turns flags into settings, or says everything that is wrong with them.
+fn settings(flags: &Flags) -> Result<Settings, Vec<String>> {
+    let mut faults = refused(flags);
+    let path = flags.storage_path.join("tributary");
+    let lookback_delta = ConfigDuration(flags.lookback_delta);
+    let query_timeout = ConfigDuration(flags.query_timeout);
+    #[expect(clippy::disallowed_methods, reason = "part of main: the environment is handed on as a value")]
+    let environment =
+        std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+    let discovery = discovery::Config {
+        config_file: flags.config_file.clone(),
+        environment: environment.collect(),
+        ..discovery::Config::default()
+    };
+    let settings = Settings {
+        discovery,
+        scraper: scraper::Config::default(),
+        ingester: ingester::Config { path: path.clone(), lookback_delta, ..ingester::Config::default() },
+        querier: querier::Config {
+            path,
+            lookback_delta,
+            query_timeout,
+            query_samples_max: flags.query_max_samples,
+            query_concurrency_max: flags.query_max_concurrency,
+            features: flags
+                .features
+                .iter()
+                .filter(|f| PROMQL_FEATURES.contains(&f.as_str()))
+                .cloned()
+                .collect(),
+            ..querier::Config::default()
+        },
+        gateway: federation_gateway::Config {
+            query_timeout,
+            lookback_delta,
+            enable_lifecycle: flags.enable_lifecycle,
+            enable_admin_api: flags.enable_admin_api,
+            storage_retention: flags
+                .retention_time
+                .map_or_else(|| "unlimited".to_owned(), |t| PrometheusDuration(t).to_string()),
+            working_directory: std::env::current_dir().map(|d| d.display().to_string()).unwrap_or_default(),
+            hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            ..federation_gateway::Config::default()
+        },
+        telemetry: telemetry::Options {
+            name: "tributary".to_owned(),
+            version: BUILD.version.to_owned(),
+            level: flags
+                .log_level
+                .parse()
+                .map_err(|e| faults.push(format!("--log.level: {e}")))
+                .unwrap_or_default(),
+            format: flags
+                .log_format
+                .parse()
+                .map_err(|e| faults.push(format!("--log.format: {e}")))
+                .unwrap_or_default(),
+            traces: flags.trace_endpoint.clone().map(|endpoint| telemetry::Traces { endpoint, ratio: 1.0 }),
+            clock: Clock::System,
+        },
+    };
+    faults.extend(settings.discovery.validate());
+    faults.extend(settings.ingester.validate());
+    faults.extend(settings.querier.validate());
+    faults.extend(settings.gateway.validate());
+    faults.extend(settings.scraper.validate());
+    if faults.is_empty() { Ok(settings) } else { Err(faults) }
+}
+
+/// Flags whose promise would be broken silently if they were only accepted.
+fn refused(flags: &Flags) -> Vec<String> {
+    let mut faults = Vec::new();
+    if flags.web_config.is_some() {
+        faults.push(
+            "--web.config.file: TLS and authentication of the web listener are not built yet".to_owned(),
+        );
+    }
+    if flags.route_prefix.as_deref().is_some_and(|p| !matches!(p, "" | "/")) {
+        faults.push("--web.route-prefix: a prefix is not built yet".to_owned());
+    }
+    if flags.retention_size.is_some() {
+        faults.push("--storage.tsdb.retention.size: retention by size is not built yet".to_owned());
+    }
+    faults
+}
+
+/// Flags that are accepted and have no effect yet, with what that means.
+fn not_built(flags: &Flags) -> Vec<(String, String)> {
+    let mut warnings = Vec::new();
+    let mut warn = |flag: &str, text: &str| warnings.push((flag.to_owned(), text.to_owned()));
+    if flags.retention_time.is_some() {
+        warn("storage.tsdb.retention.time", "retention is not built yet: nothing is deleted");
+    }
+    if flags.external_url.is_some() {
+        warn("web.external-url", "the external URL is not used yet");
+    }
+    for (name, address) in [("otlp.grpc-address", flags.otlp_grpc), ("otlp.http-address", flags.otlp_http)] {
+        if let Some(address) = address {
+            warn(name, &format!("OTLP is not built yet: nothing listens on {address}"));
+        }
+    }
+    for feature in flags.features.iter().filter(|f| !PROMQL_FEATURES.contains(&f.as_str())) {
+        warn("enable-feature", &format!("feature {feature:?} is unknown or not built yet"));
+    }
+    // Named so that a service file which sets it keeps working; remote write needs no flag here.
+    let _ = flags.enable_remote_write;
+    warnings
+}

@@ -1,0 +1,70 @@
+//! The querier's own settings.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use service_runtime::ConfigDuration;
+
+/// The querier's own settings.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The folder that holds `metrics/`.
+    pub path: PathBuf,
+    /// How old a sample may be that an instant query takes.
+    pub lookback_delta: ConfigDuration,
+    /// The longest a query may take.
+    pub query_timeout: ConfigDuration,
+    /// Most samples that one query may hold.
+    pub query_samples_max: u64,
+    /// Queries that are evaluated at one time; more wait.
+    pub query_concurrency_max: usize,
+    /// PromQL features that are on, by the names of `--enable-feature`.
+    pub features: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::from("data/tributary"),
+            lookback_delta: ConfigDuration::from_secs(300),
+            query_timeout: ConfigDuration::from_secs(120),
+            query_samples_max: 50_000_000,
+            query_concurrency_max: 20,
+            features: Vec::new(),
+        }
+    }
+}
+
+impl service_runtime::Config for Config {
+    fn validate(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        for (name, duration) in
+            [("lookback_delta", self.lookback_delta), ("query_timeout", self.query_timeout)]
+        {
+            if duration.0.is_zero() {
+                faults.push(format!("{name}: must be above 0s"));
+            }
+        }
+        if self.query_samples_max == 0 {
+            faults.push("query_samples_max: must be above 0".to_owned());
+        }
+        if self.query_concurrency_max == 0 {
+            faults.push("query_concurrency_max: must be above 0".to_owned());
+        }
+        faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_is_reported() {
+        let yaml = "lookback_delta: 0s\nquery_samples_max: 0\nquery_concurrency_max: 0\n";
+        let faults = service_runtime::parse_config::<Config>(yaml).expect_err("three faults");
+        assert_eq!(faults.len(), 3, "{faults:?}");
+        assert!(service_runtime::parse_config::<Config>("").is_ok());
+    }
+}

@@ -1,0 +1,159 @@
+//! The gRPC face: decode, one call, encode.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, stream};
+use model::{Labels, Timestamp};
+use rpc::convert;
+use rpc::pb::model::Missing as PbMissing;
+use rpc::pb::querier as pb;
+use rpc::pb::querier::querier_server::Querier;
+use rpc::symbols::SymbolWriter;
+use tonic::{Request, Response, Status};
+
+use crate::lookups::Lookup;
+use crate::query::{Queries, QueryParams, Times};
+use crate::sources::Missing;
+
+/// Label sets in one message.
+const LABELS_PER_MESSAGE: usize = 2_000;
+
+/// Serves the querier's contract.
+#[derive(Debug, Clone)]
+pub(crate) struct Server {
+    pub(crate) queries: Arc<Queries>,
+}
+
+type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+fn streamed<T: Send + 'static>(messages: impl Iterator<Item = T> + Send + 'static) -> Response<BoxStream<T>> {
+    Response::new(Box::pin(stream::iter(messages.map(Ok))))
+}
+
+fn missing(missing: Vec<Missing>) -> Vec<PbMissing> {
+    missing.into_iter().map(|(source, reason)| PbMissing { source, reason }).collect()
+}
+
+fn params(request: pb::QueryRequest) -> Result<QueryParams, rpc::Error> {
+    use pb::query_request::Time;
+    let times = match request.time.ok_or(rpc::Error::Missing("time"))? {
+        Time::Instant(t) => Times::Instant(Timestamp(t)),
+        Time::Range(pb::Range { step: 0, .. }) => return Err(rpc::Error::Missing("range.step")),
+        Time::Range(r) => Times::Range {
+            start: Timestamp(r.start),
+            end: Timestamp(r.end),
+            step: Duration::from_millis(r.step),
+        },
+    };
+    let optional = |ms| (ms > 0).then(|| Duration::from_millis(ms));
+    Ok(QueryParams {
+        tenant: convert::tenant(&request.tenant)?,
+        query: request.query,
+        times,
+        lookback: optional(request.lookback_ms),
+        timeout: optional(request.timeout_ms),
+        limit: cut(request.limit),
+        allow_partial: request.allow_partial,
+    })
+}
+
+fn cut(limit: u64) -> usize {
+    if limit == 0 { usize::MAX } else { usize::try_from(limit).unwrap_or(usize::MAX) }
+}
+
+fn lookup(
+    tenant: &str,
+    any_of: &[rpc::pb::model::MatcherSet],
+    (min_time, max_time): (i64, i64),
+    allow_partial: bool,
+) -> Result<Lookup, rpc::Error> {
+    let mut any_of = convert::matcher_sets(any_of)?;
+    if any_of.is_empty() {
+        any_of.push(Vec::new());
+    }
+    let tenant = convert::tenant(tenant)?;
+    Ok(Lookup { tenant, any_of, min_time: Timestamp(min_time), max_time: Timestamp(max_time), allow_partial })
+}
+
+impl Server {
+    async fn names(
+        &self,
+        request: pb::LabelsRequest,
+        label: Option<&str>,
+    ) -> Result<pb::LabelsResponse, Status> {
+        let times = (request.min_time, request.max_time);
+        let lookup = lookup(&request.tenant, &request.any_of, times, request.allow_partial)?;
+        let (names, gone) = lookup.names(&self.queries.sources, label).await?;
+        let limit = cut(request.limit);
+        Ok(pb::LabelsResponse {
+            is_truncated: names.len() > limit,
+            values: names.into_iter().take(limit).collect(),
+            missing: missing(gone),
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl Querier for Server {
+    type QueryStream = BoxStream<pb::QueryResponse>;
+    type SeriesStream = BoxStream<pb::SeriesResponse>;
+
+    async fn query(&self, request: Request<pb::QueryRequest>) -> Result<Response<Self::QueryStream>, Status> {
+        let params = params(request.into_inner())?;
+        let (answer, notes) = self.queries.run(params).await?;
+        Ok(streamed(convert::query::messages(answer, notes)))
+    }
+
+    async fn label_names(
+        &self,
+        request: Request<pb::LabelsRequest>,
+    ) -> Result<Response<pb::LabelsResponse>, Status> {
+        self.names(request.into_inner(), None).await.map(Response::new)
+    }
+
+    async fn label_values(
+        &self,
+        request: Request<pb::LabelsRequest>,
+    ) -> Result<Response<pb::LabelsResponse>, Status> {
+        let request = request.into_inner();
+        let label = request.name.clone();
+        self.names(request, Some(&label)).await.map(Response::new)
+    }
+
+    async fn series(
+        &self,
+        request: Request<pb::SeriesRequest>,
+    ) -> Result<Response<Self::SeriesStream>, Status> {
+        let request = request.into_inner();
+        let times = (request.min_time, request.max_time);
+        let lookup = lookup(&request.tenant, &request.any_of, times, request.allow_partial)?;
+        let (series, gone) = lookup.series(&self.queries.sources).await?;
+        let limit = cut(request.limit);
+        let end = pb::SeriesResponse {
+            is_truncated: series.len() > limit,
+            missing: missing(gone),
+            ..Default::default()
+        };
+        let mut rest = series.into_iter().take(limit);
+        let batches = std::iter::from_fn(move || {
+            let mut symbols = SymbolWriter::default();
+            let batch: Vec<Labels> = rest.by_ref().take(LABELS_PER_MESSAGE).collect();
+            let labels = batch.iter().map(|l| symbols.labels(l)).collect();
+            (!batch.is_empty()).then(|| pb::SeriesResponse {
+                symbols: symbols.take(),
+                labels,
+                ..Default::default()
+            })
+        });
+        Ok(streamed(batches.chain(std::iter::once(end))))
+    }
+
+    async fn exemplars(
+        &self,
+        _: Request<pb::ExemplarsRequest>,
+    ) -> Result<Response<pb::ExemplarsResponse>, Status> {
+        Err(Status::unimplemented("exemplar queries are not implemented yet"))
+    }
+}

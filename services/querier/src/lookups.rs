@@ -1,0 +1,123 @@
+//! Label names, label values and label sets over heads and table.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures::future::join_all;
+use model::{Labels, Matcher, Tenant, Timestamp};
+use rpc::pb::ingester as pb;
+use rpc::symbols::SymbolReader;
+use tsdb::table::{SelectLimits, Snapshot};
+
+use crate::error::{Error, Result};
+use crate::sources::{Missing, Sources, allow_missing};
+
+/// Time an ingester has for a look-up.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Which series a look-up is about.
+#[derive(Debug)]
+pub(crate) struct Lookup {
+    pub(crate) tenant: Tenant,
+    /// A series counts when any of the sets accepts it; never empty.
+    pub(crate) any_of: Vec<Vec<Matcher>>,
+    pub(crate) min_time: Timestamp,
+    /// Inclusive.
+    pub(crate) max_time: Timestamp,
+    pub(crate) allow_partial: bool,
+}
+
+/// What a look-up found, sorted, and what took no part in it.
+pub(crate) type Found<T> = (BTreeSet<T>, Vec<Missing>);
+
+impl Lookup {
+    /// Lists label names, or the values of one label.
+    pub(crate) async fn names(&self, sources: &Sources, label: Option<&str>) -> Result<Found<String>> {
+        let asking = sources.ingesters()?.into_iter().map(|(source, mut client)| async move {
+            let request = rpc::with_deadline(self.labels_request(label), DEADLINE);
+            let answer = match label {
+                Some(_) => client.label_values(request).await,
+                None => client.label_names(request).await,
+            };
+            let answer = answer.map(tonic::Response::into_inner).map_err(|s| Error::peer(&source, &s));
+            (source, answer)
+        });
+        let (answers, missing) = allow_missing(join_all(asking).await, self.allow_partial)?;
+        let version = answers.iter().filter_map(|a| a.state.as_ref()).map(|s| s.table_version).max();
+        let mut all: BTreeSet<String> = answers.into_iter().flat_map(|a| a.values).collect();
+        let snapshot = sources.table().await?.snapshot(version).await?;
+        for set in &self.any_of {
+            all.append(&mut self.names_in(&snapshot, set, label).await?);
+        }
+        Ok((all, missing))
+    }
+
+    async fn names_in(
+        &self,
+        snapshot: &Snapshot,
+        set: &[Matcher],
+        label: Option<&str>,
+    ) -> Result<BTreeSet<String>> {
+        let (tenant, min, max) = (&self.tenant, self.min_time.millis(), self.max_time.millis());
+        let limits = SelectLimits::NONE;
+        Ok(match label {
+            Some(label) => snapshot.label_values(tenant, label, set, min, max, limits).await?,
+            None => snapshot.label_names(tenant, set, min, max, limits).await?,
+        })
+    }
+
+    fn labels_request(&self, label: Option<&str>) -> pb::LabelsRequest {
+        pb::LabelsRequest {
+            tenant: self.tenant.as_str().to_owned(),
+            name: label.unwrap_or_default().to_owned(),
+            any_of: rpc::convert::matcher_sets_to_pb(&self.any_of),
+            min_time: self.min_time.millis(),
+            max_time: self.max_time.millis(),
+            limit: 0,
+        }
+    }
+
+    /// Lists label sets.
+    pub(crate) async fn series(&self, sources: &Sources) -> Result<Found<Labels>> {
+        let asking = sources.ingesters()?.into_iter().map(|(source, mut client)| async move {
+            let request = pb::SeriesRequest {
+                tenant: self.tenant.as_str().to_owned(),
+                any_of: rpc::convert::matcher_sets_to_pb(&self.any_of),
+                min_time: self.min_time.millis(),
+                max_time: self.max_time.millis(),
+                limit: 0,
+            };
+            let answer = match client.series(rpc::with_deadline(request, DEADLINE)).await {
+                Ok(stream) => read_series(&source, stream.into_inner()).await,
+                Err(status) => Err(Error::peer(&source, &status)),
+            };
+            (source, answer)
+        });
+        let (answers, missing) = allow_missing(join_all(asking).await, self.allow_partial)?;
+        let version = answers.iter().map(|(version, _)| *version).max();
+        let mut all: BTreeSet<Labels> = answers.into_iter().flat_map(|(_, labels)| labels).collect();
+        let snapshot = sources.table().await?.snapshot(version).await?;
+        let (min, max) = (self.min_time.millis(), self.max_time.millis());
+        for set in &self.any_of {
+            let found = snapshot.labels(&self.tenant, set, min, max, SelectLimits::NONE).await?;
+            all.extend(found.into_iter().map(|(labels, _)| labels));
+        }
+        Ok((all, missing))
+    }
+}
+
+/// Reads an ingester's label sets; returns them with the table version they go with.
+async fn read_series(
+    source: &str,
+    mut stream: tonic::Streaming<pb::SeriesResponse>,
+) -> Result<(u64, Vec<Labels>)> {
+    let (mut version, mut all) = (0, Vec::new());
+    while let Some(message) = stream.message().await.map_err(|s| Error::peer(source, &s))? {
+        version = message.state.map_or(version, |s| s.table_version);
+        let symbols = SymbolReader(&message.symbols);
+        for refs in &message.labels {
+            all.push(symbols.labels(refs).map_err(|e| Error::peer(source, &e.into()))?);
+        }
+    }
+    Ok((version, all))
+}

@@ -1,0 +1,174 @@
+//! Queries: a place among those that run, the evaluation on a blocking thread, its end when nobody waits any more.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use model::query::{QueryAnswer, QueryValue};
+use model::{Tenant, Timestamp};
+use parking_lot::Mutex;
+use promql_engine::{Control, Engine, EngineOptions, Query, QueryOptions};
+use rpc::convert::query::AnswerNotes;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::metrics::{Kind, Metrics};
+use crate::source::Source;
+use crate::sources::Sources;
+
+/// When to evaluate.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Times {
+    Instant(Timestamp),
+    Range { start: Timestamp, end: Timestamp, step: Duration },
+}
+
+/// What is asked.
+#[derive(Debug)]
+pub(crate) struct QueryParams {
+    pub(crate) tenant: Tenant,
+    pub(crate) query: String,
+    pub(crate) times: Times,
+    pub(crate) lookback: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
+    /// Most series in the answer.
+    pub(crate) limit: usize,
+    pub(crate) allow_partial: bool,
+}
+
+/// Evaluates queries, a bounded number at a time; those that wait are served in the order in which they came.
+#[derive(Debug)]
+pub(crate) struct Queries {
+    pub(crate) sources: Arc<Sources>,
+    options: EngineOptions,
+    prometheus_config: config_watch::Latest,
+    places: Arc<Semaphore>,
+    metrics: Metrics,
+}
+
+/// Cancels the evaluation when the request that wants it is dropped.
+struct CancelOnDrop(Control);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+impl Queries {
+    pub(crate) fn new(
+        config: &Config,
+        sources: Arc<Sources>,
+        prometheus_config: config_watch::Latest,
+        metrics: Metrics,
+    ) -> Self {
+        let has = |feature: &str| config.features.iter().any(|f| f == feature);
+        let options = EngineOptions {
+            syntax: promql_syntax::Options {
+                experimental_functions: has("promql-experimental-functions"),
+                extended_range_selectors: has("promql-extended-range-selectors"),
+                fill_modifiers: has("promql-binop-fill-modifiers"),
+                ..promql_syntax::Options::default()
+            },
+            lookback: config.lookback_delta.0,
+            max_samples: usize::try_from(config.query_samples_max).unwrap_or(usize::MAX),
+            timeout: config.query_timeout.0,
+            delayed_name_removal: has("promql-delayed-name-removal"),
+            start_timestamps: has("use-start-timestamps"),
+            type_and_unit_labels: has("type-and-unit-labels"),
+            ..EngineOptions::default()
+        };
+        let places = Arc::new(Semaphore::new(config.query_concurrency_max));
+        Self { sources, options, prometheus_config, places, metrics }
+    }
+
+    /// Evaluates a query. Dropping the future cancels the evaluation.
+    pub(crate) async fn run(&self, params: QueryParams) -> Result<(QueryAnswer, AnswerNotes)> {
+        self.metrics.running.inc();
+        let started = Instant::now();
+        let outcome = self.evaluate(params, started).await;
+        self.metrics.running.dec();
+        self.metrics.seconds.observe(started.elapsed().as_secs_f64());
+        // Counters return what they stood at, which nobody needs here.
+        let _before: u64 = match &outcome {
+            Ok((answer, _)) => self.metrics.samples.inc_by(answer.stats.samples_total),
+            Err(error) => self.metrics.failures.get_or_create(&Kind { kind: error.kind().as_str() }).inc(),
+        };
+        outcome
+    }
+
+    async fn evaluate(&self, params: QueryParams, started: Instant) -> Result<(QueryAnswer, AnswerNotes)> {
+        let longest = self.options.timeout;
+        let timeout = params.timeout.map_or(longest, |t| t.min(longest));
+        let deadline = started + timeout;
+        let query = self.prepare(&params).map_err(|e| query_error(&e))?;
+        let waiting = tokio::time::timeout(timeout, Arc::clone(&self.places).acquire_owned()).await;
+        let place = waiting.map_err(|_| query_error(&promql_engine::Error::Timeout))?;
+        let place = place.map_err(|_| query_error(&promql_engine::Error::Canceled))?;
+        let queue_seconds = started.elapsed().as_secs_f64();
+
+        let missing = Arc::new(Mutex::new(Vec::new()));
+        let source = Source {
+            runtime: Handle::current(),
+            sources: Arc::clone(&self.sources),
+            tenant: params.tenant,
+            samples_max: self.options.max_samples as u64,
+            allow_partial: params.allow_partial,
+            deadline,
+            missing: Arc::clone(&missing),
+        };
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let query = query.with_options(QueryOptions { lookback: params.lookback, timeout: Some(remaining) });
+        let control = Control::default();
+        let _cancel = CancelOnDrop(control.clone());
+        let began = Instant::now();
+        let evaluation = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            query.run(&source, &control)
+        });
+        let answer = evaluation.await.map_err(|e| Error::Query {
+            kind: fault::Kind::Internal,
+            message: format!("evaluation ended early: {e}"),
+        })?;
+        let mut answer = answer.map_err(|e| query_error(&e))?;
+        let is_truncated = truncate(&mut answer.value, params.limit);
+        let missing = std::mem::take(&mut *missing.lock());
+        let eval_seconds = began.elapsed().as_secs_f64();
+        Ok((
+            answer,
+            AnswerNotes { missing, is_truncated, queue_seconds, eval_seconds, ..AnswerNotes::default() },
+        ))
+    }
+
+    fn prepare(&self, params: &QueryParams) -> promql_engine::Result<Query> {
+        let mut options = self.options.clone();
+        if let Some(revision) = &*self.prometheus_config.borrow() {
+            options.subquery_step = Duration::from_millis(revision.message.evaluation_interval_ms.max(1));
+        }
+        let engine = Engine::new(options);
+        match params.times {
+            Times::Instant(time) => engine.instant(&params.query, time),
+            Times::Range { start, end, step } => engine.range(&params.query, start, end, step),
+        }
+    }
+}
+
+fn query_error(error: &promql_engine::Error) -> Error {
+    Error::Query { kind: error.kind(), message: error.to_string() }
+}
+
+/// Cuts an answer to a number of series; says whether anything was cut.
+fn truncate(value: &mut QueryValue, limit: usize) -> bool {
+    let len = match value {
+        QueryValue::Vector(elements) => elements.len(),
+        QueryValue::Matrix(series) => series.len(),
+        QueryValue::Scalar(..) | QueryValue::String(..) => 0,
+    };
+    match value {
+        QueryValue::Vector(elements) => elements.truncate(limit),
+        QueryValue::Matrix(series) => series.truncate(limit),
+        QueryValue::Scalar(..) | QueryValue::String(..) => {}
+    }
+    len > limit
+}

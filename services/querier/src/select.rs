@@ -1,0 +1,159 @@
+//! One selection over all heads and the table, merged.
+
+use std::collections::VecDeque;
+use std::iter::Peekable;
+use std::sync::Arc;
+
+use futures::future::join_all;
+use model::{Labels, Matcher, Tenant, Timestamp};
+use rpc::pb::ingester as pb;
+use tsdb::series::{SeriesRow, SeriesSamples, compare_labels};
+use tsdb::table::SelectLimits;
+
+use crate::error::{Error, Result};
+use crate::heads::HeadAnswer;
+use crate::sources::{Missing, Sources, allow_missing};
+
+/// What to look for.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) tenant: Tenant,
+    pub(crate) matchers: Vec<Matcher>,
+    pub(crate) min_time: Timestamp,
+    /// Inclusive.
+    pub(crate) max_time: Timestamp,
+    /// Most samples to read.
+    pub(crate) samples_max: u64,
+    pub(crate) allow_partial: bool,
+    /// When to give up.
+    pub(crate) deadline: std::time::Duration,
+}
+
+/// What was found: the label sets at once, the samples series by series.
+#[derive(Debug)]
+pub(crate) struct Selection {
+    /// Each once, sorted by metric name, then labels.
+    pub(crate) labels: Vec<Labels>,
+    pub(crate) missing: Vec<Missing>,
+    /// For each label set, who has samples of it: heads by number, the table last.
+    holders: VecDeque<Vec<usize>>,
+    heads: Vec<HeadAnswer>,
+    rows: std::vec::IntoIter<SeriesRow>,
+}
+
+impl Selection {
+    /// Asks every head, then reads a snapshot of the table that is new enough for all of them.
+    pub(crate) async fn open(sources: &Sources, request: &Request) -> Result<Self> {
+        let opening = sources.ingesters()?.into_iter().map(|(name, mut client)| {
+            let message = pb::SelectRequest {
+                tenant: request.tenant.as_str().to_owned(),
+                matchers: rpc::convert::matchers_to_pb(&request.matchers),
+                min_time: request.min_time.millis(),
+                max_time: request.max_time.millis(),
+                series_max: 0,
+                samples_max: request.samples_max,
+            };
+            let message = rpc::with_deadline(message, request.deadline);
+            async move {
+                let answer = match client.select(message).await {
+                    Ok(response) => HeadAnswer::begin(name.clone(), response.into_inner()).await,
+                    Err(status) => Err(Error::peer(&name, &status)),
+                };
+                (name, answer)
+            }
+        });
+        let (mut heads, missing) = allow_missing(join_all(opening).await, request.allow_partial)?;
+        let at_least = heads.iter().map(|h| h.state.table_version).max();
+        let rows = read_table(sources, request, at_least).await?;
+        let mut lists: Vec<Vec<Labels>> = heads.iter_mut().map(|h| std::mem::take(&mut h.labels)).collect();
+        lists.push(rows.iter().map(|r| r.labels.clone()).collect());
+        let (labels, holders) = union(lists);
+        Ok(Self { labels, missing, holders, heads, rows: rows.into_iter() })
+    }
+
+    /// Returns the samples of the next series, in the order of `labels`; `None` behind the last.
+    pub(crate) async fn next(&mut self) -> Result<Option<SeriesSamples>> {
+        let Some(holders) = self.holders.pop_front() else { return Ok(None) };
+        let mut parts = Vec::with_capacity(holders.len());
+        for holder in holders {
+            match self.heads.get_mut(holder) {
+                Some(head) => parts.push(head.next().await?),
+                None => parts.extend(self.rows.next().map(|row| row.samples)),
+            }
+        }
+        Ok(Some(if parts.len() == 1 { parts.swap_remove(0) } else { tsdb::merge::merge(&parts) }))
+    }
+}
+
+async fn read_table(sources: &Sources, request: &Request, at_least: Option<u64>) -> Result<Vec<SeriesRow>> {
+    let table = sources.table().await?;
+    let limits = SelectLimits {
+        samples: usize::try_from(request.samples_max).unwrap_or(usize::MAX),
+        ..SelectLimits::NONE
+    };
+    let (min, max) = (request.min_time.millis(), request.max_time.millis());
+    let mut at_least = at_least;
+    loop {
+        let snapshot = table.snapshot(at_least).await?;
+        match snapshot.select(&request.tenant, &request.matchers, min, max, limits).await {
+            // The files were replaced and removed while they were read: once more with a newer snapshot.
+            Err(tsdb::table::Error::Gone { .. }) if at_least <= Some(snapshot.version()) => {
+                at_least = Some(snapshot.version() + 1);
+            }
+            rows => return Ok(rows?),
+        }
+    }
+}
+
+/// Merges sorted lists of label sets into one, with the numbers of the lists that hold each.
+fn union(lists: Vec<Vec<Labels>>) -> (Vec<Labels>, VecDeque<Vec<usize>>) {
+    let mut lists: Vec<Peekable<std::vec::IntoIter<Labels>>> =
+        lists.into_iter().map(|l| l.into_iter().peekable()).collect();
+    let (mut labels, mut holders) = (Vec::new(), VecDeque::new());
+    loop {
+        let first = lists.iter_mut().filter_map(|l| l.peek()).min_by(|a, b| compare_labels(a, b));
+        let Some(first) = first.cloned() else { return (labels, holders) };
+        let holding = lists.iter_mut().enumerate();
+        let holding = holding.filter_map(|(i, list)| list.next_if_eq(&first).map(|_| i));
+        holders.push_back(holding.collect());
+        labels.push(first);
+    }
+}
+
+/// The latest of the sources' own orders is not PromQL's: it sorts by labels alone. Says where each label set of
+/// PromQL's order stands in ours, or nothing when the two agree.
+pub(crate) fn promql_order(labels: &[Labels]) -> Option<Arc<[usize]>> {
+    if labels.is_sorted() {
+        return None;
+    }
+    let mut order: Vec<usize> = (0..labels.len()).collect();
+    order.sort_by(|a, b| labels[*a].cmp(&labels[*b]));
+    Some(order.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(name: &str, more: &[(&str, &str)]) -> Labels {
+        Labels::from_pairs([("__name__", name)].iter().chain(more).copied())
+    }
+
+    #[test]
+    fn a_series_of_several_sources_stands_once() {
+        let (a, b, c) = (labels("a", &[]), labels("b", &[("x", "1")]), labels("b", &[("x", "2")]));
+        let lists = vec![vec![a.clone(), c.clone()], vec![], vec![a.clone(), b.clone()]];
+        let (all, holders) = union(lists);
+        assert_eq!(all, [a, b, c]);
+        assert_eq!(holders, [vec![0, 2], vec![2], vec![0]]);
+    }
+
+    #[test]
+    fn label_names_before_the_metric_name_need_another_order() {
+        let plain = [labels("a", &[("x", "1")]), labels("b", &[])];
+        assert_eq!(promql_order(&plain), None);
+        // `Zone` sorts before `__name__`.
+        let odd = [labels("a", &[]), labels("b", &[("Zone", "1")])];
+        assert_eq!(promql_order(&odd).as_deref(), Some([1, 0].as_slice()));
+    }
+}

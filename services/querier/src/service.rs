@@ -1,0 +1,49 @@
+//! Builds the querier's parts and joins them.
+
+use std::sync::Arc;
+
+use coordination::Role;
+use rpc::pb::querier::querier_server::QuerierServer;
+use service_runtime::{BoxError, Environment, GrpcServices, Shutdown};
+
+use crate::config::Config;
+use crate::grpc::Server;
+use crate::metrics::Metrics;
+use crate::query::Queries;
+use crate::sources::Sources;
+
+/// The querier as the runtime starts it.
+#[derive(Debug)]
+pub struct Service {
+    server: Server,
+}
+
+impl service_runtime::Service for Service {
+    const ROLE: Role = Role::Querier;
+    type Config = Config;
+
+    async fn build(config: Config, environment: &Environment) -> Result<Self, BoxError> {
+        let sources = Sources::new(environment.peers.clone(), config.path.clone(), environment.clock.clone());
+        let discovery = rpc::Channel::new(environment.peers.role(Role::Discovery));
+        let (prometheus_config, following) = config_watch::follow(discovery);
+        environment.tasks.spawn("follow configuration", async move {
+            following.await;
+            Ok(())
+        });
+        let metrics = Metrics::register(&environment.metrics);
+        let queries = Queries::new(&config, Arc::new(sources), prometheus_config, metrics);
+        Ok(Self { server: Server { queries: Arc::new(queries) } })
+    }
+
+    fn grpc(&self) -> GrpcServices {
+        let server = QuerierServer::new(self.server.clone())
+            .max_decoding_message_size(rpc::MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(rpc::MESSAGE_BYTES_MAX);
+        GrpcServices::new().add(server).describe(rpc::pb::DESCRIPTORS)
+    }
+
+    async fn run(self, shutdown: Shutdown) -> Result<(), BoxError> {
+        shutdown.drained().await;
+        Ok(())
+    }
+}

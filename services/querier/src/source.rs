@@ -1,0 +1,149 @@
+//! The engine's view of heads and table: selections are opened in the background and read by the evaluating thread.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use model::{FloatHistogram, Labels, Tenant};
+use parking_lot::Mutex;
+use promql_engine::{Column, Selection as Wanted, SeriesSamples, SeriesSet, SeriesSource, SourceError};
+use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::error::{Error, Result};
+use crate::select::{Request, Selection, promql_order};
+use crate::sources::{Missing, Sources};
+
+/// Gives one query its series. Lives on a blocking thread, since the engine waits for what it asks.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) runtime: Handle,
+    pub(crate) sources: Arc<Sources>,
+    pub(crate) tenant: Tenant,
+    pub(crate) samples_max: u64,
+    pub(crate) allow_partial: bool,
+    pub(crate) deadline: Instant,
+    /// What took no part, over all selections of the query.
+    pub(crate) missing: Arc<Mutex<Vec<Missing>>>,
+}
+
+impl SeriesSource for Source {
+    fn select(&self, wanted: &Wanted) -> std::result::Result<Box<dyn SeriesSet>, SourceError> {
+        let request = Request {
+            tenant: self.tenant.clone(),
+            matchers: wanted.matchers.clone(),
+            min_time: wanted.min_time,
+            max_time: wanted.max_time,
+            samples_max: self.samples_max,
+            allow_partial: self.allow_partial,
+            deadline: self.deadline.saturating_duration_since(Instant::now()),
+        };
+        let sources = Arc::clone(&self.sources);
+        let opening = self.runtime.spawn(async move { Selection::open(&sources, &request).await });
+        Ok(Box::new(Set {
+            runtime: self.runtime.clone(),
+            missing: Arc::clone(&self.missing),
+            opening: Some(AbortOnDropHandle::new(opening)),
+            selection: None,
+            labels: Vec::new(),
+            reordered: None,
+        }))
+    }
+}
+
+struct Set {
+    runtime: Handle,
+    missing: Arc<Mutex<Vec<Missing>>>,
+    opening: Option<AbortOnDropHandle<Result<Selection>>>,
+    selection: Option<Selection>,
+    labels: Vec<Labels>,
+    /// The samples in PromQL's order, where it is not the sources' own.
+    reordered: Option<std::vec::IntoIter<tsdb::series::SeriesSamples>>,
+}
+
+impl SeriesSet for Set {
+    fn labels(&mut self) -> std::result::Result<&[Labels], SourceError> {
+        if let Some(opening) = self.opening.take() {
+            let opened = self.runtime.block_on(opening);
+            let opened =
+                opened.map_err(|e| SourceError::new(fault::Kind::Internal, format!("select: {e}")))?;
+            let mut selection = opened.map_err(|e| source_error(&e))?;
+            self.missing.lock().append(&mut selection.missing);
+            self.labels = std::mem::take(&mut selection.labels);
+            self.selection = Some(selection);
+            if let Some(order) = promql_order(&self.labels) {
+                self.reorder(&order)?;
+            }
+        }
+        Ok(&self.labels)
+    }
+
+    fn next(&mut self) -> std::result::Result<Option<SeriesSamples>, SourceError> {
+        self.labels()?;
+        let samples = match &mut self.reordered {
+            Some(reordered) => reordered.next(),
+            None => self.read()?,
+        };
+        Ok(samples.map(to_engine))
+    }
+}
+
+impl Set {
+    fn read(&mut self) -> std::result::Result<Option<tsdb::series::SeriesSamples>, SourceError> {
+        match &mut self.selection {
+            Some(selection) => self.runtime.block_on(selection.next()).map_err(|e| source_error(&e)),
+            None => Ok(None),
+        }
+    }
+
+    /// Reads everything, since the order of arrival is not the order wanted. Only label names that sort before
+    /// `__name__` lead here.
+    fn reorder(&mut self, order: &[usize]) -> std::result::Result<(), SourceError> {
+        let mut all = Vec::with_capacity(self.labels.len());
+        while let Some(samples) = self.read()? {
+            all.push(samples);
+        }
+        self.labels = order.iter().map(|i| self.labels[*i].clone()).collect();
+        let samples: Vec<_> = order.iter().filter_map(|i| all.get(*i).cloned()).collect();
+        self.reordered = Some(samples.into_iter());
+        Ok(())
+    }
+}
+
+fn source_error(error: &Error) -> SourceError {
+    SourceError::new(error.kind(), error.to_string())
+}
+
+fn to_engine(samples: tsdb::series::SeriesSamples) -> SeriesSamples {
+    let tsdb::series::SeriesSamples { floats, histograms, start_timestamps, .. } = samples;
+    let values: Vec<Arc<FloatHistogram>> = histograms.values.iter().map(|h| Arc::new(h.to_float())).collect();
+    let mut floats = Column::new(floats.timestamps, floats.values.to_vec());
+    let mut histograms = Column::new(histograms.timestamps, values);
+    floats.start_timestamps = aligned(&floats.timestamps, &start_timestamps);
+    histograms.start_timestamps = aligned(&histograms.timestamps, &start_timestamps);
+    SeriesSamples { floats, histograms }
+}
+
+/// Spreads (time, start) pairs over a column's times, 0 where there is none; nothing when no time has one.
+fn aligned(times: &[i64], starts: &[(i64, i64)]) -> Option<Vec<i64>> {
+    let mut column = vec![0; times.len()];
+    let mut has_any = false;
+    for (time, start) in starts {
+        if let Ok(i) = times.binary_search(time) {
+            column[i] = *start;
+            has_any = true;
+        }
+    }
+    has_any.then_some(column)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn start_timestamps_stand_with_their_samples() {
+        assert_eq!(aligned(&[10, 20, 30], &[(20, 5), (25, 6)]), Some(vec![0, 5, 0]));
+        assert_eq!(aligned(&[10], &[(20, 5)]), None);
+        assert_eq!(aligned(&[], &[]), None);
+    }
+}
