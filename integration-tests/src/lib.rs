@@ -1,1 +1,28 @@
-//! x
+//! What the stories are told with: servers as real processes on free loopback ports, a target whose body the test
+//! sets, a remote write client, and PromQL answers that can be compared.
+//!
+//! Invariants:
+//! - every process is stopped when its value is dropped, whatever the test did;
+//! - every wait has a deadline and says what it waited for;
+//! - whatever goes wrong panics with what the server printed: this crate is for tests alone.
+//!
+//! Deliberately absent: the stories (`tests/stories`), and anything that knows Tributary from inside.
+
+mod child;
+mod fixture;
+mod http;
+mod parts;
+pub mod promql;
+mod python;
+mod remote_write;
+mod server;
+mod wait;
+
+pub use child::Child;
+pub use fixture::Fixture;
+pub use http::{Http, Reply};
+pub use parts::{node_exporter, part, promtool, repository, target_folder};
+pub use python::python;
+pub use remote_write::write;
+pub use server::{Kind, Server};
+pub use wait::{DEADLINE, eventually, now_ms};

@@ -1,0 +1,56 @@
+# The one door. Needs Rust, gcc, Python 3 and apt; what else a target needs it fetches below the target folder.
+#
+#   make run      builds and runs Tributary with node_exporter beside it: http://127.0.0.1:9090
+#   make test     every test
+#   make check    formatting, lints, architecture, docs
+#   make audit    dependencies: bans, licences, sources
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help run test parts conformance check audit
+
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+PARTS := $(TARGET)/parts
+# Prometheus's own test data, kept outside of the repository.
+CONFORMANCE := $(abspath ../shared/conformance)
+# Our own scripts in Prometheus's test language.
+SCRIPTS := $(wildcard shared/promql-engine/testdata)
+
+help:
+	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
+
+# PROFILE=debug builds faster; DATA is where samples are kept.
+run:
+	TARGET="$(TARGET)" deploy/run.sh
+
+# Everything is built once, in one set of features: programs, tests, and the programs that the tests start.
+test: parts
+	cargo build --workspace --lib --bins --tests
+	PATH="$(PARTS)/venv/bin:$$PATH" cargo test --workspace
+	@$(MAKE) --no-print-directory conformance
+
+parts:
+	integration-tests/parts.sh "$(PARTS)" all
+
+# Scripts in Prometheus's test language: our own, then Prometheus's. Last, so that a skip is seen.
+conformance:
+	@if [ -n "$(SCRIPTS)" ]; then "$(TARGET)/debug/promqltest" $(SCRIPTS); fi
+	@if [ -d "$(CONFORMANCE)" ]; then \
+		"$(TARGET)/debug/promqltest" "$(CONFORMANCE)/promql"; \
+	else \
+		echo "SKIPPED conformance ($(CONFORMANCE) is absent)"; \
+		[ "$${CI:-}" != true ] || { echo "CI runs nothing without it" >&2; exit 1; }; \
+	fi
+
+check:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo test --workspace --test tidy
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+# cargo-deny is built once, below the target folder, where there is none.
+audit: export PATH := $(TARGET)/tools/bin:$(PATH)
+audit:
+	cargo deny --version || cargo install --locked --root "$(TARGET)/tools" cargo-deny
+	cargo deny check bans licenses sources

@@ -1,0 +1,110 @@
+//! A process that does not outlive its value.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{self, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::wait::eventually;
+
+/// Ports are taken from below the range that the kernel hands out to outgoing connections, so that none of those
+/// takes a port between the look and the server's bind.
+const PORTS: std::ops::Range<u16> = 15_000..31_000;
+/// Bytes of a log that a failure shows.
+const SHOWN_BYTES: usize = 4_000;
+
+/// A running program; its stdout and stderr go to a file.
+#[derive(Debug)]
+pub struct Child {
+    name: String,
+    process: process::Child,
+    log: PathBuf,
+}
+
+impl Child {
+    /// Starts a program.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn spawn(name: &str, command: &mut Command, log: &Path) -> Self {
+        let file = File::options().create(true).append(true).open(log).expect("a log file");
+        let same = file.try_clone().expect("a second handle");
+        let process = command
+            .stdin(Stdio::null())
+            .stdout(file)
+            .stderr(same)
+            .spawn()
+            .unwrap_or_else(|e| panic!("start {name} ({}): {e}", command.get_program().display()));
+        Self { name: name.to_owned(), process, log: log.to_path_buf() }
+    }
+
+    /// Waits until `attempt` finds what it looks for.
+    ///
+    /// # Panics
+    /// When the program ends before that, or the deadline passes.
+    pub fn wait_for<T>(&mut self, what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+        eventually(&format!("{} {what}; log in {}", self.name, self.log.display()), || {
+            if let Some(status) = self.process.try_wait().expect("a child's status") {
+                panic!("{} ended ({status}) before: {what}\n{}", self.name, self.output());
+            }
+            attempt()
+        })
+    }
+
+    /// Waits until the program ends by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        eventually(&format!("{} ends", self.name), || self.process.try_wait().expect("a child's status"))
+    }
+
+    /// Asks the program to stop, and waits until it has.
+    ///
+    /// # Panics
+    /// When it does not, or not with success.
+    pub fn stop(&mut self) {
+        let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw).expect("a process id");
+        kill_process(pid, Signal::TERM).unwrap_or_else(|e| panic!("signal {}: {e}", self.name));
+        let status = self.wait();
+        assert!(status.success(), "{} stopped with {status}\n{}", self.name, self.output());
+    }
+
+    /// Ends the program at once, as a crash does.
+    pub fn kill_9(&mut self) {
+        // Fails only when the process has ended already.
+        drop(self.process.kill());
+        self.process.wait().expect("a child's status");
+    }
+
+    /// The end of what the program printed.
+    #[must_use]
+    pub fn output(&self) -> String {
+        let text = String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned();
+        let start = text.char_indices().rev().nth(SHOWN_BYTES).map_or(0, |(at, _)| at);
+        text[start..].to_owned()
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.kill_9();
+    }
+}
+
+/// A loopback port that nobody listens on.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let count = PORTS.end - PORTS.start;
+    // Test binaries that run at the same time start at different places.
+    let offset = u16::try_from(process::id().wrapping_mul(61) % u32::from(count)).expect("below a u16");
+    for _ in 0..count {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = PORTS.start + offset.wrapping_add(step) % count;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port in {PORTS:?}");
+}

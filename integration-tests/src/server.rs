@@ -1,0 +1,187 @@
+//! Tributary and Prometheus, started and stopped the same way.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::child::{Child, free_port};
+use crate::http::Http;
+use crate::parts::{part, profile_folder};
+
+/// Which program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// `tributary`, all five services in one process.
+    Tributary,
+    /// Debian's Prometheus 2.42.
+    Prometheus,
+}
+
+impl Kind {
+    /// The program.
+    #[must_use]
+    pub fn binary(self) -> PathBuf {
+        match self {
+            Self::Tributary => profile_folder().join("tributary"),
+            Self::Prometheus => part("prometheus/usr/bin/prometheus"),
+        }
+    }
+
+    fn flags(self) -> &'static [&'static str] {
+        match self {
+            // No OTLP listeners: their default ports are the same for every instance.
+            Self::Tributary => &["--log.level=info"],
+            Self::Prometheus => &["--enable-feature=native-histograms"],
+        }
+    }
+}
+
+/// A server with a port and a folder of its own, both kept over restarts.
+#[derive(Debug)]
+pub struct Server {
+    kind: Kind,
+    folder: TempDir,
+    port: u16,
+    child: Option<Child>,
+}
+
+impl Server {
+    /// Starts a server with the text of a `prometheus.yml`, and waits until it is ready.
+    ///
+    /// # Panics
+    /// When it does not get ready.
+    #[must_use]
+    pub fn start(kind: Kind, config: &str) -> Self {
+        let mut server = Self::stopped(kind, config);
+        server.start_again();
+        server
+    }
+
+    /// Prepares a server without starting it.
+    ///
+    /// # Panics
+    /// When its folder cannot be made.
+    #[must_use]
+    pub fn stopped(kind: Kind, config: &str) -> Self {
+        let folder =
+            tempfile::Builder::new().prefix("tributary-story-").tempdir().expect("a temporary folder");
+        let server = Self { kind, folder, port: free_port(), child: None };
+        server.write_config(config);
+        server
+    }
+
+    /// Starts the stopped server on its own data.
+    ///
+    /// # Panics
+    /// When it does not get ready.
+    pub fn start_again(&mut self) {
+        let log = self.folder.path().join("log");
+        let mut child = Child::spawn(&format!("{:?}", self.kind), &mut self.command(), &log);
+        let http = self.http();
+        child.wait_for("gets ready", || http.try_get("/-/ready", &[]).filter(|reply| reply.status == 200));
+        self.child = Some(child);
+    }
+
+    /// How the server is started.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(self.kind.binary());
+        command
+            .arg(format!("--config.file={}", self.config_file().display()))
+            .arg(format!("--storage.tsdb.path={}", self.data_folder().display()))
+            .arg(format!("--web.listen-address=127.0.0.1:{}", self.port))
+            .args(["--web.enable-lifecycle", "--web.enable-admin-api", "--web.enable-remote-write-receiver"])
+            .args(self.kind.flags())
+            .current_dir(self.folder.path());
+        command
+    }
+
+    /// Stops in order and starts again.
+    pub fn restart(&mut self) {
+        self.stop();
+        self.start_again();
+    }
+
+    /// Stops in order.
+    pub fn stop(&mut self) {
+        self.running().stop();
+        self.child = None;
+    }
+
+    /// Ends the process as a crash does.
+    pub fn kill_9(&mut self) {
+        self.running().kill_9();
+        self.child = None;
+    }
+
+    fn running(&mut self) -> &mut Child {
+        self.child.as_mut().expect("the server runs")
+    }
+
+    /// A client of the default tenant.
+    #[must_use]
+    pub fn http(&self) -> Http {
+        Http::new(format!("http://{}", self.address()))
+    }
+
+    /// `host:port`.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Which program it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Replaces the config file; the server reads it at a start or a reload.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn write_config(&self, text: &str) {
+        fs::write(self.config_file(), text).expect("a config file");
+    }
+
+    /// The config file.
+    #[must_use]
+    pub fn config_file(&self) -> PathBuf {
+        self.folder.path().join("prometheus.yml")
+    }
+
+    /// `--storage.tsdb.path`.
+    #[must_use]
+    pub fn data_folder(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// The table of a Tributary.
+    #[must_use]
+    pub fn table(&self) -> PathBuf {
+        self.data_folder().join("tributary/metrics")
+    }
+
+    /// The server's own folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Writes everything acknowledged to the table.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub fn flush(&self) {
+        let reply = self.http().post_form("/api/v1/admin/tsdb/flush", &[]);
+        assert_eq!(reply.status, 200, "{}", reply.body);
+    }
+
+    /// The end of what the server printed.
+    #[must_use]
+    pub fn output(&self) -> String {
+        self.child.as_ref().map(Child::output).unwrap_or_default()
+    }
+}

@@ -1,0 +1,263 @@
+//! The data is open: with the server stopped, DuckDB and deltalake read every sample, bit for bit, that was written
+//! and that PromQL returned before.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use integration_tests::{Http, Kind, Server, now_ms, promql, write};
+use model::histogram::CUSTOM_BUCKETS_SCHEMA;
+use model::number::parse_float;
+use model::{
+    CounterResetHint, FloatHistogram, Histogram, IntegerHistogram, Labels, Span, Timestamp, stale_nan,
+};
+use remote_protocol::SeriesOut;
+use serde_json::{Value, json};
+
+use crate::ledger::{self, Floats};
+
+const STEPS: i64 = 40;
+const INTERVAL_MS: i64 = 15_000;
+/// How far back the first sample lies; more than the samples span.
+const BACK_MS: i64 = 12 * 60_000;
+
+#[test]
+fn foreign_readers_see_every_bit() {
+    let mut server = Server::start(Kind::Tributary, "");
+    let base = now_ms() - BACK_MS;
+    let written = [float_series(base), histogram_series(base)].concat();
+    let reply = write(&server.http(), &written).expect("an answer");
+    assert_eq!(reply.status, 204, "{}", reply.body);
+
+    compare_with_promql(&server.http(), &written, base);
+    server.flush();
+    compare_with_promql(&server.http(), &written, base);
+    server.stop();
+
+    let table = ledger::read_table(&server);
+    let key =
+        |series: &SeriesOut, t: Timestamp| ("default".to_owned(), ledger::json(&series.labels), t.millis());
+    let floats: Floats = written
+        .iter()
+        .flat_map(|s| s.floats.iter().map(move |(t, value)| (key(s, *t), bits(*value))))
+        .collect();
+    assert_eq!(ledger::differences(&table.floats, &floats), Vec::<String>::new());
+    let histograms: BTreeMap<_, _> = written
+        .iter()
+        .flat_map(|s| s.histograms.iter().map(move |(t, h)| (key(s, *t), columns(h))))
+        .collect();
+    assert_eq!(ledger::differences(&table.histograms, &histograms), Vec::<String>::new());
+}
+
+/// Bits of a float; none for a staleness marker, which is null in the table.
+fn bits(value: f64) -> Option<u64> {
+    (value.to_bits() != stale_nan().to_bits()).then(|| value.to_bits())
+}
+
+fn labels(name: &str, more: &[(&str, &str)]) -> Labels {
+    Labels::from_pairs([("__name__", name)].iter().chain(more).copied())
+}
+
+fn float_series(base: i64) -> Vec<SeriesOut> {
+    let specials = [
+        0.0,
+        -0.0,
+        f64::NAN,
+        f64::from_bits(0x7ff8_0000_0000_0001),
+        f64::from_bits(0xfff8_dead_beef_0001),
+        stale_nan(),
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+        f64::MAX,
+        f64::MIN_POSITIVE,
+        f64::from_bits(1),
+        0.1 + 0.2,
+        9_007_199_254_740_993.0,
+        -123.456,
+    ];
+    type Wave = Box<dyn Fn(i64) -> f64>;
+    let waves: [(&str, Wave); 6] = [
+        ("count", Box::new(|i| (i * i) as f64)),
+        ("cents", Box::new(|i| (i * 7 - 100) as f64 / 100.0)),
+        ("random", Box::new(|i| f64::from_bits(i.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 2))),
+        ("special", Box::new(move |i| specials[usize::try_from(i).expect("positive") % specials.len()])),
+        ("zero", Box::new(|i| if i % 2 == 0 { 0.0 } else { -0.0 })),
+        ("gaps", Box::new(|i| if i % 5 == 4 { stale_nan() } else { i as f64 })),
+    ];
+    let mut all = Vec::new();
+    for (number, (kind, wave)) in waves.iter().enumerate() {
+        for (job, shift) in [("one", 0), ("two", 7)] {
+            // Some share their times with others of the job, some have times of their own.
+            let own = if number % 2 == 0 { 0 } else { i64::try_from(number).expect("small") };
+            all.push(SeriesOut {
+                labels: labels(
+                    "opened",
+                    &[
+                        ("job", job),
+                        ("instance", "i"),
+                        ("kind", kind),
+                        ("text", "a \"b\" \\ \n ünï"),
+                        ("le", "1.0"),
+                    ],
+                ),
+                floats: (0..STEPS)
+                    .map(|i| (Timestamp(base + i * INTERVAL_MS + shift + own), wave(i)))
+                    .collect(),
+                ..SeriesOut::default()
+            });
+        }
+    }
+    all.push(SeriesOut {
+        labels: labels("bare", &[]),
+        floats: vec![(Timestamp(base), 1.0)],
+        ..SeriesOut::default()
+    });
+    all
+}
+
+/// Integer and float, exponential and custom buckets, gauge and counter, and one that ends.
+fn histogram_series(base: i64) -> Vec<SeriesOut> {
+    let integer = |n: i64| {
+        Histogram::Integer(IntegerHistogram {
+            schema: 3,
+            zero_threshold: 1e-128,
+            zero_count: n.cast_unsigned(),
+            count: (n * 8).cast_unsigned(),
+            sum: n as f64 * 0.1,
+            positive_spans: vec![Span { offset: -2, length: 2 }, Span { offset: 5, length: 1 }],
+            positive_deltas: vec![n, n, -n],
+            negative_spans: vec![Span { offset: 1, length: 2 }],
+            negative_deltas: vec![2 * n, -n],
+            ..IntegerHistogram::default()
+        })
+    };
+    let float = |n: i64| {
+        Histogram::Float(FloatHistogram {
+            counter_reset_hint: CounterResetHint::Gauge,
+            schema: 0,
+            zero_threshold: 0.001,
+            zero_count: 0.5,
+            count: n as f64 + 1.75,
+            sum: if n % 7 == 3 { f64::NAN } else { -1.5 * n as f64 },
+            positive_spans: vec![Span { offset: 0, length: 2 }],
+            positive_buckets: vec![n as f64, 1.25],
+            ..FloatHistogram::default()
+        })
+    };
+    let custom = |n: i64| {
+        Histogram::Integer(IntegerHistogram {
+            schema: CUSTOM_BUCKETS_SCHEMA,
+            count: (n * 3).cast_unsigned(),
+            sum: n as f64,
+            positive_spans: vec![Span { offset: 0, length: 3 }],
+            positive_deltas: vec![n, 0, 0],
+            custom_values: Arc::from([0.1, 2.5]),
+            ..IntegerHistogram::default()
+        })
+    };
+    let ended = |n: i64| {
+        if n % 10 == 9 {
+            Histogram::Integer(IntegerHistogram { sum: stale_nan(), ..IntegerHistogram::default() })
+        } else {
+            integer(n)
+        }
+    };
+    type Make<'a> = &'a dyn Fn(i64) -> Histogram;
+    let kinds: [(&str, Make<'_>); 4] =
+        [("integer", &integer), ("float", &float), ("custom", &custom), ("ended", &ended)];
+    kinds
+        .iter()
+        .map(|(kind, make)| SeriesOut {
+            labels: labels("opened_seconds", &[("job", "one"), ("instance", "i"), ("kind", kind)]),
+            histograms: (1..STEPS).map(|i| (Timestamp(base + i * INTERVAL_MS), make(i))).collect(),
+            ..SeriesOut::default()
+        })
+        .collect()
+}
+
+/// A histogram as the table has it: absolute populations, floats as bits, what does not apply as null.
+fn columns(histogram: &Histogram) -> Value {
+    let hex = |x: f64| json!(format!("{:x}", x.to_bits()));
+    let floats = |list: &[f64]| list.iter().map(|x| hex(*x)).collect::<Vec<_>>();
+    let spans = |list: &[Span]| {
+        list.iter().map(|s| json!({"offset": s.offset, "length": s.length})).collect::<Vec<_>>()
+    };
+    let absolute = |deltas: &[i64]| -> Vec<i64> {
+        deltas
+            .iter()
+            .scan(0, |sum, delta| {
+                *sum += delta;
+                Some(*sum)
+            })
+            .collect()
+    };
+    let sum = |sum: f64| bits(sum).map(|bits| format!("{bits:x}"));
+    let hint = |hint| match hint {
+        CounterResetHint::Unknown => "unknown",
+        CounterResetHint::Reset => "reset",
+        CounterResetHint::NotReset => "not_reset",
+        CounterResetHint::Gauge => "gauge",
+    };
+    match histogram {
+        Histogram::Integer(h) => json!({
+            "reset_hint": hint(h.counter_reset_hint), "schema": h.schema, "zero_threshold": hex(h.zero_threshold),
+            "sum": sum(h.sum), "count": h.count, "zero_count": h.zero_count,
+            "positive_counts": absolute(&h.positive_deltas), "negative_counts": absolute(&h.negative_deltas),
+            "float_count": null, "float_zero_count": null, "positive_floats": null, "negative_floats": null,
+            "positive_spans": spans(&h.positive_spans), "negative_spans": spans(&h.negative_spans),
+            "custom_values": floats(&h.custom_values),
+        }),
+        Histogram::Float(h) => json!({
+            "reset_hint": hint(h.counter_reset_hint), "schema": h.schema, "zero_threshold": hex(h.zero_threshold),
+            "sum": sum(h.sum), "count": null, "zero_count": null, "positive_counts": null, "negative_counts": null,
+            "float_count": hex(h.count), "float_zero_count": hex(h.zero_count),
+            "positive_floats": floats(&h.positive_buckets), "negative_floats": floats(&h.negative_buckets),
+            "positive_spans": spans(&h.positive_spans), "negative_spans": spans(&h.negative_spans),
+            "custom_values": floats(&h.custom_values),
+        }),
+    }
+}
+
+/// PromQL returns what was written: floats bit for bit but for the one NaN that it knows, no staleness markers.
+fn compare_with_promql(server: &Http, written: &[SeriesOut], base: i64) {
+    let answer = promql::instant(server, "{__name__=~\"opened.*|bare\"}[20m]", base + BACK_MS);
+    assert_eq!(answer.series.len(), written.len());
+    for series in written {
+        let labels: BTreeMap<_, _> =
+            series.labels.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+        let found =
+            answer.series.iter().find(|s| s.labels == labels).unwrap_or_else(|| panic!("no {labels:?}"));
+        let printed = |value: f64| if value.is_nan() { None } else { Some(value.to_bits()) };
+        let want: Vec<_> = series
+            .floats
+            .iter()
+            .filter(|(_, value)| bits(*value).is_some())
+            .map(|(t, value)| (t.millis(), printed(*value)))
+            .collect();
+        let got: Vec<_> = found.floats.iter().map(|(t, value)| (*t, printed(*value))).collect();
+        assert_eq!(got, want, "{labels:?}");
+        let want: Vec<_> = series
+            .histograms
+            .iter()
+            .filter(|(_, h)| bits(h.sum()).is_some())
+            .map(|(t, h)| (t.millis(), count_and_sum(h)))
+            .collect();
+        let got: Vec<_> = found
+            .histograms
+            .iter()
+            .map(|(t, h)| (*t, (printed(number(&h["count"])), printed(number(&h["sum"])))))
+            .collect();
+        let want: Vec<_> = want.into_iter().map(|(t, (c, s))| (t, (printed(c), printed(s)))).collect();
+        assert_eq!(got, want, "{labels:?}");
+    }
+}
+
+fn count_and_sum(histogram: &Histogram) -> (f64, f64) {
+    match histogram {
+        Histogram::Integer(h) => (h.count as f64, h.sum),
+        Histogram::Float(h) => (h.count, h.sum),
+    }
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_str().and_then(parse_float).unwrap_or_else(|| panic!("no number: {value}"))
+}
