@@ -1,7 +1,30 @@
-//! Placeholder.
+//! The storage engine: log, head, Parquet files and the catalogue of them.
+//!
+//! [`Storage`] is one ingester's engine. It takes scrape groups ([`append`]), makes them durable in its log before it
+//! acknowledges them, answers for what is in memory, and flushes to the [`table`]. The table is a Delta Lake table of
+//! Parquet files ([`file`], [`catalogue`]) that several storages write and queriers read. [`merge`] is the one way in
+//! which two accounts of a series become one, here and everywhere else.
+//!
+//! Deliberately absent: gRPC and HTTP (the services), PromQL (`promql-engine`), who flushes or adopts what in a cluster
+//! (`coordination` suggests it; the commits of the table decide).
+#![warn(missing_docs)]
 
+pub mod append;
 pub mod catalogue;
+mod error;
 pub mod file;
+mod head;
+mod log;
 pub mod merge;
+mod options;
 pub mod series;
+mod storage;
 pub mod table;
+
+pub use append::{
+    Appended, GroupAppend, GroupChange, GroupDeclaration, GroupId, LogPosition, MemberDeclaration, Presence,
+    Refusal, RefusalReason,
+};
+pub use error::{Error, Result};
+pub use options::StorageOptions;
+pub use storage::{FlushReport, HeadSelection, HeadState, LastSample, LogState, Stats, Storage};

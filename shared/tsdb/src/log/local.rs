@@ -1,0 +1,232 @@
+//! A log in files on this machine: `wal/<log>/<first segment, 20 digits>`, several segments to a file.
+//!
+//! Invariants:
+//! - a file is made durable in its folder before anything in it is acknowledged;
+//! - nothing is written after a failed write or sync: what the disk holds then is unknown, so the log is over;
+//! - a file is removed only when every segment in it is below a floor that a durable header carries.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use model::Timestamp;
+use ulid::Ulid;
+
+use super::segment::{HEADER_BYTES, Header, Role};
+use crate::error::{Error, Result};
+
+/// The name of the file that a process holds locked as long as it works in the folder.
+const LOCK_FILE: &str = "lock";
+
+/// The writing end of a log; there is one in the log's life.
+#[derive(Debug)]
+pub(crate) struct LocalLog {
+    folder: PathBuf,
+    id: Ulid,
+    nonce: u128,
+    files: Vec<LogFile>,
+    file: File,
+    file_bytes_max: u64,
+    /// The next segment begins a file.
+    starts_file: bool,
+    next_seq: u64,
+    floor: u64,
+    /// Floors that durable headers carry, with the time since when; ascending.
+    durable_floors: Vec<(u64, Timestamp)>,
+    ended: Option<String>,
+    _lock: File,
+}
+
+#[derive(Debug)]
+struct LogFile {
+    first: u64,
+    path: PathBuf,
+    bytes: u64,
+}
+
+impl LocalLog {
+    /// Creates the log and its birth record.
+    pub(crate) fn create(wal: &Path, id: Ulid, nonce: u128, file_bytes_max: u64) -> Result<Self> {
+        let folder = wal.join(id.to_string());
+        fs::create_dir(&folder).map_err(Error::io("create log", &folder))?;
+        sync_folder(wal)?;
+        let lock = lock(&folder)?;
+        let file = create_file(&folder, 0)?;
+        let first = LogFile { first: 0, path: file_path(&folder, 0), bytes: 0 };
+        let mut log = Self {
+            folder,
+            id,
+            nonce,
+            files: vec![first],
+            file,
+            file_bytes_max,
+            starts_file: false,
+            next_seq: 0,
+            floor: 0,
+            durable_floors: Vec::new(),
+            ended: None,
+            _lock: lock,
+        };
+        log.append(Role::Birth, &[], Timestamp(0))?;
+        Ok(log)
+    }
+
+    pub(crate) fn id(&self) -> Ulid {
+        self.id
+    }
+
+    /// The last segment; everything through it is durable.
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.next_seq.saturating_sub(1)
+    }
+
+    /// Writes a segment and returns its number once it is durable.
+    ///
+    /// # Errors
+    /// Any failure ends the log.
+    pub(crate) fn append(&mut self, role: Role, payload: &[u8], now: Timestamp) -> Result<u64> {
+        if let Some(reason) = &self.ended {
+            return Err(Error::LogEnded { log: self.id.to_string(), reason: reason.clone() });
+        }
+        let written = self.write(role, payload);
+        match &written {
+            Ok(_) => {
+                if self.durable_floors.last().is_none_or(|(floor, _)| *floor < self.floor) {
+                    self.durable_floors.push((self.floor, now));
+                }
+                if role == Role::Seal {
+                    self.ended = Some("it was sealed".to_owned());
+                }
+            }
+            Err(error) => self.ended = Some(error.to_string()),
+        }
+        written
+    }
+
+    fn write(&mut self, role: Role, payload: &[u8]) -> Result<u64> {
+        let seq = self.next_seq;
+        let is_full = self.files.last().is_some_and(|f| f.bytes >= self.file_bytes_max);
+        let is_begun = self.files.last().is_some_and(|f| f.bytes > 0);
+        if is_begun && (self.starts_file || is_full) {
+            self.file = create_file(&self.folder, seq)?;
+            self.files.push(LogFile { first: seq, path: file_path(&self.folder, seq), bytes: 0 });
+        }
+        self.starts_file = false;
+        let header = Header {
+            role,
+            log: self.id,
+            seq,
+            nonce: self.nonce,
+            floor: self.floor,
+            acknowledged: seq.saturating_sub(1),
+            payload_bytes: payload.len() as u64,
+        };
+        let file = self.files.last_mut().expect("a log has a file");
+        let path = &file.path;
+        self.file.write_all(&header.encode()).map_err(Error::io("write log", path))?;
+        self.file.write_all(payload).map_err(Error::io("write log", path))?;
+        self.file.sync_data().map_err(Error::io("sync log", path))?;
+        file.bytes += (HEADER_BYTES + payload.len()) as u64;
+        self.next_seq += 1;
+        Ok(seq)
+    }
+
+    /// Makes the next segment begin a file, so that the files before it can go once they are not needed.
+    pub(crate) fn start_file(&mut self) {
+        self.starts_file = true;
+    }
+
+    /// Says that segments below `floor` are no longer needed; the next header carries it.
+    pub(crate) fn set_floor(&mut self, floor: u64) {
+        self.floor = self.floor.max(floor);
+    }
+
+    /// Removes files of segments below the highest floor that was durable at `before` or earlier.
+    pub(crate) fn remove_unneeded(&mut self, before: Timestamp) -> Result<usize> {
+        let floor = self.durable_floors.iter().rev().find(|(_, since)| *since <= before).map_or(0, |f| f.0);
+        let mut removed = 0;
+        while self.files.len() > 1 && self.files[1].first <= floor {
+            let path = self.files.remove(0).path;
+            fs::remove_file(&path).map_err(Error::io("remove log file", &path))?;
+            removed += 1;
+        }
+        Ok(removed)
+    }
+
+    /// Bytes of all files.
+    pub(crate) fn byte_len(&self) -> u64 {
+        self.files.iter().map(|f| f.bytes).sum()
+    }
+}
+
+/// Ends a log whose writer is gone: cuts off a torn end and writes a seal behind it.
+pub(crate) fn seal(folder: &Path, id: Ulid, last: &Header, torn: Option<&(PathBuf, u64)>) -> Result<()> {
+    if let Some((path, length)) = torn {
+        let file = OpenOptions::new().write(true).open(path).map_err(Error::io("open log", path))?;
+        file.set_len(*length).map_err(Error::io("cut torn end of log", path))?;
+        file.sync_all().map_err(Error::io("sync log", path))?;
+    }
+    let seq = last.seq + 1;
+    let header = Header {
+        role: Role::Seal,
+        log: id,
+        seq,
+        nonce: last.nonce,
+        floor: last.floor,
+        acknowledged: last.acknowledged,
+        payload_bytes: 0,
+    };
+    let path = file_path(folder, seq);
+    // A torn file of this name was cut to nothing above.
+    let mut file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(&path)
+        .map_err(Error::io("create log file", &path))?;
+    file.write_all(&header.encode()).map_err(Error::io("write log", &path))?;
+    file.sync_all().map_err(Error::io("sync log", &path))?;
+    sync_folder(folder)
+}
+
+/// Locks a folder for as long as the file is held.
+///
+/// # Errors
+/// [`Error::Locked`] when another process has it.
+pub(crate) fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join(LOCK_FILE);
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(Error::io("open lock", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Locked(path)),
+        Err(TryLockError::Error(source)) => Err(Error::Io { attempt: "lock", path, source }),
+    }
+}
+
+/// Makes the names in a folder durable.
+pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
+    let file = File::open(folder).map_err(Error::io("open folder", folder))?;
+    file.sync_all().map_err(Error::io("sync folder", folder))
+}
+
+pub(crate) fn file_path(folder: &Path, first: u64) -> PathBuf {
+    folder.join(format!("{first:020}"))
+}
+
+fn create_file(folder: &Path, first: u64) -> Result<File> {
+    let path = file_path(folder, first);
+    let file = OpenOptions::new()
+        .append(true)
+        .create_new(true)
+        .open(&path)
+        .map_err(Error::io("create log file", &path))?;
+    sync_folder(folder)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests;

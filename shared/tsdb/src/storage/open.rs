@@ -1,0 +1,296 @@
+//! Starting: takes the folder, seals and replays the logs of earlier lives, loads the recent tail, begins a log.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use model::Timestamp;
+use ulid::Ulid;
+
+use super::appender::{Appender, TrackKey, TrackUse};
+use super::upkeep::{Adopted, Upkeep};
+use super::{Counters, Storage};
+use crate::append::GroupChange;
+use crate::error::{Error, Result};
+use crate::head::{GroupSamples, Head, REMOVED};
+use crate::log::committer::{CommitOptions, Committer};
+use crate::log::local::{self, LocalLog};
+use crate::log::reader;
+use crate::log::record::{Append, Declare, Record};
+use crate::options::StorageOptions;
+use crate::table::{SelectLimits, Snapshot};
+
+/// The folder below the storage's that holds the logs.
+const WAL_FOLDER: &str = "wal";
+
+impl Storage {
+    /// Opens the storage: everything acknowledged in earlier lives is readable when this returns.
+    ///
+    /// Nothing runs in the background but the log writer; [`Storage::maintain`] is to be spawned by the caller.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] when another process works in the folder, [`Error::Gap`] when acknowledged segments of an
+    /// earlier log are missing, and whatever the disk or the table say.
+    pub async fn open(options: StorageOptions) -> Result<Arc<Self>> {
+        let wal = options.dir.join(WAL_FOLDER);
+        fs::create_dir_all(&wal).map_err(Error::io("create", &wal))?;
+        let lock = local::lock(&wal)?;
+        let snapshot = options.table.snapshot(None).await?;
+        let mut head = Head::new(options.exemplars_per_series_max);
+        load_tail(&mut head, &snapshot, &options).await?;
+
+        let transactions: HashMap<String, u64> =
+            snapshot.transactions().map(|(log, through)| (log.to_owned(), through)).collect();
+        let replayed = {
+            let (wal, now) = (wal.clone(), options.clock.now());
+            let replay = move || replay_all(&wal, head, &transactions, now);
+            options.runtime.spawn_blocking(replay).await.map_err(|_| Error::Worker("replay"))??
+        };
+        let Replayed { mut head, tracks, adopted, samples, damages } = replayed;
+
+        let first_generation = head.next_generation();
+        let appender = Appender::from_head(&head, tracks);
+        let id = new_ulid(options.clock.now());
+        let log = LocalLog::create(&wal, id, new_ulid(options.clock.now()).0, options.file_bytes_max)?;
+        let counters = Arc::new(Counters::default());
+        counters.samples_replayed.store(samples, Ordering::Relaxed);
+        counters.records_damaged.store(damages, Ordering::Relaxed);
+        let head = Arc::new(RwLock::new(head));
+        let commit_options = CommitOptions {
+            delay: options.commit_delay,
+            bytes: options.commit_bytes,
+            queue_bytes_max: options.queue_bytes_max,
+            birth_delay: options.birth_delay,
+            clock: options.clock.clone(),
+        };
+        let apply = apply_to(Arc::clone(&head), Arc::clone(&counters));
+        let committer = Committer::start(log, commit_options, apply)?;
+        let upkeep = Upkeep::new(adopted, first_generation, options.clock.now(), id);
+        tracing::info!(log = %id, "opened storage");
+        Ok(Arc::new(Self {
+            options,
+            wal,
+            log: Arc::from(id.to_string()),
+            head,
+            appender: Mutex::new(appender),
+            committer,
+            upkeep: tokio::sync::Mutex::new(upkeep),
+            counters,
+            _lock: lock,
+        }))
+    }
+}
+
+/// Makes durable samples visible.
+fn apply_to(head: Arc<RwLock<Head>>, counters: Arc<Counters>) -> crate::log::committer::Apply {
+    Box::new(move |seq, samples: &[GroupSamples]| {
+        let mut head = head.write().unwrap_or_else(PoisonError::into_inner);
+        let loose: u64 = samples.iter().map(|s| head.apply(s)).sum();
+        counters.samples_loose.fetch_add(loose, Ordering::Relaxed);
+        counters.segments.fetch_add(seq.saturating_sub(head.coverage.acknowledged), Ordering::Relaxed);
+        head.coverage.acknowledged = seq;
+    })
+}
+
+/// Loads what ordering rules and lookback need of what was flushed before.
+async fn load_tail(head: &mut Head, snapshot: &Snapshot, options: &StorageOptions) -> Result<()> {
+    head.coverage.table_version = snapshot.version();
+    let since = options.clock.now().add_ms(-options.recent_ms()).millis();
+    for tenant in snapshot.tenants() {
+        let rows = snapshot.select(&tenant, &[], since, i64::MAX, SelectLimits::NONE).await?;
+        head.load(&tenant, rows);
+        head.coverage.complete_since = since;
+    }
+    Ok(())
+}
+
+/// What earlier lives left behind, in memory again.
+struct Replayed {
+    head: Head,
+    tracks: HashMap<TrackKey, TrackUse>,
+    adopted: Vec<Adopted>,
+    samples: u64,
+    damages: u64,
+}
+
+fn replay_all(
+    wal: &Path,
+    head: Head,
+    transactions: &HashMap<String, u64>,
+    now: Timestamp,
+) -> Result<Replayed> {
+    let mut replay = Replay { head, tracks: HashMap::new(), groups: HashMap::new(), now, samples: 0 };
+    let mut adopted = Vec::new();
+    let mut damages = 0;
+    for (folder, id) in earlier_logs(wal)? {
+        let base = transactions.get(&id.to_string()).copied();
+        let generation = replay.head.next_generation();
+        replay.groups.clear();
+        let lock = local::lock(&folder)?;
+        let from = base.map_or(0, |b| b + 1);
+        let mut samples = 0;
+        let mut strangers = 0_u64;
+        let summary = reader::read(&folder, id, from, |_, record| {
+            match replay.take(record) {
+                Some(count) => samples += count,
+                None => strangers += 1,
+            }
+            Ok(())
+        })?;
+        let Some(last) = summary.last else {
+            discard_unborn(wal, &folder, summary.bytes)?;
+            continue;
+        };
+        for damage in &summary.damages {
+            tracing::error!(log = %id, damage, "passed over damage in a log");
+        }
+        if strangers > 0 {
+            tracing::error!(log = %id, records = strangers, "passed over records of groups whose declaration is damaged");
+        }
+        let log_damages = summary.damages.len() as u64 + strangers;
+        damages += log_damages;
+        if !summary.is_sealed {
+            local::seal(&folder, id, &last, summary.torn.as_ref())?;
+        }
+        let through = summary.last_data_seq();
+        tracing::info!(log = %id, base, through, samples, "took over a log");
+        replay.samples += samples;
+        let is_flushed = samples == 0;
+        if is_flushed {
+            replay.head.flushed(generation, generation);
+        }
+        let log: Arc<str> = Arc::from(id.to_string());
+        replay.head.coverage.adopted.push((Arc::clone(&log), through));
+        adopted.push(Adopted {
+            log,
+            folder,
+            base,
+            through,
+            generation,
+            is_damaged: log_damages > 0,
+            flushed_at: is_flushed.then_some(now),
+            _lock: lock,
+        });
+    }
+    let Replay { head, tracks, samples, .. } = replay;
+    Ok(Replayed { head, tracks, adopted, samples, damages })
+}
+
+/// The folders of logs, oldest first.
+fn earlier_logs(wal: &Path) -> Result<Vec<(PathBuf, Ulid)>> {
+    let mut logs = Vec::new();
+    for entry in fs::read_dir(wal).map_err(Error::io("list", wal))? {
+        let entry = entry.map_err(Error::io("list", wal))?;
+        let id = entry.file_name().to_str().and_then(|name| Ulid::from_string(name).ok());
+        logs.extend(id.map(|id| (entry.path(), id)));
+    }
+    logs.sort_by_key(|(_, id)| *id);
+    Ok(logs)
+}
+
+/// Removes a log that never got as far as its birth record, and so acknowledged nothing.
+fn discard_unborn(wal: &Path, folder: &Path, bytes: u64) -> Result<()> {
+    if bytes > crate::log::segment::HEADER_BYTES as u64 {
+        tracing::error!(folder = %folder.display(), bytes, "a log has not one valid segment");
+        return super::upkeep::set_apart(wal, folder);
+    }
+    fs::remove_dir_all(folder).map_err(Error::io("remove", folder))
+}
+
+/// Replays the records of one log after the other.
+pub(super) struct Replay {
+    pub(super) head: Head,
+    pub(super) tracks: HashMap<TrackKey, TrackUse>,
+    pub(super) groups: HashMap<u64, ReplayedGroup>,
+    pub(super) now: Timestamp,
+    pub(super) samples: u64,
+}
+
+pub(super) struct ReplayedGroup {
+    tenant: u32,
+    track: u32,
+    key: TrackKey,
+    members: Arc<Vec<u32>>,
+}
+
+impl Replay {
+    /// Takes a record and returns how many samples it held; `None` when its group is not known.
+    pub(super) fn take(&mut self, record: Record) -> Option<u64> {
+        match record {
+            Record::Declare(declare) => self.declare(&declare),
+            Record::Change { group, change } => self.change(group, &change)?,
+            Record::Forget { group } => {
+                self.groups.remove(&group);
+            }
+            Record::Append(append) => return self.append(append),
+        }
+        Some(0)
+    }
+
+    fn declare(&mut self, declare: &Declare) {
+        let tenant = self.head.tenant_number(&declare.tenant);
+        let key = TrackKey { tenant, key: declare.key.clone(), sub_group: declare.sub_group };
+        let head = self.head.tenant_mut(tenant);
+        let members = declare.members.iter().map(|m| match m {
+            Some(m) => head.series_or_insert(&m.labels, &m.metadata),
+            None => REMOVED,
+        });
+        let members = Arc::new(members.collect());
+        let (epoch, idle_since) = (declare.epoch, self.now);
+        let used = self.tracks.entry(key.clone()).or_insert_with(|| TrackUse {
+            track: head.add_track(),
+            epoch,
+            groups: 0,
+            idle_since,
+        });
+        used.epoch = used.epoch.max(epoch);
+        self.groups.insert(declare.group, ReplayedGroup { tenant, track: used.track, key, members });
+    }
+
+    fn change(&mut self, group: u64, change: &GroupChange) -> Option<()> {
+        let group = self.groups.get_mut(&group)?;
+        let head = self.head.tenant_mut(group.tenant);
+        let members = Arc::make_mut(&mut group.members);
+        for (member, metadata) in &change.metadata {
+            if let Some(series) = members.get(*member as usize).filter(|s| **s != REMOVED) {
+                head.set_metadata(*series, metadata);
+            }
+        }
+        members.extend(change.add.iter().map(|m| head.series_or_insert(&m.labels, &m.metadata)));
+        for member in &change.remove {
+            if let Some(series) = members.get_mut(*member as usize) {
+                *series = REMOVED;
+            }
+        }
+        if let (Some(epoch), Some(used)) = (change.epoch, self.tracks.get_mut(&group.key)) {
+            used.epoch = used.epoch.max(epoch);
+        }
+        Some(())
+    }
+
+    fn append(&mut self, append: Append) -> Option<u64> {
+        let group = self.groups.get(&append.group)?;
+        let count = append.values.len() + append.histograms.len();
+        self.head.apply(&GroupSamples {
+            tenant: group.tenant,
+            track: group.track,
+            timestamp: append.timestamp,
+            members: Arc::clone(&group.members),
+            presence: append.presence,
+            values: append.values,
+            histograms: append.histograms,
+            starts: append.starts,
+            exemplars: append.exemplars,
+        });
+        // What carries exemplars only counts as well: it has to be flushed.
+        Some((count as u64).max(1))
+    }
+}
+
+fn new_ulid(now: Timestamp) -> Ulid {
+    let since_epoch = Duration::from_millis(u64::try_from(now.millis()).unwrap_or(0));
+    Ulid::from_datetime(SystemTime::UNIX_EPOCH + since_epoch)
+}

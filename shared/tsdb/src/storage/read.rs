@@ -1,0 +1,314 @@
+//! Reading: what has been acknowledged and is in memory, with a word on what is not.
+//!
+//! An answer is gathered in pieces, each under its own lock, so that appends go on in between. It is complete for what
+//! was acknowledged when it began, together with a snapshot of the table of the version it names when it ends.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use model::{Exemplar, Labels, Matcher, Metadata, Tenant, Timestamp, Value};
+use roaring::RoaringBitmap;
+
+use super::Storage;
+use super::flush::ROWS_PER_LOCK;
+use crate::error::{Error, Result};
+use crate::head::TenantHead;
+use crate::head::select::{SeriesReader, Wanted};
+use crate::series::{SeriesRow, SeriesSamples, compare_labels};
+use crate::table::SelectLimits;
+
+/// What one log's part of an answer covers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogState {
+    /// The log's ULID.
+    pub log: Arc<str>,
+    /// The last acknowledged segment: everything through it is in the answer or in the table.
+    pub acked_seq: u64,
+    /// From this time on the answer has every acknowledged sample of the log.
+    pub complete_since: Timestamp,
+    /// What is older is in a snapshot of the table of this version or a newer one.
+    pub table_version: u64,
+}
+
+/// What an answer covers: the own log first, then those of earlier lives.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeadState {
+    /// One entry a log.
+    pub logs: Vec<LogState>,
+}
+
+impl HeadState {
+    /// The version that a snapshot must have at least to go with the answer.
+    #[must_use]
+    pub fn table_version(&self) -> u64 {
+        self.logs.iter().map(|l| l.table_version).max().unwrap_or(0)
+    }
+}
+
+/// The series that matched.
+#[derive(Debug, Clone, Default)]
+pub struct HeadSelection {
+    /// Sorted by metric name, then labels; equal timelines are one allocation.
+    pub rows: Vec<SeriesRow>,
+    /// What the rows cover.
+    pub state: HeadState,
+}
+
+/// The newest sample of a series.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LastSample {
+    /// The series.
+    pub labels: Labels,
+    /// Type, unit and help.
+    pub metadata: Arc<Metadata>,
+    /// When.
+    pub timestamp: Timestamp,
+    /// What; may be a staleness marker.
+    pub value: Value,
+}
+
+impl Storage {
+    /// Says what an answer given now would cover.
+    #[must_use]
+    pub fn state(&self) -> HeadState {
+        let coverage = self.read_head().coverage.clone();
+        let own = (Arc::clone(&self.log), coverage.acknowledged);
+        let logs = std::iter::once(own).chain(coverage.adopted).map(|(log, acked_seq)| LogState {
+            log,
+            acked_seq,
+            complete_since: Timestamp(coverage.complete_since),
+            table_version: coverage.table_version,
+        });
+        HeadState { logs: logs.collect() }
+    }
+
+    /// What was acknowledged at `begin` and what has been dropped by now.
+    fn state_since(&self, begin: &HeadState) -> HeadState {
+        let mut state = self.state();
+        // A log that has gone since the beginning was in the table by then.
+        for log in &mut state.logs {
+            if let Some(before) = begin.logs.iter().find(|b| b.log == log.log) {
+                log.acked_seq = before.acked_seq;
+            }
+        }
+        state
+    }
+
+    /// Reads the samples of the series that match, from `min_time` to `max_time` in milliseconds, both included.
+    ///
+    /// CPU work: to be called on a thread that may block.
+    ///
+    /// # Errors
+    /// [`Error::TooMany`] beyond a limit.
+    pub fn select(
+        &self,
+        tenant: &Tenant,
+        matchers: &[Matcher],
+        min_time: i64,
+        max_time: i64,
+        limits: SelectLimits,
+    ) -> Result<HeadSelection> {
+        let begin = self.state();
+        let series = self.matching(tenant, &[matchers], min_time, max_time);
+        if series.len() > limits.series {
+            return Err(Error::TooMany { what: "series in one answer", limit: limits.series });
+        }
+        let wanted = Wanted::times(min_time, max_time);
+        let mut rows = Vec::with_capacity(series.len());
+        let mut samples = 0;
+        // One reader over all pieces would share timelines among more rows, but `read_rows` bounds the lock.
+        for row in self.read_rows(tenant, &series, &wanted) {
+            samples += row.samples.sample_count();
+            if samples > limits.samples {
+                return Err(Error::TooMany { what: "samples in one answer", limit: limits.samples });
+            }
+            rows.push(row);
+        }
+        Ok(HeadSelection { rows, state: self.state_since(&begin) })
+    }
+
+    /// Returns the newest sample within a range of time of every series that any of the sets accepts, sorted.
+    ///
+    /// # Errors
+    /// [`Error::TooMany`] beyond the limit of series.
+    pub fn last_samples(
+        &self,
+        tenant: &Tenant,
+        any_of: &[Vec<Matcher>],
+        min_time: i64,
+        max_time: i64,
+        limits: SelectLimits,
+    ) -> Result<(Vec<LastSample>, HeadState)> {
+        let begin = self.state();
+        let series = self.matching(tenant, any_of, min_time, max_time);
+        if series.len() > limits.series {
+            return Err(Error::TooMany { what: "series in one answer", limit: limits.series });
+        }
+        let mut found = Vec::with_capacity(series.len());
+        let mut reader = SeriesReader::default();
+        for piece in series.chunks(ROWS_PER_LOCK) {
+            let head = self.read_head();
+            reader.timelines.blocks_changed();
+            let Some(tenant) = head.tenant(tenant) else { break };
+            for (labels, number) in piece {
+                found.extend(last_of(tenant, *number, labels, min_time, max_time, &mut reader));
+            }
+        }
+        Ok((found, self.state_since(&begin)))
+    }
+
+    /// Returns labels and metadata of every series that any of the sets accepts (none: every series) and that has
+    /// samples about the time, sorted.
+    #[must_use]
+    pub fn labels(
+        &self,
+        tenant: &Tenant,
+        any_of: &[Vec<Matcher>],
+        min_time: i64,
+        max_time: i64,
+    ) -> Vec<(Labels, Arc<Metadata>)> {
+        let series = self.matching(tenant, any_of, min_time, max_time);
+        let head = self.read_head();
+        let Some(tenant) = head.tenant(tenant) else { return Vec::new() };
+        let metadata = |(labels, number): (Labels, u32)| {
+            let metadata = Arc::clone(&tenant.series(number)?.metadata);
+            Some((labels, metadata))
+        };
+        series.into_iter().filter_map(metadata).collect()
+    }
+
+    /// Returns the names of the labels of such series, sorted.
+    #[must_use]
+    pub fn label_names(
+        &self,
+        tenant: &Tenant,
+        any_of: &[Vec<Matcher>],
+        min_time: i64,
+        max_time: i64,
+    ) -> Vec<String> {
+        let head = self.read_head();
+        let Some(tenant) = head.tenant(tenant) else { return Vec::new() };
+        let accepted = accepted(tenant, any_of, min_time, max_time);
+        let is_used = |name: &&str| tenant.index.values(name).any(|(_, p)| !p.is_disjoint(&accepted));
+        tenant.index.names().filter(is_used).map(str::to_owned).collect()
+    }
+
+    /// Returns the values of one label of such series, sorted.
+    #[must_use]
+    pub fn label_values(
+        &self,
+        tenant: &Tenant,
+        name: &str,
+        any_of: &[Vec<Matcher>],
+        min_time: i64,
+        max_time: i64,
+    ) -> Vec<String> {
+        let head = self.read_head();
+        let Some(tenant) = head.tenant(tenant) else { return Vec::new() };
+        let accepted = accepted(tenant, any_of, min_time, max_time);
+        let values = tenant.index.values(name).filter(|(_, p)| !p.is_disjoint(&accepted));
+        values.map(|(v, _)| v.to_owned()).collect()
+    }
+
+    /// Returns the metadata of every metric in memory, by name.
+    #[must_use]
+    pub fn metadata(&self, tenant: &Tenant) -> BTreeMap<String, BTreeSet<Arc<Metadata>>> {
+        let head = self.read_head();
+        let Some(tenant) = head.tenant(tenant) else { return BTreeMap::new() };
+        let of = |postings: &RoaringBitmap| -> BTreeSet<Arc<Metadata>> {
+            postings.iter().filter_map(|n| tenant.series(n)).map(|s| Arc::clone(&s.metadata)).collect()
+        };
+        let metrics = tenant.index.values(model::labels::METRIC_NAME);
+        metrics.map(|(name, postings)| (name.to_owned(), of(postings))).collect()
+    }
+
+    /// Returns the exemplars, from `min_time` to `max_time`, of the series that any of the sets accepts, sorted.
+    #[must_use]
+    pub fn exemplars(
+        &self,
+        tenant: &Tenant,
+        any_of: &[Vec<Matcher>],
+        min_time: i64,
+        max_time: i64,
+    ) -> Vec<(Labels, Vec<Exemplar>)> {
+        // An exemplar may be older or newer than any sample of its series.
+        let series = self.matching(tenant, any_of, i64::MIN, i64::MAX);
+        let head = self.read_head();
+        let Some(tenant) = head.tenant(tenant) else { return Vec::new() };
+        let exemplars = |(labels, number): (Labels, u32)| {
+            let rare = tenant.series(number)?.rare.as_ref()?;
+            let wanted = rare.exemplars.iter().filter(|e| (min_time..=max_time).contains(&e.time));
+            let mut exemplars: Vec<Exemplar> = wanted.map(|e| e.item.clone()).collect();
+            exemplars.sort_by(crate::merge::compare_exemplars);
+            (!exemplars.is_empty()).then_some((labels, exemplars))
+        };
+        series.into_iter().filter_map(exemplars).collect()
+    }
+
+    /// The series that any of the sets accepts, sorted.
+    fn matching<M: AsRef<[Matcher]>>(
+        &self,
+        tenant: &Tenant,
+        any_of: &[M],
+        min_time: i64,
+        max_time: i64,
+    ) -> Vec<(Labels, u32)> {
+        let head = self.read_head();
+        let Some(tenant) = head.tenant(tenant) else { return Vec::new() };
+        let accepted = accepted(tenant, any_of, min_time, max_time);
+        let mut series: Vec<(Labels, u32)> = accepted.iter().map(|n| (tenant.labels(n), n)).collect();
+        drop(head);
+        series.sort_by(|a, b| compare_labels(&a.0, &b.0));
+        series
+    }
+}
+
+fn accepted<M: AsRef<[Matcher]>>(
+    tenant: &TenantHead,
+    any_of: &[M],
+    min_time: i64,
+    max_time: i64,
+) -> RoaringBitmap {
+    if any_of.is_empty() {
+        return tenant.matching(&[], min_time, max_time);
+    }
+    let sets = any_of.iter().map(|matchers| tenant.matching(matchers.as_ref(), min_time, max_time));
+    sets.fold(RoaringBitmap::new(), |all, set| all | set)
+}
+
+/// The newest sample of a series within a range of time.
+fn last_of(
+    tenant: &TenantHead,
+    number: u32,
+    labels: &Labels,
+    min_time: i64,
+    max_time: i64,
+    reader: &mut SeriesReader,
+) -> Option<LastSample> {
+    let series = tenant.series(number)?;
+    if !tenant.index.pairs_of(&series.labels).eq(labels.iter()) {
+        return None;
+    }
+    let last = |timestamp: i64, value: Value| LastSample {
+        labels: labels.clone(),
+        metadata: Arc::clone(&series.metadata),
+        timestamp: Timestamp(timestamp),
+        value,
+    };
+    // The newest sample of all is at hand; only a range that ends before it makes reading necessary. Late samples at
+    // its very time may win over it, which only the merge knows.
+    let has_late = series.rare.as_ref().is_some_and(|r| r.loose.iter().any(|l| l.time == series.max_time));
+    if (min_time..=max_time).contains(&series.max_time) && !has_late {
+        return series.newest().map(|value| last(series.max_time, value));
+    }
+    let wanted = Wanted::times(min_time, max_time);
+    let SeriesSamples { floats, histograms, .. } = reader.read(series, &tenant.blocks, &wanted)?;
+    match (floats.timestamps.last(), histograms.timestamps.last()) {
+        (Some(f), Some(h)) if h > f => {
+            Some(last(*h, Value::Histogram(Arc::clone(histograms.values.last()?))))
+        }
+        (None, Some(h)) => Some(last(*h, Value::Histogram(Arc::clone(histograms.values.last()?)))),
+        (Some(f), _) => Some(last(*f, Value::Float(*floats.values.last()?))),
+        (None, None) => None,
+    }
+}

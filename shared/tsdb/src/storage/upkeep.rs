@@ -1,0 +1,235 @@
+//! What has to be done from time to time: flushing, dropping what was flushed, removing files; and closing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::Timestamp;
+use ulid::Ulid;
+
+use super::{FlushReport, Storage};
+use crate::error::{Error, Result};
+use crate::head::ordering::Newest;
+use crate::head::series::Series;
+use crate::log::committer::lock;
+use crate::log::local::sync_folder;
+use crate::log::segment::Role;
+use crate::options::millis;
+
+/// Time between two looks at what there is to do.
+const TICK: Duration = Duration::from_secs(1);
+/// Series gone through under one lock.
+const SERIES_PER_LOCK: usize = 4096;
+/// Below the folder of logs: what was damaged and is kept for people to look at.
+const SET_APART_FOLDER: &str = "damaged";
+
+/// What upkeep remembers from one time to the next.
+#[derive(Debug)]
+pub(super) struct Upkeep {
+    pub(super) adopted: Vec<Adopted>,
+    pub(super) own_id: Ulid,
+    /// The last segment of the own log that is in the table.
+    pub(super) own_base: Option<u64>,
+    /// The first generation of the own log that is not in the table.
+    pub(super) own_generation: u32,
+    pub(super) last_flush: Timestamp,
+    last_drop: Timestamp,
+    /// What earlier lives left is flushed at once, and where that fails with the next flush.
+    has_tried_adopted: bool,
+}
+
+/// The log of an earlier life.
+#[derive(Debug)]
+pub(super) struct Adopted {
+    pub(super) log: Arc<str>,
+    pub(super) folder: PathBuf,
+    pub(super) base: Option<u64>,
+    pub(super) through: u64,
+    pub(super) generation: u32,
+    pub(super) is_damaged: bool,
+    pub(super) flushed_at: Option<Timestamp>,
+    pub(super) _lock: fs::File,
+}
+
+impl Adopted {
+    pub(super) fn id(&self) -> Ulid {
+        Ulid::from_string(&self.log).expect("made of a ULID")
+    }
+}
+
+impl Upkeep {
+    pub(super) fn new(adopted: Vec<Adopted>, own_generation: u32, now: Timestamp, own_id: Ulid) -> Self {
+        Self {
+            adopted,
+            own_id,
+            own_base: None,
+            own_generation,
+            last_flush: now,
+            last_drop: now,
+            has_tried_adopted: false,
+        }
+    }
+}
+
+impl Storage {
+    /// Keeps the storage in order for as long as it is polled; never returns.
+    ///
+    /// Failures are logged, counted and tried again. Dropping the future at any moment is safe.
+    pub async fn maintain(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(TICK).await;
+            if let Err(error) = self.maintain_once().await {
+                tracing::warn!(%error, "maintain storage");
+            }
+        }
+    }
+
+    /// Does what is due: flushes, drops what was flushed long ago, removes files.
+    ///
+    /// # Errors
+    /// The first failure; what is left is due again the next time.
+    pub async fn maintain_once(self: &Arc<Self>) -> Result<()> {
+        let mut upkeep = self.upkeep.lock().await;
+        if lock(&self.appender).is_closed {
+            return Ok(());
+        }
+        if self.is_flush_due(&mut upkeep) {
+            // What failed is tried again after an interval, not at once: the store may be overloaded.
+            upkeep.last_flush = self.options.clock.now();
+            self.flush_all(&mut upkeep).await?;
+        }
+        let now = self.options.clock.now();
+        let since_drop = now.since_ms(upkeep.last_drop);
+        let is_drop_due =
+            upkeep.last_flush > upkeep.last_drop || since_drop >= millis(self.options.flush_interval);
+        if is_drop_due {
+            upkeep.last_drop = now;
+        }
+        let storage = Arc::clone(self);
+        let before = self.options.clock.now().add_ms(-millis(self.options.deletion_delay));
+        let tidy = move || {
+            if is_drop_due {
+                storage.drop_flushed()?;
+            }
+            storage.committer.log().remove_unneeded(before).map(drop)
+        };
+        self.options.runtime.spawn_blocking(tidy).await.map_err(|_| Error::Worker("tidy up"))??;
+        self.remove_adopted(&mut upkeep, before)
+    }
+
+    fn is_flush_due(&self, upkeep: &mut Upkeep) -> bool {
+        let now = self.options.clock.now();
+        if upkeep.last_flush > now {
+            // The clock was set back: an interval counts from here.
+            upkeep.last_flush = now;
+        }
+        if !upkeep.has_tried_adopted && upkeep.adopted.iter().any(|a| a.flushed_at.is_none()) {
+            upkeep.has_tried_adopted = true;
+            return true;
+        }
+        // Ingesters that started together do not flush together: each has its own interval, up to a tenth longer.
+        let interval = millis(self.options.flush_interval);
+        let jitter = i64::try_from(upkeep.own_id.random() % 1000).unwrap_or(0) * interval / 10_000;
+        let is_time = now.since_ms(upkeep.last_flush) >= interval.saturating_add(jitter);
+        is_time || self.read_head().unflushed_bytes() > self.options.unflushed_bytes_max
+    }
+
+    /// Drops what was flushed and is older than the head keeps, then series and groups that are left empty.
+    fn drop_flushed(&self) -> Result<()> {
+        let before = self.options.clock.now().add_ms(-self.options.retention_ms());
+        {
+            // Said before it is done: an answer says what it lacks at the latest when it lacks it.
+            let mut head = self.write_head();
+            head.coverage.complete_since = head.coverage.complete_since.max(before.millis());
+            head.coverage.table_version = head.coverage.table_version.max(head.flushed_version);
+        }
+        let tenants = self.read_head().tenants().len();
+        for tenant in 0..tenants {
+            let count = self.read_head().tenants()[tenant].series_numbers();
+            for start in (0..count).step_by(SERIES_PER_LOCK) {
+                self.write_head().drop_before(before.millis(), tenant, start..start + SERIES_PER_LOCK);
+            }
+        }
+        self.remove_ended(before)
+    }
+
+    /// Frees series and tracks that no group uses and that hold nothing.
+    fn remove_ended(&self, idle_before: Timestamp) -> Result<()> {
+        let mut appender = lock(&self.appender);
+        // Nothing on its way to the head may name what is removed.
+        self.committer.wait_idle()?;
+        let mut head = self.write_head();
+        for (number, order) in (0..).zip(&mut appender.tenants) {
+            let tenant = head.tenant_at(number);
+            let is_ended =
+                |s: &u32| order.uses[*s as usize] == 0 && tenant.series(*s).is_some_and(Series::is_empty);
+            let ended: Vec<u32> = (0..).take(order.uses.len()).filter(is_ended).collect();
+            for series in ended {
+                head.remove_series(number, series);
+                order.newest[series as usize] = Newest::default();
+            }
+        }
+        appender.tracks.retain(|key, used| {
+            let keep = used.groups > 0 || used.idle_since > idle_before;
+            if !keep {
+                head.remove_track(key.tenant, used.track);
+            }
+            keep
+        });
+        Ok(())
+    }
+
+    /// Removes the logs of earlier lives that were flushed long enough ago.
+    fn remove_adopted(&self, upkeep: &mut Upkeep, before: Timestamp) -> Result<()> {
+        while let Some(at) = upkeep.adopted.iter().position(|a| a.flushed_at.is_some_and(|t| t <= before)) {
+            let adopted = &upkeep.adopted[at];
+            if adopted.is_damaged {
+                set_apart(&self.wal, &adopted.folder)?;
+            } else {
+                fs::remove_dir_all(&adopted.folder).map_err(Error::io("remove log", &adopted.folder))?;
+            }
+            tracing::info!(log = %adopted.log, "removed a log that is in the table");
+            let gone = upkeep.adopted.remove(at);
+            self.write_head().coverage.adopted.retain(|(log, _)| *log != gone.log);
+        }
+        Ok(())
+    }
+
+    /// Stops taking samples, flushes everything and ends the log. Reads go on.
+    ///
+    /// # Errors
+    /// When the flush fails; the log is ended all the same, and the next start takes over from it.
+    pub async fn close(self: &Arc<Self>) -> Result<FlushReport> {
+        let mut upkeep = self.upkeep.lock().await;
+        {
+            let mut appender = lock(&self.appender);
+            if appender.is_closed {
+                return Err(Error::Closed);
+            }
+            appender.is_closed = true;
+        }
+        let flushed = self.flush_all(&mut upkeep).await;
+        let storage = Arc::clone(self);
+        let end = move || {
+            let waited = storage.committer.wait_idle();
+            let sealed = storage.committer.log().append(Role::Seal, &[], storage.options.clock.now());
+            storage.committer.stop();
+            waited.and(sealed.map(drop))
+        };
+        let ended =
+            self.options.runtime.spawn_blocking(end).await.map_err(|_| Error::Worker("end the log"))?;
+        let report = flushed?;
+        ended.map(|()| report)
+    }
+}
+
+/// Moves a damaged log out of the way and keeps it.
+pub(super) fn set_apart(wal: &Path, folder: &Path) -> Result<()> {
+    let kept = wal.join(SET_APART_FOLDER);
+    fs::create_dir_all(&kept).map_err(Error::io("create", &kept))?;
+    let name = folder.file_name().unwrap_or_default();
+    fs::rename(folder, kept.join(name)).map_err(Error::io("set apart", folder))?;
+    sync_folder(&kept)?;
+    sync_folder(wal)
+}

@@ -1,0 +1,259 @@
+//! What was acknowledged is there after a crash, whatever happened before it.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fault::Kind;
+use model::{
+    Exemplar, Histogram, IntegerHistogram, Labels, Matcher, Metadata, MetricType, Tenant, Timestamp,
+};
+use tsdb::table::SelectLimits;
+use tsdb::{Error, GroupChange, GroupId, MemberDeclaration, Presence, Storage, StorageOptions};
+
+use super::support::{MINUTE, START, World, append, declaration, flatten, head_rows, labels, samples};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledged_samples_survive_a_crash() {
+    let world = World::new();
+    let storage = world.open().await;
+    let group = storage.declare(declaration("a", 2)).expect("declared");
+    for i in 0..10 {
+        let done = append(&storage, group, START + i, &[i as f64, 0.5]).await;
+        assert_eq!(done.stored, 2);
+        assert_eq!(done.position.log, *storage.log());
+    }
+    let before = world.everything(&storage).await;
+    let later = world.crashed();
+    let again = later.open().await;
+    assert_eq!(later.everything(&again).await, before);
+    assert_eq!(before[&labels("a", 0).to_string()].len(), 10);
+    assert_eq!(again.stats().samples_replayed_total, 20);
+    let logs: Vec<_> = again.state().logs.into_iter().map(|l| l.log).collect();
+    assert_eq!(logs, [Arc::clone(again.log()), Arc::clone(storage.log())]);
+    // And once more without a flush in between: the taken over log is still there.
+    let third = later.crashed();
+    let storage = third.open().await;
+    assert_eq!(third.everything(&storage).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_a_record_holds_survives() {
+    let world = World::new();
+    let storage = world.open().await;
+    let metadata = Arc::new(Metadata { kind: MetricType::Counter, unit: "s".into(), help: "Helps.".into() });
+    let mut declared = declaration("a", 3);
+    declared.members[1].metadata = Arc::clone(&metadata);
+    let group = storage.declare(declared).expect("declared");
+    let histogram = Arc::new(Histogram::Integer(IntegerHistogram {
+        zero_count: 3,
+        count: 3,
+        sum: 1.5,
+        ..IntegerHistogram::default()
+    }));
+    let mut first = samples(group, START, &[1.0, 2.0]);
+    first.histograms = vec![(2, Arc::clone(&histogram))];
+    first.start_timestamps = vec![(1, START - 50)];
+    let exemplar = Exemplar { labels: Labels::from_pairs([("trace_id", "x")]), value: 0.25, timestamp: None };
+    first.exemplars = vec![(1, exemplar.clone())];
+    storage.append(vec![first], true).await.expect("appended");
+    let added = MemberDeclaration { labels: labels("new", 9), metadata };
+    let change = GroupChange { add: vec![added], remove: vec![0], ..GroupChange::default() };
+    storage.change(group, change).expect("changed");
+    append(&storage, group, START + 1, &[3.0, 5.0, 4.0]).await;
+
+    for storage in [storage, world.crashed().open().await] {
+        let rows = head_rows(&storage, &Tenant::default());
+        let found = flatten(&rows);
+        assert_eq!(found[&labels("a", 0).to_string()].len(), 1, "removed after the first scrape");
+        assert_eq!(found[&labels("a", 1).to_string()].len(), 2);
+        assert_eq!(found[&labels("new", 9).to_string()], [(START + 1, 4.0_f64.to_bits())].into());
+        let counter = &rows[1];
+        assert_eq!((counter.metadata.kind, &*counter.metadata.help), (MetricType::Counter, "Helps."));
+        assert_eq!(*counter.samples.start_timestamps, [(START, START - 50)]);
+        let kept = Exemplar { timestamp: Some(Timestamp(START)), ..exemplar.clone() };
+        assert_eq!(*counter.samples.exemplars, [kept]);
+        let histograms = &rows[2].samples.histograms;
+        assert_eq!(*histograms.timestamps, [START]);
+        assert!(histograms.values[0].bit_eq(&histogram));
+        assert_eq!(*rows[2].samples.floats.timestamps, [START + 1]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn samples_are_visible_once_acknowledged_and_not_before() {
+    let world = World::new();
+    // A birth record that has to be ten minutes old before anything is acknowledged.
+    let options = StorageOptions { birth_delay: Duration::from_secs(600), ..world.options().await };
+    let storage = Storage::open(options).await.expect("open");
+    let group = storage.declare(declaration("a", 1)).expect("declared");
+    let mut waiting = Box::pin(storage.append(vec![samples(group, START, &[1.0])], false));
+    let first = futures::future::poll_immediate(&mut waiting).await;
+    assert!(first.is_none(), "not durable");
+    assert!(head_rows(&storage, &Tenant::default()).is_empty());
+    assert_eq!(storage.state().logs[0].acked_seq, 0);
+    drop(storage);
+    assert_eq!(waiting.await.expect_err("the storage has gone").kind(), Kind::Unavailable);
+
+    let storage = World::new().open().await;
+    let group = storage.declare(declaration("a", 1)).expect("declared");
+    for t in START..START + 50 {
+        let done = append(&storage, group, t, &[1.0]).await;
+        assert_eq!(storage.state().logs[0].acked_seq, done.position.seq);
+        assert_eq!(
+            *head_rows(&storage, &Tenant::default())[0].samples.floats.timestamps.last().expect("one"),
+            t
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeat_is_acknowledged_with_what_it_repeats() {
+    let world = World::new();
+    let storage = world.open().await;
+    let group = storage.declare(declaration("a", 1)).expect("declared");
+    let first = storage.append(vec![samples(group, START, &[1.0])], false);
+    let repeat = storage.append(vec![samples(group, START, &[1.0])], true);
+    let (first, repeat) = (first.await.expect("stored"), repeat.await.expect("stored"));
+    assert_eq!((first.stored, repeat.stored), (1, 1));
+    assert!(repeat.refused.is_empty() && repeat.position.seq >= first.position.seq);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_and_strange_requests_are_refused() {
+    let world = World::new();
+    let birth_delay = Duration::from_secs(600);
+    let options =
+        StorageOptions { birth_delay, queue_bytes_max: 200, group_members_max: 3, ..world.options().await };
+    let storage = Storage::open(options).await.expect("open");
+    let group = storage.declare(declaration("a", 1)).expect("declared");
+    let error = |values: &[f64], presence: Presence| {
+        let mut append = samples(group, START, values);
+        append.absent = presence;
+        storage.append(vec![append], false)
+    };
+    for (values, presence) in [
+        (&[1.0, 2.0][..], Presence::All),
+        (&[], Presence::All),
+        (&[1.0], Presence::Present(vec![1])),
+        (&[1.0, 1.0], Presence::Present(vec![0, 0])),
+        (&[1.0], Presence::Absent(vec![1])),
+    ] {
+        assert_eq!(error(values, presence).await.expect_err("refused").kind(), Kind::Invalid);
+    }
+    let too_many = storage.declare(declaration("b", 4)).expect_err("refused");
+    assert!(matches!(too_many, Error::TooMany { limit: 3, .. }));
+    let mut nameless = declaration("b", 1);
+    nameless.members[0].labels = Labels::empty();
+    assert_eq!(storage.declare(nameless).expect_err("refused").kind(), Kind::Invalid);
+    storage.forget(group).expect("forgotten");
+    assert_eq!(error(&[1.0], Presence::All).await.expect_err("refused").kind(), Kind::NotFound);
+    let other: GroupId = storage.declare(declaration("c", 1)).expect("declared");
+    let mut refused = None;
+    for i in 0..100 {
+        let mut waiting = Box::pin(storage.append(vec![samples(other, START + i, &[1.0])], false));
+        if let Some(answer) = futures::future::poll_immediate(&mut waiting).await {
+            refused = Some(answer.expect_err("nothing is durable yet"));
+            break;
+        }
+    }
+    let full = refused.expect("a hundred appends do not fit");
+    assert_eq!(full.kind(), Kind::Busy, "{full}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_process_works_in_a_folder() {
+    let world = World::new();
+    let storage = world.open().await;
+    let second = Storage::open(world.options().await).await.expect_err("locked");
+    assert!(matches!(second, Error::Locked(_)), "{second}");
+    drop(storage);
+    Storage::open(world.options().await).await.expect("free again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_in_a_log_costs_one_record_and_is_counted() {
+    let world = World::new();
+    let storage = world.open().await;
+    let group = storage.declare(declaration("a", 1)).expect("declared");
+    for i in 0..3 {
+        append(&storage, group, START + i, &[777_777.0 + i as f64]).await;
+    }
+    let crashed = world.crashed();
+    let file = crashed.dir.path().join("wal").join(&**storage.log()).join(format!("{:020}", 0));
+    let mut bytes = fs::read(&file).expect("readable");
+    // The second sample's value as the log has it: a varint of four times the number.
+    let value = 4 * 777_778_u32;
+    let varint = [value & 0x7f | 0x80, value >> 7 & 0x7f | 0x80, value >> 14 & 0x7f | 0x80, value >> 21];
+    let varint = varint.map(|b| b as u8);
+    let at = bytes.windows(4).position(|w| w == varint).expect("written");
+    bytes[at] ^= 0x10;
+    fs::write(&file, bytes).expect("written");
+    let again = crashed.open().await;
+    let found = flatten(&head_rows(&again, &Tenant::default()));
+    let times: Vec<i64> = found[&labels("a", 0).to_string()].keys().copied().collect();
+    assert_eq!(times, [START, START + 2]);
+    assert_eq!(again.stats().log_damages_total, 1);
+    again.flush().await.expect("flushed");
+    crashed.pass(2 * 3_600_000);
+    again.maintain_once().await.expect("tidy");
+    assert!(
+        crashed.dir.path().join("wal/damaged").join(&**storage.log()).exists(),
+        "kept for people to look at"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_writers_at_once_lose_nothing() {
+    const WRITERS: usize = 8;
+    const SCRAPES: i64 = 200;
+    let world = World::new();
+    let storage = world.open().await;
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..WRITERS {
+        let storage = Arc::clone(&storage);
+        writers.spawn(async move {
+            let group = storage.declare(declaration(&format!("w{writer}"), 20)).expect("declared");
+            let mut waiting = Vec::new();
+            for i in 0..SCRAPES {
+                let values: Vec<f64> = (0..20).map(|m| (i * m) as f64).collect();
+                waiting.push(storage.append(vec![samples(group, START + i, &values)], i % 2 == 0));
+            }
+            let mut seq = 0;
+            for waiting in waiting {
+                let done = waiting.await.expect("stored");
+                assert!(done.position.seq >= seq, "acknowledged in order");
+                assert_eq!(done.stored, 20);
+                seq = done.position.seq;
+            }
+        });
+    }
+    // Reads and flushes go on meanwhile.
+    for _ in 0..5 {
+        storage.flush().await.expect("flushed");
+        let name = [Matcher::equal("__name__", "m3")];
+        storage.select(&Tenant::default(), &name, START, START + 50, SelectLimits::NONE).expect("read");
+    }
+    while let Some(done) = writers.join_next().await {
+        done.expect("no writer panicked");
+    }
+    for (storage, world) in [(Arc::clone(&storage), &world), (world.crashed().open().await, &world)] {
+        let found = world.everything(&storage).await;
+        assert_eq!(found.len(), WRITERS * 20);
+        for (series, samples) in &found {
+            assert_eq!(
+                samples.keys().copied().collect::<Vec<_>>(),
+                (START..START + SCRAPES).collect::<Vec<_>>(),
+                "{series}"
+            );
+        }
+    }
+    assert!(storage.stats().segments_total < (WRITERS as u64) * (SCRAPES as u64), "commits are shared");
+    let rows = head_rows(&storage, &Tenant::default());
+    let of_group = |g: &str| rows.iter().filter(|r| r.labels.value("instance") == g).collect::<Vec<_>>();
+    let group = of_group("w0");
+    for row in &group {
+        assert!(Arc::ptr_eq(&row.samples.floats.timestamps, &group[0].samples.floats.timestamps));
+    }
+    world.pass(MINUTE);
+}
