@@ -102,7 +102,6 @@ fn settings(flags: &Flags) -> Result<Settings, Vec<String>> {
                 .filter(|f| PROMQL_FEATURES.contains(&f.as_str()))
                 .cloned()
                 .collect(),
-            ..querier::Config::default()
         },
         gateway: federation_gateway::Config {
             query_timeout,

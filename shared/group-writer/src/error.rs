@@ -14,8 +14,13 @@ pub enum Error {
         limit: usize,
     },
     /// The ingester refuses the batch as a whole; sending it again cannot help.
-    #[error("append: {0}")]
-    Refused(String),
+    #[error("append: {message}")]
+    Refused {
+        /// What sort of failure it is.
+        kind: fault::Kind,
+        /// The ingester's words.
+        message: String,
+    },
     /// Nobody answered for the batch in time. It may still be stored.
     #[error("append was not acknowledged within {0:?}")]
     Timeout(Duration),
@@ -30,7 +35,7 @@ impl Error {
     pub const fn kind(&self) -> fault::Kind {
         match self {
             Self::BufferFull { .. } => fault::Kind::Busy,
-            Self::Refused(_) => fault::Kind::Invalid,
+            Self::Refused { kind, .. } => *kind,
             Self::Timeout(_) => fault::Kind::Timeout,
             Self::Closed => fault::Kind::Unavailable,
         }

@@ -13,6 +13,7 @@ use rpc::pb::ingester as pb;
 use rpc::pb::ingester::ingester_client::IngesterClient;
 use rpc::symbols::SymbolWriter;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
@@ -20,6 +21,8 @@ use crate::driver::{Close, Connect, LaneQueue, Options, Part};
 use crate::error::Error;
 use crate::group::{Append, Presence, Refusal, Shared, Written};
 
+/// How long an ingester may be away before that is worth a warning.
+const REPORT_AFTER: Duration = Duration::from_secs(5);
 /// Requests that may wait in the stream's own queue.
 const STREAM_QUEUE_LEN: usize = 16;
 /// After this many requests, groups that nobody holds any more are forgotten.
@@ -50,7 +53,8 @@ impl Lane {
     /// Runs until the queue is closed; returns what was not delivered.
     pub(crate) async fn run(mut self) -> Vec<Part> {
         let mut wait = self.options.retry_min;
-        let mut is_reported = false;
+        // Since when nothing gets through, and whether that was said.
+        let mut broken: Option<(Instant, bool)> = None;
         loop {
             let end = match self.open().await {
                 Ok((requests, responses)) => {
@@ -58,7 +62,7 @@ impl Lane {
                     let end = self.drive(requests, responses).await;
                     if self.under_way.len() != answered || self.under_way.is_empty() {
                         wait = self.options.retry_min;
-                        is_reported = false;
+                        broken = None;
                     }
                     end
                 }
@@ -68,15 +72,20 @@ impl Lane {
                 End::Closed => break,
                 End::Broken(status) => {
                     let kind = rpc::status::kind(&status);
-                    if kind == fault::Kind::Invalid
-                        && let Some(part) = self.under_way.pop_front()
-                    {
+                    let may_pass_later = kind.is_retryable() || kind == fault::Kind::Cancelled;
+                    if !may_pass_later && let Some(part) = self.under_way.pop_front() {
                         // The oldest request is the one that broke the stream; sending it again breaks the next.
-                        part.reply.answer(Err(Error::Refused(status.message().to_owned())));
-                    } else if !is_reported {
-                        is_reported = true;
-                        tracing::warn!(ingester = self.member.name, %kind, error = status.message(),
-                            waiting = self.under_way.len(), "append stream ended, trying again");
+                        let message = status.message().to_owned();
+                        part.reply.answer(Err(Error::Refused { kind, message }));
+                    } else {
+                        let (since, is_reported) = broken.get_or_insert((Instant::now(), false));
+                        // An ingester that starts or stops in order is back within this time.
+                        if !*is_reported && since.elapsed() >= REPORT_AFTER {
+                            *is_reported = true;
+                            let (ingester, waiting) = (&self.member.name, self.under_way.len());
+                            let error = status.message();
+                            tracing::warn!(ingester, %kind, error, waiting, "samples wait for an ingester");
+                        }
                     }
                 }
             }

@@ -283,7 +283,8 @@ async fn a_batch_that_breaks_the_stream_fails_alone() {
         let poison = writer.enqueue(batch(vec![append(&bad, 1, Presence::All, &[1.0])])).expect("room");
         let after = writer.enqueue(batch(vec![append(&good, 2, Presence::All, &[2.0])])).expect("room");
         assert_eq!(before.await.map(|w| w.stored), Ok(1));
-        assert_eq!(poison.await, Err(Error::Refused("poison".into())));
+        let refused = Error::Refused { kind: fault::Kind::Invalid, message: "poison".into() };
+        assert_eq!(poison.await, Err(refused));
         assert_eq!(after.await.map(|w| w.stored), Ok(1));
     })
     .await;
