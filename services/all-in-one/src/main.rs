@@ -14,6 +14,7 @@ use flags::{Command, Flags};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    #[expect(clippy::disallowed_methods, reason = "this is main")]
     let arguments: Vec<_> = std::env::args_os().collect();
     // A role's own flags follow its name; they are not this program's.
     match arguments.get(1).and_then(|a| a.to_str()) {

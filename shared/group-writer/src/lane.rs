@@ -100,7 +100,7 @@ impl Lane {
 
     /// Waits before the next try; false when the lane is to end.
     async fn wait_or_close(&self, wait: Duration) -> bool {
-        let deadline = tokio::time::Instant::now() + wait;
+        let deadline = Instant::now() + wait;
         loop {
             match self.queue.closing() {
                 Some(Close::Now) => return false,

@@ -30,6 +30,7 @@ const GRPC: &str = "grpc";
 /// order, 1 after a failure, 2 when arguments or config are wrong.
 #[must_use]
 pub fn main<S: Service>() -> ExitCode {
+    #[expect(clippy::disallowed_methods, reason = "stands for the program's own main")]
     let arguments: Vec<OsString> = std::env::args_os().collect();
     main_from::<S>(&arguments)
 }
