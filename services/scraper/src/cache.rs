@@ -24,9 +24,9 @@ mod series_labels;
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hasher as _};
 
-use exposition::{Entry, ExemplarRef, Format, Parser, Sample};
+use exposition::{Entry, ExemplarRef, Format, Parser, Sample, Series};
 use group_writer::{Batch, GroupIdentity};
-use model::{Exemplar, Timestamp, stale_nan};
+use model::{Exemplar, Labels, Timestamp, stale_nan};
 
 use crate::error::{Error, Result};
 use crate::job::SampleRules;
@@ -54,6 +54,16 @@ struct Text {
     member: u32,
     /// The scrape that exposed it last.
     last_scrape: u64,
+}
+
+/// What is known about an exposed series.
+enum Found {
+    /// Relabelling drops it.
+    Dropped,
+    /// This body had it before, and neither sample has a time of its own.
+    Repeated,
+    Known(u32),
+    New(Labels),
 }
 
 /// What a body held.
@@ -262,32 +272,15 @@ impl ScrapeCache {
     ) -> Result<()> {
         tally.scraped += 1;
         let own_time = sample.timestamp.filter(|_| rules.honor_timestamps);
-        let mut known = None;
-        let mut new_labels = None;
-        if let Some(text) = self.texts.get_mut(sample.series.text()) {
-            let is_repeated = text.last_scrape == self.scrape;
-            if !is_repeated {
-                text.last_scrape = self.scrape;
-                self.pass.texts += 1;
-            }
-            if text.member == DROPPED {
-                return Ok(());
-            }
-            if is_repeated && own_time.is_none() {
-                tally.duplicates += 1;
-                tally.post_relabel += 1;
-                return Ok(());
-            }
-            known = Some(text.member);
-        } else {
-            new_labels = series_labels(&sample.series, self.members.target(), rules)?;
-            if new_labels.is_none() {
-                self.remember(sample.series.text(), DROPPED);
-                return Ok(());
-            }
+        let found = self.find(&sample.series, own_time.is_some(), rules)?;
+        if let Found::Dropped = found {
+            return Ok(());
         }
-
         tally.post_relabel += 1;
+        if let Found::Repeated = found {
+            tally.duplicates += 1;
+            return Ok(());
+        }
         tally.counted += 1;
         if rules.sample_limit > 0 && tally.counted > rules.sample_limit {
             // The rest is still counted, so that the report series say by how much the limit is exceeded.
@@ -297,16 +290,16 @@ impl ScrapeCache {
             tally.out_of_bounds += 1;
             return Ok(());
         }
-        let member = match (known, new_labels) {
-            (_, Some(labels)) => {
+        let member = match found {
+            Found::Known(member) => member,
+            Found::New(labels) => {
+                tally.series_added += 1;
                 let metadata = self.families.of_new_series(labels.metric_name());
                 let member = self.members.add(labels, metadata);
                 self.remember(sample.series.text(), member);
-                tally.series_added += 1;
                 member
             }
-            (Some(member), None) => member,
-            (None, None) => return Ok(()),
+            Found::Dropped | Found::Repeated => return Ok(()),
         };
 
         match own_time {
@@ -325,6 +318,28 @@ impl ScrapeCache {
             tally.exemplars_dropped += 1;
         }
         Ok(())
+    }
+
+    /// Finds out which series a text stands for, and notes that it was exposed.
+    fn find(&mut self, series: &Series<'_>, has_own_time: bool, rules: &SampleRules) -> Result<Found> {
+        if let Some(text) = self.texts.get_mut(series.text()) {
+            let is_repeated = std::mem::replace(&mut text.last_scrape, self.scrape) == self.scrape;
+            if !is_repeated {
+                self.pass.texts += 1;
+            }
+            return Ok(match text.member {
+                DROPPED => Found::Dropped,
+                _ if is_repeated && !has_own_time => Found::Repeated,
+                member => Found::Known(member),
+            });
+        }
+        match series_labels(series, self.members.target(), rules)? {
+            Some(labels) => Ok(Found::New(labels)),
+            None => {
+                self.remember(series.text(), DROPPED);
+                Ok(Found::Dropped)
+            }
+        }
     }
 
     /// Takes an exemplar unless it is the one the series had before; false when it breaks a rule.

@@ -57,6 +57,19 @@ mod tests {
     use super::Config;
 
     #[test]
+    fn the_defaults_are_these() {
+        let defaults = Config {
+            member_name: String::new(),
+            offset_host: String::new(),
+            body_bytes_max: 134_217_728,
+            bodies_bytes_max: 536_870_912,
+            buffer_bytes_max: 268_435_456,
+        };
+        assert_eq!(Config::default(), defaults);
+        assert_eq!(service_runtime::parse_config::<Config>(""), Ok(defaults));
+    }
+
+    #[test]
     fn every_fault_is_reported() {
         let faults = |yaml| service_runtime::parse_config::<Config>(yaml).err().unwrap_or_default().len();
         assert_eq!(faults(""), 0);

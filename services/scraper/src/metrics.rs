@@ -175,12 +175,13 @@ impl Metrics {
         self.exemplars_dropped.inc_by(tally.exemplars_dropped);
         let Some(error) = error else { return };
         self.failed.get_or_create(&Reason { reason: error.kind().as_str() }).inc();
-        match error {
-            Error::SampleLimit => drop(self.over_sample_limit.inc()),
-            Error::BodySize => drop(self.over_body_limit.inc()),
-            Error::LabelLimit(_) => drop(self.over_label_limits.inc()),
-            _ => {}
-        }
+        let limit = match error {
+            Error::SampleLimit => &self.over_sample_limit,
+            Error::BodySize => &self.over_body_limit,
+            Error::LabelLimit(_) => &self.over_label_limits,
+            _ => return,
+        };
+        limit.inc();
     }
 
     /// Counts samples that an ingester did not store.
@@ -196,11 +197,12 @@ impl Metrics {
             RefusalReason::Limit => "limit",
         };
         self.refused.get_or_create(&Reason { reason: name }).inc_by(count);
-        match reason {
-            RefusalReason::OutOfOrder => drop(self.out_of_order.inc_by(count)),
-            RefusalReason::Duplicate => drop(self.duplicates.inc_by(count)),
-            RefusalReason::TooOld | RefusalReason::OutOfBounds => drop(self.out_of_bounds.inc_by(count)),
-            _ => {}
-        }
+        let known_to_prometheus = match reason {
+            RefusalReason::OutOfOrder => &self.out_of_order,
+            RefusalReason::Duplicate => &self.duplicates,
+            RefusalReason::TooOld | RefusalReason::OutOfBounds => &self.out_of_bounds,
+            _ => return,
+        };
+        known_to_prometheus.inc_by(count);
     }
 }

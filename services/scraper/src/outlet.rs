@@ -96,7 +96,7 @@ mod tests {
     async fn what_a_full_writer_does_not_take_is_counted_and_taken_later() {
         // Nobody takes anything until there is an ingester.
         let (roster, ingesters) = watch::channel(Roster::default());
-        let options = Options { buffer_bytes_max: 2 << 10, ..Options::default() };
+        let options = Options { buffer_bytes_max: 6 << 10, ..Options::default() };
         let (writer, driver) = GroupWriter::new(options, ingesters, Arc::new(|_| Err("not reached".into())));
         let registry = service_runtime::Metrics::default();
         let outlet = Outlet::new(writer, Metrics::register(&registry));
@@ -122,12 +122,14 @@ mod tests {
             is_atomic: false,
         };
         let mut in_flight = InFlight::default();
-        let taken: Vec<bool> = (0..4).map(|_| outlet.send(batch(), &mut in_flight)).collect();
-        assert_eq!(taken, [true, true, false, false]);
+        // A batch of 100 values takes one unit of 1 KiB.
+        let taken: Vec<bool> = (0..8).map(|_| outlet.send(batch(), &mut in_flight)).collect();
+        assert_eq!(taken, [true, true, true, true, true, true, false, false]);
         assert_eq!(outlet.metrics.samples_dropped.get(), 200);
+        assert_eq!(in_flight.0.len(), PENDING_MAX);
         // A writer that ends gives its room back, and the loop hears that its batches were lost.
         drop((driver, roster));
         assert!(!outlet.send(batch(), &mut in_flight));
-        assert_eq!(outlet.metrics.batches_lost.get(), 2);
+        assert_eq!(outlet.metrics.batches_lost.get(), PENDING_MAX as u64);
     }
 }

@@ -69,9 +69,14 @@ impl Schedule {
         }
     }
 
+    /// How many milliseconds before or after its tick a scrape still counts as on time.
+    pub(crate) fn tolerance_ms(&self) -> i64 {
+        (self.interval_ms / 100).min(TOLERANCE_MS)
+    }
+
     /// Returns the timestamp of a scrape that starts now, and remembers its tick.
     pub(crate) fn stamp(&mut self, now: Timestamp) -> Timestamp {
-        let tolerance = (self.interval_ms / 100).min(TOLERANCE_MS);
+        let tolerance = self.tolerance_ms();
         // A tick that is due within the tolerance counts as reached: timers may fire early.
         let tick = self.tick_at_or_before(now.add_ms(tolerance));
         self.last = Some(tick);

@@ -31,7 +31,7 @@ const AHEAD_MS_MAX: i64 = 10 * 60 * 1_000;
 const INLINE_BYTES_MAX: usize = 16 << 10;
 /// As above, for bodies that have to be decompressed.
 const INLINE_GZIP_BYTES_MAX: usize = 2 << 10;
-/// Tokio's timers fire up to a millisecond late; the schedule takes a tick as reached a little early.
+/// Tokio's timers fire up to a millisecond late, so they are set as much earlier, where a tick tolerates that.
 const TIMER_LATE_MS: i64 = 1;
 /// How often the markers of a target that is gone are offered to a writer that is full.
 const END_TRIES: u32 = 120;
@@ -111,8 +111,9 @@ impl ScrapeLoop {
                 match order {
                     Order::Scrape(assignment) => {
                         self.adopt(assignment);
+                        let lead_ms = self.schedule.tolerance_ms().min(TIMER_LATE_MS);
                         let tick = self.schedule.next(self.around.clock.now());
-                        if self.wait_until(tick, &mut orders).await {
+                        if self.wait_until(tick.add_ms(-lead_ms), &mut orders).await {
                             self.scrape().await?;
                         }
                     }
@@ -146,7 +147,7 @@ impl ScrapeLoop {
 
     /// Waits; false when there is another order first.
     async fn wait_until(&self, time: Timestamp, orders: &mut watch::Receiver<Order>) -> bool {
-        let wait_ms = time.since_ms(self.around.clock.now()) - TIMER_LATE_MS;
+        let wait_ms = time.since_ms(self.around.clock.now());
         let Ok(wait_ms) = u64::try_from(wait_ms) else { return true };
         tokio::select! {
             // An error is the end of all orders, which the caller notices.

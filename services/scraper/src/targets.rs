@@ -245,6 +245,15 @@ impl Targets {
         let assignment = Assignment { target: Arc::new(target), job, offset_seed: self.offset_seed };
         if let Some(running) = self.loops.get_mut(&id) {
             let has_ended = running.shown.status.lock().has_ended;
+            let is_same = {
+                let known = running.shown.assignment.lock();
+                known.target == assignment.target
+                    && Arc::ptr_eq(&known.job, &assignment.job)
+                    && known.offset_seed == assignment.offset_seed
+            };
+            if is_same && !running.is_stopping {
+                return;
+            }
             if !has_ended {
                 *running.shown.assignment.lock() = assignment.clone();
                 running.is_stopping = false;

@@ -19,12 +19,23 @@ use crate::targets::{Removal, Target, Update};
 const TARGETS_MAX: usize = 2_000_000;
 
 /// Puts a delta together that comes in several messages.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Parts {
     gathered: Update,
+    targets_max: usize,
+}
+
+impl Default for Parts {
+    fn default() -> Self {
+        Self::with_limit(TARGETS_MAX)
+    }
 }
 
 impl Parts {
+    fn with_limit(targets_max: usize) -> Self {
+        Self { gathered: Update::default(), targets_max }
+    }
+
     /// Takes a message; returns the delta with its last part.
     pub(crate) fn add(&mut self, message: pb::WatchTargetsResponse) -> Result<Option<Update>> {
         let all = &mut self.gathered;
@@ -32,8 +43,9 @@ impl Parts {
         all.is_snapshot |= message.is_snapshot;
         all.jobs.extend(message.jobs.into_iter().map(job));
         all.removed_jobs.extend(message.removed_jobs);
-        if all.targets.len() + message.targets.len() > TARGETS_MAX {
-            return Err(Error::invalid("targets", format!("more than {TARGETS_MAX} in one delta")));
+        let most = self.targets_max;
+        if all.targets.len() + message.targets.len() > most {
+            return Err(Error::invalid("targets", format!("more than {most} in one delta")));
         }
         for message in message.targets {
             all.targets.push(target(message)?);

@@ -126,6 +126,7 @@ fn loops_hear_of_a_job_that_changed_and_of_no_other() {
     targets.apply(snapshot(&["a"]));
     started.lock()[0].0.mark_unchanged();
     targets.apply(Update { jobs: vec![job("j"), job("k")], ..Update::default() });
+    targets.apply(snapshot(&["a"]));
     assert!(!started.lock()[0].0.has_changed().unwrap());
     let changed = Job { has_extra_metrics: true, ..job("j") };
     targets.apply(Update { jobs: vec![changed], ..Update::default() });

@@ -139,4 +139,10 @@ fn a_delta_is_whole_with_its_last_part() {
     assert_eq!(empty, Update::default(), "nothing is left over");
     let broken = pb::WatchTargetsResponse { targets: vec![pb::Target::default()], ..Default::default() };
     assert!(parts.add(broken).is_err(), "an interval of 0");
+
+    let mut parts = Parts::with_limit(1);
+    let one =
+        || pb::WatchTargetsResponse { is_partial: true, targets: vec![target("a")], ..Default::default() };
+    assert_eq!(parts.add(one()), Ok(None));
+    assert!(parts.add(one()).unwrap_err().to_string().ends_with("more than 1 in one delta"));
 }
