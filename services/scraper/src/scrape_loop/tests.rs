@@ -1,5 +1,7 @@
 //! Loops in paused time. Their targets are refused, so that no socket takes part: what is seen is `up` at 0.
 
+use coordination::membership::Roster;
+use group_writer::{Driver, GroupWriter, Options};
 use test_kit::FakeClock;
 
 use super::*;
@@ -23,11 +25,15 @@ fn refused(epoch: u64) -> Target {
     Target { error: "target_limit exceeded".into(), ..target("h:1", epoch) }
 }
 
-/// Starts the loop of one target and moves on to a millisecond before its first tick. What is returned last keeps
-/// the member list.
+/// Starts the loop of one target. What is returned last keeps the member list.
 fn story() -> (Story, impl Send) {
-    let (clock, ingester) = (FakeClock::at(Timestamp(START)), FakeIngester::new());
+    let ingester = FakeIngester::new();
     let (writer, driver, roster) = ingester.writer();
+    (story_with(ingester, writer, driver), roster)
+}
+
+fn story_with(ingester: FakeIngester, writer: GroupWriter, driver: Driver) -> Story {
+    let clock = FakeClock::at(Timestamp(START));
     let (stop, shutdown) = Shutdown::new();
     let metrics = Metrics::register(&service_runtime::Metrics::default());
     let around = Surroundings {
@@ -56,7 +62,7 @@ fn story() -> (Story, impl Send) {
         targets: vec![target],
         ..Update::default()
     });
-    (Story { clock, ingester, targets, stop, tick }, roster)
+    Story { clock, ingester, targets, stop, tick }
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test stands outside of the service's tasks")]
@@ -159,4 +165,26 @@ async fn a_target_that_moved_and_a_scraper_that_stops_write_no_markers() {
         }
         assert_eq!(story.up(), zeros(&[0]));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn markers_that_nobody_takes_are_given_up() {
+    // Without an ingester the first batch fills the buffer for good.
+    let (_roster, ingesters) = watch::channel(Roster::default());
+    let options = Options { buffer_bytes_max: 1, ..Options::default() };
+    let (writer, driver) = GroupWriter::new(options, ingesters, Arc::new(|_| Err("not reached".into())));
+    let mut story = story_with(FakeIngester::new(), writer, driver);
+    story.at(0).await;
+    story.remove(Removal::Gone, 1);
+    story.at(21_000).await;
+    let has_loop = |story: &mut Story| {
+        story.targets.reap();
+        format!("{:?}", story.targets).contains("loops: 1")
+    };
+    for tried in 1..END_TRIES {
+        story.at(21_000 + 1_000 * i64::from(tried)).await;
+        assert!(has_loop(&mut story), "after {tried} seconds");
+    }
+    story.at(21_000 + 1_000 * i64::from(END_TRIES)).await;
+    assert!(!has_loop(&mut story));
 }
