@@ -68,17 +68,14 @@ impl Storage {
 
     pub(super) async fn flush_all(self: &Arc<Self>, upkeep: &mut Upkeep) -> Result<FlushReport> {
         let mut report = FlushReport::default();
-        let flushed = match self.flush_adopted(upkeep, &mut report).await {
-            Ok(()) => self.flush_own(upkeep, &mut report).await,
-            Err(error) => Err(error),
-        };
-        match flushed {
-            Ok(()) => Ok(report),
-            Err(error) => {
-                self.counters.flush_failures.fetch_add(1, Ordering::Relaxed);
-                Err(error)
-            }
+        let adopted = self.flush_adopted(upkeep, &mut report).await;
+        // A log of an earlier life that cannot be flushed must not hold up the own one.
+        let own = self.flush_own(upkeep, &mut report).await;
+        let flushed = adopted.and(own);
+        if flushed.is_err() {
+            self.counters.flush_failures.fetch_add(1, Ordering::Relaxed);
         }
+        flushed.map(|()| report)
     }
 
     async fn flush_adopted(self: &Arc<Self>, upkeep: &mut Upkeep, report: &mut FlushReport) -> Result<()> {
@@ -229,9 +226,9 @@ impl Storage {
             for start in (0..series.len()).step_by(ROWS_AT_ONCE) {
                 let (storage, tenant_name, series) = (Arc::clone(self), tenant.clone(), Arc::clone(&series));
                 let end = series.len().min(start + ROWS_AT_ONCE);
-                let read = move || storage.read_rows(&tenant_name, &series[start..end], &wanted);
+                let read = move || storage.read_rows(&tenant_name, &series[start..end], &wanted, usize::MAX);
                 let rows = self.options.runtime.spawn_blocking(read);
-                let rows = rows.await.map_err(|_| Error::Worker("read rows"))?;
+                let rows = rows.await.map_err(|_| Error::Worker("read rows"))??;
                 if rows.is_empty() {
                     continue;
                 }
@@ -257,13 +254,18 @@ impl Storage {
     }
 
     /// Reads series in pieces, so that appends do not wait for all of them.
+    ///
+    /// # Errors
+    /// [`Error::TooMany`] beyond the limit of samples.
     pub(super) fn read_rows(
         &self,
         tenant: &Tenant,
         series: &[(Labels, u32)],
         wanted: &Wanted,
-    ) -> Vec<SeriesRow> {
+        samples_max: usize,
+    ) -> Result<Vec<SeriesRow>> {
         let mut rows = Vec::new();
+        let mut samples = 0;
         let mut reader = SeriesReader::default();
         let mut removals = None;
         for piece in series.chunks(ROWS_PER_LOCK) {
@@ -274,11 +276,15 @@ impl Storage {
             let Some(tenant) = head.tenant(tenant) else { break };
             for (labels, number) in piece {
                 // A number that means another series by now: the one looked for was empty and has gone.
-                let row = tenant.read(*number, &mut reader, wanted);
-                rows.extend(row.filter(|r| r.labels == *labels));
+                let row = tenant.read(*number, &mut reader, wanted).filter(|r| r.labels == *labels);
+                samples += row.as_ref().map_or(0, |r| r.samples.sample_count());
+                if samples > samples_max {
+                    return Err(Error::TooMany { what: "samples in one answer", limit: samples_max });
+                }
+                rows.extend(row);
             }
         }
-        rows
+        Ok(rows)
     }
 }
 

@@ -37,6 +37,7 @@ impl Storage {
     pub async fn open(options: StorageOptions) -> Result<Arc<Self>> {
         let wal = options.dir.join(WAL_FOLDER);
         fs::create_dir_all(&wal).map_err(Error::io("create", &wal))?;
+        local::sync_folder(&options.dir)?;
         let lock = local::lock(&wal)?;
         let snapshot = options.table.snapshot(None).await?;
         let mut head = Head::new(options.exemplars_per_series_max);

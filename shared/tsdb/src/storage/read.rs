@@ -114,16 +114,7 @@ impl Storage {
             return Err(Error::TooMany { what: "series in one answer", limit: limits.series });
         }
         let wanted = Wanted::times(min_time, max_time);
-        let mut rows = Vec::with_capacity(series.len());
-        let mut samples = 0;
-        // One reader over all pieces would share timelines among more rows, but `read_rows` bounds the lock.
-        for row in self.read_rows(tenant, &series, &wanted) {
-            samples += row.samples.sample_count();
-            if samples > limits.samples {
-                return Err(Error::TooMany { what: "samples in one answer", limit: limits.samples });
-            }
-            rows.push(row);
-        }
+        let rows = self.read_rows(tenant, &series, &wanted, limits.samples)?;
         Ok(HeadSelection { rows, state: self.state_since(&begin) })
     }
 

@@ -162,6 +162,47 @@ async fn a_full_queue_and_strange_requests_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_is_full_takes_no_new_series() {
+    let world = World::new();
+    let options = StorageOptions { series_max: 2, ..world.options().await };
+    let storage = Storage::open(options).await.expect("open");
+    let group = storage.declare(declaration("a", 2)).expect("declared");
+    let refused = storage.declare(declaration("b", 1)).expect_err("full");
+    assert_eq!(refused.kind(), Kind::Limit, "{refused}");
+    let added = MemberDeclaration { labels: labels("b", 0), metadata: Arc::default() };
+    let change = GroupChange { add: vec![added], ..GroupChange::default() };
+    assert!(matches!(storage.change(group, change), Err(Error::TooMany { limit: 2, .. })));
+    assert_eq!(append(&storage, group, START, &[1.0, 2.0]).await.stored, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_fails_has_ended_for_good() {
+    let world = World::new();
+    // Every segment begins a file, so that taking the folder away is a disk that fails.
+    let options = StorageOptions { file_bytes_max: 1, ..world.options().await };
+    let storage = Storage::open(options).await.expect("open");
+    let group = storage.declare(declaration("a", 1)).expect("declared");
+    append(&storage, group, START, &[1.0]).await;
+    let folder = world.dir.path().join("wal").join(&**storage.log());
+    let moved = world.dir.path().join("elsewhere");
+    fs::rename(&folder, &moved).expect("moved");
+    let failed =
+        storage.append(vec![samples(group, START + 1, &[2.0])], false).await.expect_err("not durable");
+    assert!(matches!(failed, Error::LogEnded { .. }), "{failed}");
+    assert_eq!(failed.kind(), Kind::Unavailable);
+    fs::rename(&moved, &folder).expect("moved back");
+    let ended = storage.append(vec![samples(group, START + 2, &[3.0])], false).await.expect_err("ended");
+    assert!(matches!(ended, Error::LogEnded { .. }), "{ended}");
+    assert!(matches!(storage.declare(declaration("b", 1)), Err(Error::LogEnded { .. })));
+    // What was acknowledged is read on, and nothing else.
+    let found = flatten(&head_rows(&storage, &Tenant::default()));
+    assert_eq!(found[&labels("a", 0).to_string()], [(START, 1.0_f64.to_bits())].into());
+    let again = world.crashed();
+    let again = again.open().await;
+    assert_eq!(flatten(&head_rows(&again, &Tenant::default())), found);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_process_works_in_a_folder() {
     let world = World::new();
     let storage = world.open().await;
