@@ -149,7 +149,11 @@ impl Metrics {
             "Caches emptied since failing scrapes filled them",
             &self.cache_flushes,
         );
-        registry.register("prometheus_target_scrape_pool_targets", "Targets by job", self.targets.clone());
+        registry.register(
+            "scraper_targets",
+            "Targets that this scraper scrapes, by job",
+            self.targets.clone(),
+        );
         registry.register(
             "scraper_ignored_settings",
             "Settings of jobs that are valid and not built yet",

@@ -210,7 +210,7 @@ async fn samples_go_from_target_to_ingester_and_end_when_the_target_is_gone() {
     let text = story.metrics.encode().unwrap();
     for line in [
         "scraper_scrapes_failed_total{reason=\"unavailable\"}",
-        "prometheus_target_scrape_pool_targets{scrape_job=\"j\"} 0",
+        "scraper_targets{scrape_job=\"j\"} 0",
         "scraper_ignored_settings{scrape_job=\"j\",setting=\"scrape_protocols: PrometheusProto\"} 1",
         "scraper_following_discovery 1",
     ] {
