@@ -2,7 +2,7 @@
 //!
 //! [`Storage`] is one ingester's engine. It takes scrape groups ([`append`]), makes them durable in its log before it
 //! acknowledges them, answers for what is in memory, and flushes to the [`table`]. The table is a Delta Lake table of
-//! Parquet files ([`file`], [`catalogue`]) that several storages write and queriers read. [`merge`] is the one way in
+//! Parquet files ([`mod@file`], [`catalogue`]) that several storages write and queriers read. [`merge`] is the one way in
 //! which two accounts of a series become one, here and everywhere else.
 //!
 //! Deliberately absent: gRPC and HTTP (the services), PromQL (`promql-engine`), who flushes or adopts what in a cluster

@@ -95,16 +95,10 @@ pub(crate) struct RefusedSamples {
 }
 
 impl Judged {
-    fn refuse(
-        &mut self,
-        reason: RefusalReason,
-        tenant: u32,
-        series: u32,
-        detail: impl FnOnce() -> Option<String>,
-    ) {
+    fn refuse(&mut self, reason: RefusalReason, tenant: u32, series: u32, detail: Option<String>) {
         match self.refused.iter_mut().find(|r| r.reason == reason) {
             Some(known) => known.count += 1,
-            None => self.refused.push(RefusedSamples { reason, count: 1, tenant, series, detail: detail() }),
+            None => self.refused.push(RefusedSamples { reason, count: 1, tenant, series, detail }),
         }
     }
 }
@@ -252,6 +246,45 @@ struct Context {
     is_atomic: bool,
 }
 
+/// A sample as it is offered.
+#[derive(Clone, Copy)]
+enum Offered<'a> {
+    Float(f64),
+    Histogram(&'a Arc<Histogram>),
+}
+
+impl Offered<'_> {
+    fn is_marker(self) -> bool {
+        is_stale(match self {
+            Self::Float(x) => x,
+            Self::Histogram(h) => h.sum(),
+        })
+    }
+
+    fn is_same_as(self, newest: &NewestValue) -> bool {
+        match (self, newest) {
+            (Self::Float(x), NewestValue::Float(bits)) => x.to_bits() == *bits,
+            (Self::Histogram(a), NewestValue::Histogram(b)) => a.bit_eq(b),
+            _ => false,
+        }
+    }
+
+    fn to_newest(self) -> NewestValue {
+        match self {
+            Self::Float(x) => NewestValue::Float(x.to_bits()),
+            Self::Histogram(h) => NewestValue::Histogram(Arc::clone(h)),
+        }
+    }
+
+    /// Says which rule of its format a histogram breaks.
+    fn flaw(self) -> Option<String> {
+        match self {
+            Self::Histogram(h) if !self.is_marker() => h.validate().err().map(|e| e.to_string()),
+            Self::Float(_) | Self::Histogram(_) => None,
+        }
+    }
+}
+
 fn judge_group(
     append: GroupAppend,
     group: &Group,
@@ -267,57 +300,39 @@ fn judge_group(
     let mut dropped: Vec<u32> = Vec::new();
     let mut stored = 0;
     for_each_present(&group.members, &append.absent, |member, series| {
-        let histogram = histograms.next_if(|(m, _)| *m == member).map(|(_, h)| h);
         let state = &mut newest[series as usize];
-        let Some(histogram) = histogram else {
-            let Some(value) = values.next().copied() else { return };
+        let offered = match (histograms.next_if(|(m, _)| *m == member), values.as_slice().first()) {
+            (Some((_, histogram)), _) => Offered::Histogram(histogram),
+            (None, Some(value)) => {
+                values.next();
+                Offered::Float(*value)
+            }
+            (None, None) => return,
+        };
+        // Nearly every sample is a float newer than all before it, outside of an atomic request.
+        if let Offered::Float(value) = offered {
             let is_plain = t > state.timestamp
                 && t >= in_order_min
                 && !context.is_out_of_bounds
                 && !context.is_atomic
                 && !(context.refuses_markers && is_stale(value));
             if is_plain {
-                state.timestamp = t;
-                state.value = NewestValue::Float(value.to_bits());
+                *state = Newest { timestamp: t, value: offered.to_newest() };
                 stored += 1;
                 return;
             }
-            let is_marker = is_stale(value);
-            let is_same = |n: &NewestValue| matches!(n, NewestValue::Float(bits) if *bits == value.to_bits());
-            match decide(context, state, t, is_marker, is_same) {
-                Verdict::InOrder => {
-                    if context.is_atomic {
-                        judged.undo.push((group.tenant, series, state.clone()));
-                    }
-                    *state = Newest { timestamp: t, value: NewestValue::Float(value.to_bits()) };
-                    stored += 1;
-                }
-                Verdict::OutOfOrder => stored += 1,
-                Verdict::Repeat => {
-                    dropped.push(member);
-                    stored += 1;
-                }
-                Verdict::Refused(reason) => {
-                    dropped.push(member);
-                    judged.refuse(reason, group.tenant, series, || None);
-                }
-            }
-            return;
-        };
-        let is_marker = is_stale(histogram.sum());
-        if !is_marker && let Err(error) = histogram.validate() {
+        }
+        if let Some(flaw) = offered.flaw() {
             dropped.push(member);
-            let detail = || Some(error.to_string());
-            judged.refuse(RefusalReason::InvalidHistogram, group.tenant, series, detail);
+            judged.refuse(RefusalReason::InvalidHistogram, group.tenant, series, Some(flaw));
             return;
         }
-        let is_same = |n: &NewestValue| matches!(n, NewestValue::Histogram(h) if h.bit_eq(histogram));
-        match decide(context, state, t, is_marker, is_same) {
+        match decide(context, state, t, offered) {
             Verdict::InOrder => {
+                let before = std::mem::replace(state, Newest { timestamp: t, value: offered.to_newest() });
                 if context.is_atomic {
-                    judged.undo.push((group.tenant, series, state.clone()));
+                    judged.undo.push((group.tenant, series, before));
                 }
-                *state = Newest { timestamp: t, value: NewestValue::Histogram(Arc::clone(histogram)) };
                 stored += 1;
             }
             Verdict::OutOfOrder => stored += 1,
@@ -327,7 +342,7 @@ fn judge_group(
             }
             Verdict::Refused(reason) => {
                 dropped.push(member);
-                judged.refuse(reason, group.tenant, series, || None);
+                judged.refuse(reason, group.tenant, series, None);
             }
         }
     });
@@ -340,20 +355,14 @@ fn judge_group(
     }
 }
 
-fn decide(
-    context: &Context,
-    newest: &Newest,
-    t: i64,
-    is_marker: bool,
-    is_same: impl FnOnce(&NewestValue) -> bool,
-) -> Verdict {
+fn decide(context: &Context, newest: &Newest, t: i64, offered: Offered<'_>) -> Verdict {
     if context.is_out_of_bounds {
         return Verdict::Refused(RefusalReason::OutOfBounds);
     }
-    if context.refuses_markers && is_marker {
+    if context.refuses_markers && offered.is_marker() {
         return Verdict::Refused(RefusalReason::StaleEpoch);
     }
-    context.bounds.judge(newest, t, is_same)
+    context.bounds.judge(newest, t, |value| offered.is_same_as(value))
 }
 
 /// Returns an append without the samples of the dropped members.
