@@ -1,0 +1,624 @@
+//! From the tree of an expression to operators.
+//!
+//! All selections are opened while the plan is made, so that a source can fetch them side by side; nothing is read.
+//! Parts that do not depend on the step are planned for a single step and repeated.
+
+use model::{Labels, MatchOp, Timestamp, labels};
+use promql_syntax::{
+    Aggregate, AggregateOp, Binary, Call, Expr, MatrixSelector, StringLiteral, Subquery, UnaryOp, ValueType,
+    VectorSelector,
+};
+
+use crate::aggregate::{Aggregation, Best, CountValues, Grouping, Limit, Limited};
+use crate::binary::{SetOperator, VectorScalar, VectorVector};
+use crate::classic::{HistogramFunction, HistogramSpans, Histograms};
+use crate::context::{Context, STEPS_MAX};
+use crate::error::{Error, Result};
+use crate::info::Info;
+use crate::merge::{Merge, Repeat, SAME_LABELSET};
+use crate::points::{BoxOperator, Grid, Operator, Point, SeriesMeta};
+use crate::range::{AbsentOverTime, RangeCall, RangeFunction, check_edges};
+use crate::scalar::ScalarOperator;
+use crate::select::{Give, InstantSelector, OpenSet, RangeInput, SmoothedSelector, When};
+use crate::source::{Hints, Selection};
+use crate::vector::{Absent, FromScalar, Map, MapFunction, Order, Relabel, RelabelOperator, Sort};
+
+/// The query's own times.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct QueryTimes {
+    pub(crate) start: i64,
+    pub(crate) end: i64,
+    /// Zero in an instant query.
+    pub(crate) step: i64,
+}
+
+/// What stands around an expression, as far as selections want to know.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Around<'a> {
+    function: &'a str,
+    grouping: Option<(&'a [String], bool)>,
+    /// Only count and sum of histograms are used, so resets are told from sample to sample.
+    detects_hints: bool,
+    /// Something around needs whole histograms, whatever stands further inside.
+    needs_buckets: bool,
+}
+
+impl<'a> Around<'a> {
+    fn call(self, function: &'a str) -> Self {
+        let needs_buckets = self.needs_buckets
+            || matches!(function, "histogram_quantile" | "histogram_quantiles" | "histogram_fraction");
+        let is_statistic = matches!(function, "histogram_count" | "histogram_sum" | "histogram_avg");
+        Self { function, grouping: None, detects_hints: self.detects_hints || is_statistic, needs_buckets }
+    }
+
+    const fn aggregate(self, function: &'a str, grouping: &'a [String], by: bool) -> Self {
+        Self { function, grouping: Some((grouping, by)), ..self }
+    }
+
+    /// Inside of an operator that is neither function nor aggregation.
+    const fn operator(self) -> Self {
+        Self { function: "", grouping: None, ..self }
+    }
+
+    const fn subquery(self) -> Self {
+        Self { function: "", grouping: None, detects_hints: false, needs_buckets: true }
+    }
+}
+
+/// Gives nothing; for a subquery without any step.
+struct Empty;
+
+impl Operator for Empty {
+    fn series(&mut self, _: &mut Context<'_>) -> Result<Vec<SeriesMeta>> {
+        Ok(Vec::new())
+    }
+
+    fn next(&mut self, _: &mut Context<'_>, _: &mut [Point]) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Says whether a function's value depends on the time of the evaluation even when its arguments do not.
+pub(crate) fn depends_on_time(function: &str) -> bool {
+    matches!(
+        function,
+        "days_in_month"
+            | "day_of_month"
+            | "day_of_week"
+            | "day_of_year"
+            | "hour"
+            | "minute"
+            | "month"
+            | "year"
+            | "predict_linear"
+            | "time"
+            | "timestamp"
+    )
+}
+
+/// Says whether an expression has the same value at every step.
+fn is_invariant(expr: &Expr) -> bool {
+    match expr {
+        Expr::NumberLiteral(_) | Expr::StringLiteral(_) => true,
+        Expr::VectorSelector(e) => e.at.is_some(),
+        Expr::MatrixSelector(e) => e.selector.at.is_some(),
+        Expr::Subquery(e) => e.at.is_some(),
+        Expr::Call(e) => !depends_on_time(e.func.name) && e.args.iter().all(is_invariant),
+        Expr::Aggregate(e) => is_invariant(&e.expr) && e.param.as_deref().is_none_or(is_invariant),
+        Expr::Binary(e) => is_invariant(&e.lhs) && is_invariant(&e.rhs),
+        Expr::Unary(e) => is_invariant(&e.expr),
+        Expr::Paren(e) => is_invariant(&e.expr),
+    }
+}
+
+/// Makes the operators of one query.
+pub(crate) struct Planner {
+    pub(crate) times: QueryTimes,
+}
+
+impl Planner {
+    /// Plans an instant vector expression.
+    pub(crate) fn vector(
+        &self,
+        cx: &mut Context<'_>,
+        expr: &Expr,
+        grid: Grid,
+        around: Around<'_>,
+    ) -> Result<BoxOperator> {
+        if grid.count == 0 {
+            return Ok(Box::new(Empty));
+        }
+        if grid.count > 1 && is_invariant(expr) {
+            let single = self.vector(cx, expr, Grid::single(grid.start), around)?;
+            return Ok(Box::new(Repeat::new(single)));
+        }
+        match expr {
+            Expr::Paren(e) => self.vector(cx, &e.expr, grid, around),
+            Expr::VectorSelector(e) => self.instant_selector(cx, e, grid, around, Give::Value),
+            Expr::Call(e) => self.call(cx, e, grid, around),
+            Expr::Aggregate(e) => self.aggregate(cx, e, grid, around),
+            Expr::Binary(e) => self.binary(cx, e, grid, around.operator()),
+            Expr::Unary(e) => {
+                let input = self.vector(cx, &e.expr, grid, around.operator())?;
+                match e.op {
+                    UnaryOp::Plus => Ok(input),
+                    UnaryOp::Minus => {
+                        let map = Map::new(input, MapFunction::Negate, Vec::new(), grid);
+                        Ok(without_names(cx, Box::new(map), grid))
+                    }
+                }
+            }
+            Expr::NumberLiteral(_) | Expr::StringLiteral(_) | Expr::MatrixSelector(_) | Expr::Subquery(_) => {
+                Err(Error::Invalid(format!(
+                    "expected an instant vector, got {}",
+                    expr.value_type().documented()
+                )))
+            }
+        }
+    }
+
+    fn when(&self, at: Option<promql_syntax::AtModifier>, offset: i64, grid: Grid) -> When {
+        let (start, end) = (Timestamp(self.times.start), Timestamp(self.times.end));
+        When { grid, at: at.map(|at| at.resolve(start, end).millis()), offset }
+    }
+
+    /// Opens the selection of the samples in `(time - before, time + after]` for all times.
+    #[expect(clippy::too_many_arguments, reason = "all of it goes into one request")]
+    fn open(
+        &self,
+        cx: &Context<'_>,
+        selector: &VectorSelector,
+        when: When,
+        before: i64,
+        after: i64,
+        range_ms: i64,
+        around: Around<'_>,
+    ) -> Result<OpenSet> {
+        let (first, last) = when.bounds();
+        let (grouping, by) = around.grouping.unwrap_or((&[], false));
+        let selection = Selection {
+            matchers: selector.matchers.clone(),
+            min_time: Timestamp(first.saturating_sub(before).saturating_add(1)),
+            max_time: Timestamp(last.saturating_add(after)),
+            hints: Hints {
+                step_ms: if when.grid.count > 1 { when.grid.step } else { 0 },
+                range_ms,
+                function: around.function.to_owned(),
+                grouping: grouping.to_vec(),
+                by,
+            },
+        };
+        let detects_hints = around.detects_hints && !around.needs_buckets;
+        Ok(OpenSet::new(cx.source.select(&selection)?, detects_hints))
+    }
+
+    fn instant_selector(
+        &self,
+        cx: &mut Context<'_>,
+        e: &VectorSelector,
+        grid: Grid,
+        around: Around<'_>,
+        give: Give,
+    ) -> Result<BoxOperator> {
+        let when = self.when(e.at, e.offset.ms(), grid);
+        let lookback = cx.lookback_ms;
+        if e.edges == promql_syntax::Edges::Smoothed {
+            let set = self.open(cx, e, when, lookback, lookback, 0, around)?;
+            let input = RangeInput::selector(set, when, 0, e.edges, cx);
+            return Ok(Box::new(SmoothedSelector::new(input, when, e.span)));
+        }
+        let set = self.open(cx, e, when, lookback, 0, 0, around)?;
+        Ok(Box::new(InstantSelector::new(set, when, lookback, give)))
+    }
+
+    /// Plans a range selector or subquery.
+    pub(crate) fn range(
+        &self,
+        cx: &mut Context<'_>,
+        expr: &Expr,
+        grid: Grid,
+        around: Around<'_>,
+    ) -> Result<RangeInput> {
+        match expr.unwrap_parens() {
+            Expr::MatrixSelector(MatrixSelector { selector, range, .. }) => {
+                let when = self.when(selector.at, selector.offset.ms(), grid);
+                let range = range.ms();
+                let (before, after) = match selector.edges {
+                    promql_syntax::Edges::Plain => (0, 0),
+                    promql_syntax::Edges::Anchored => (cx.lookback_ms, 0),
+                    promql_syntax::Edges::Smoothed => (cx.lookback_ms, cx.lookback_ms),
+                };
+                let set =
+                    self.open(cx, selector, when, range.saturating_add(before), after, range, around)?;
+                Ok(RangeInput::selector(set, when, range, selector.edges, cx))
+            }
+            Expr::Subquery(e) => self.subquery(cx, e, grid, around),
+            other => Err(Error::Invalid(format!(
+                "expected a range vector, got {}",
+                other.value_type().documented()
+            ))),
+        }
+    }
+
+    fn subquery(
+        &self,
+        cx: &mut Context<'_>,
+        e: &Subquery,
+        grid: Grid,
+        around: Around<'_>,
+    ) -> Result<RangeInput> {
+        let when = self.when(e.at, e.offset.ms(), grid);
+        let range = e.range.ms();
+        let step = match &e.step {
+            Some(step) => step.ms(),
+            None => i64::try_from(cx.options.subquery_step.as_millis()).unwrap_or(i64::MAX),
+        };
+        let step = step.max(1);
+        let (first, last) = when.bounds();
+        // Steps are multiples of the step's length, whatever the query's times; the range is open on the left.
+        let left = first.saturating_sub(range);
+        let start = left.div_euclid(step).saturating_add(1).saturating_mul(step);
+        let inner = Grid::new(start, last, step);
+        if inner.count > STEPS_MAX {
+            return Err(Error::TooManySamples);
+        }
+        let operator = self.vector(cx, &e.expr, inner, around.subquery())?;
+        Ok(RangeInput::subquery(operator, inner, when, range))
+    }
+
+    /// Plans a scalar expression.
+    pub(crate) fn scalar(&self, cx: &mut Context<'_>, expr: &Expr, grid: Grid) -> Result<ScalarOperator> {
+        if grid.count > 1 && is_invariant(expr) && !matches!(expr, Expr::NumberLiteral(_)) {
+            let single = self.scalar(cx, expr, Grid::single(grid.start))?;
+            return Ok(ScalarOperator::Repeat(Box::new(single)));
+        }
+        let both = |cx: &mut Context<'_>, a: &Expr, b: &Expr| -> Result<_> {
+            Ok((Box::new(self.scalar(cx, a, grid)?), Box::new(self.scalar(cx, b, grid)?)))
+        };
+        Ok(match expr {
+            Expr::NumberLiteral(e) => ScalarOperator::Constant(e.value),
+            Expr::Paren(e) => self.scalar(cx, &e.expr, grid)?,
+            Expr::Unary(e) => ScalarOperator::Unary(e.op, Box::new(self.scalar(cx, &e.expr, grid)?)),
+            Expr::Binary(e) => {
+                let (lhs, rhs) = both(cx, &e.lhs, &e.rhs)?;
+                ScalarOperator::Binary(e.op, lhs, rhs)
+            }
+            Expr::Call(e) => {
+                let seconds = |ms: i64| ScalarOperator::Constant(Timestamp(ms).seconds());
+                match (e.func.name, &*e.args) {
+                    ("time", _) => ScalarOperator::Time(grid),
+                    ("pi", _) => ScalarOperator::Constant(std::f64::consts::PI),
+                    ("start", _) => seconds(self.times.start),
+                    ("end", _) => seconds(self.times.end),
+                    ("step", _) => seconds(self.times.step),
+                    ("range", _) => seconds(self.times.end - self.times.start),
+                    ("scalar", [vector]) => ScalarOperator::Vector {
+                        operator: self.vector(cx, vector, grid, Around::default().call("scalar"))?,
+                        steps: grid.count,
+                    },
+                    ("min_of", [a, b]) => {
+                        let (a, b) = both(cx, a, b)?;
+                        ScalarOperator::MinOf(a, b)
+                    }
+                    ("max_of", [a, b]) => {
+                        let (a, b) = both(cx, a, b)?;
+                        ScalarOperator::MaxOf(a, b)
+                    }
+                    (name, _) => return Err(unsupported(name)),
+                }
+            }
+            other => {
+                let got = other.value_type().documented();
+                return Err(Error::Invalid(format!("expected a scalar, got {got}")));
+            }
+        })
+    }
+
+    fn scalars(&self, cx: &mut Context<'_>, args: &[Expr], grid: Grid) -> Result<Vec<ScalarOperator>> {
+        args.iter().map(|arg| self.scalar(cx, arg, grid)).collect()
+    }
+
+    fn call(&self, cx: &mut Context<'_>, e: &Call, grid: Grid, around: Around<'_>) -> Result<BoxOperator> {
+        let name = e.func.name;
+        let around = around.call(name);
+        if let Some(function) = RangeFunction::find(name) {
+            return self.range_call(cx, e, function, grid, around);
+        }
+        match (name, &*e.args) {
+            ("absent_over_time", [range]) => {
+                let labels = absent_labels(range);
+                let input = self.range(cx, range, grid, around)?;
+                check_edges(input.edges(), name)?;
+                return Ok(Box::new(AbsentOverTime::new(input, labels)));
+            }
+            ("timestamp" | "start_timestamp", [arg]) => {
+                if let Expr::VectorSelector(selector) = arg.unwrap_parens() {
+                    let give = match name {
+                        "timestamp" => Give::Time,
+                        _ if cx.options.start_timestamps => Give::StartTime,
+                        // Without the feature there are no start timestamps to show.
+                        _ => return Ok(Box::new(Empty)),
+                    };
+                    let selected = self.instant_selector(cx, selector, grid, around, give)?;
+                    return Ok(without_names(cx, selected, grid));
+                }
+                if name == "start_timestamp" {
+                    return Ok(Box::new(Empty));
+                }
+            }
+            ("absent", [arg]) => {
+                let input = self.vector(cx, arg, grid, around)?;
+                return Ok(Box::new(Absent::new(input, absent_labels(arg))));
+            }
+            ("vector", [arg]) => {
+                let scalar = self.scalar(cx, arg, grid)?;
+                return Ok(Box::new(FromScalar::vector(scalar)));
+            }
+            ("label_replace" | "label_join", [vector, strings @ ..]) => {
+                let strings: Vec<String> = strings.iter().map(string).collect::<Result<_>>()?;
+                let relabel = match (name, &*strings) {
+                    ("label_replace", [target, replacement, source, pattern]) => {
+                        Relabel::replace(target, replacement, source, pattern)?
+                    }
+                    (_, [target, separator, sources @ ..]) => {
+                        Relabel::join(target, separator, sources.to_vec())?
+                    }
+                    _ => return Err(unsupported(name)),
+                };
+                let input = self.vector(cx, vector, grid, around)?;
+                let relabelled = Box::new(RelabelOperator::new(input, relabel));
+                return Ok(Box::new(Merge::new(relabelled, grid.count, SAME_LABELSET)));
+            }
+            ("sort" | "sort_desc" | "sort_by_label" | "sort_by_label_desc", [vector, names @ ..]) => {
+                let is_descending = name.ends_with("_desc");
+                let order = if name.starts_with("sort_by_label") {
+                    let names = names.iter().map(string).collect::<Result<_>>()?;
+                    Order::Labels { names, is_descending }
+                } else {
+                    Order::Value { is_descending }
+                };
+                let input = self.vector(cx, vector, grid, around)?;
+                let span = vector.unwrap_parens().span();
+                let is_range = self.times.step > 0 || grid.count > 1;
+                let span = if is_range { e.span } else { span };
+                return Ok(Box::new(Sort::new(input, order, is_range, span)));
+            }
+            ("histogram_quantile" | "histogram_quantiles" | "histogram_fraction", args) => {
+                return self.histogram_call(cx, name, args, grid, around);
+            }
+            ("info", [base, selector @ ..]) => {
+                let matchers = match selector.first().map(Expr::unwrap_parens) {
+                    Some(Expr::VectorSelector(s)) => s.matchers.clone(),
+                    _ => Vec::new(),
+                };
+                let input = self.vector(cx, base, grid, around)?;
+                let info = Info::new(input, matchers, self.info_times(base, grid), cx.lookback_ms);
+                return Ok(Box::new(Merge::new(Box::new(info), grid.count, SAME_LABELSET)));
+            }
+            _ => {}
+        }
+        let function = MapFunction::find(name).ok_or_else(|| unsupported(name))?;
+        let Some((vector, scalars)) = e.args.split_first() else {
+            return match function {
+                MapFunction::Date(date) => Ok(Box::new(FromScalar::date(date, grid))),
+                _ => Err(unsupported(name)),
+            };
+        };
+        let input = self.vector(cx, vector, grid, around)?;
+        let scalars = self.scalars(cx, scalars, grid)?;
+        Ok(without_names(cx, Box::new(Map::new(input, function, scalars, grid)), grid))
+    }
+
+    fn range_call(
+        &self,
+        cx: &mut Context<'_>,
+        e: &Call,
+        function: RangeFunction,
+        grid: Grid,
+        around: Around<'_>,
+    ) -> Result<BoxOperator> {
+        let is_range = |arg: &&Expr| arg.value_type() == ValueType::Matrix;
+        let Some(range) = e.args.iter().find(is_range) else { return Err(unsupported(e.func.name)) };
+        let input = self.range(cx, range, grid, around)?;
+        check_edges(input.edges(), e.func.name)?;
+        let scalars: Vec<ScalarOperator> = e
+            .args
+            .iter()
+            .filter(|arg| !is_range(arg))
+            .map(|arg| self.scalar(cx, arg, grid))
+            .collect::<Result<_>>()?;
+        let span = e.args.first().map_or(e.span, |arg| arg.unwrap_parens().span());
+        let call = Box::new(RangeCall::new(input, function, scalars, span));
+        Ok(without_names(cx, call, grid))
+    }
+
+    fn histogram_call(
+        &self,
+        cx: &mut Context<'_>,
+        name: &str,
+        args: &[Expr],
+        grid: Grid,
+        around: Around<'_>,
+    ) -> Result<BoxOperator> {
+        let (function, vector, scalars): (_, &Expr, &[Expr]) = match (name, args) {
+            ("histogram_quantile", [q, vector]) => {
+                (HistogramFunction::Quantiles { label: None }, vector, std::slice::from_ref(q))
+            }
+            ("histogram_fraction", [bounds @ .., vector]) => (HistogramFunction::Fraction, vector, bounds),
+            ("histogram_quantiles", [vector, label, quantiles @ ..]) => {
+                (HistogramFunction::Quantiles { label: Some(string(label)?) }, vector, quantiles)
+            }
+            _ => return Err(unsupported(name)),
+        };
+        let spans = HistogramSpans {
+            vector: vector.unwrap_parens().span(),
+            quantiles: scalars.iter().map(|q| q.unwrap_parens().span()).collect(),
+        };
+        let input = self.vector(cx, vector, grid, around)?;
+        let scalars = self.scalars(cx, scalars, grid)?;
+        let histograms = Histograms::new(input, function, scalars, spans, grid);
+        Ok(without_names(cx, Box::new(histograms), grid))
+    }
+
+    /// The times at which `info` looks for info series: those of the first selector in its argument.
+    fn info_times(&self, base: &Expr, grid: Grid) -> When {
+        fn first_selector(expr: &Expr) -> Option<(Option<promql_syntax::AtModifier>, i64)> {
+            match expr {
+                Expr::VectorSelector(e) => Some((e.at, e.offset.ms())),
+                Expr::MatrixSelector(e) => Some((e.selector.at, e.selector.offset.ms())),
+                Expr::Subquery(e) => {
+                    let (at, offset) = first_selector(&e.expr)?;
+                    Some((at.or(e.at), offset.saturating_add(e.offset.ms())))
+                }
+                other => other.children().into_iter().find_map(first_selector),
+            }
+        }
+        let (at, offset) = first_selector(base).unwrap_or((None, 0));
+        self.when(at, offset, grid)
+    }
+
+    fn aggregate(
+        &self,
+        cx: &mut Context<'_>,
+        e: &Aggregate,
+        grid: Grid,
+        around: Around<'_>,
+    ) -> Result<BoxOperator> {
+        let grouping = Grouping { labels: e.grouping.clone(), without: e.without };
+        let op = e.op;
+        if op == AggregateOp::CountValues {
+            let label = match e.param.as_deref().map(Expr::unwrap_parens) {
+                Some(Expr::StringLiteral(label)) => label_name(label)?,
+                _ => return Err(unsupported("count_values")),
+            };
+            let input =
+                self.vector(cx, &e.expr, grid, around.aggregate(op.as_str(), &e.grouping, !e.without))?;
+            return Ok(Box::new(CountValues::new(input, grouping, label, grid.count)));
+        }
+        let param = e.param.as_deref().map(|param| self.scalar(cx, param, grid)).transpose()?;
+        let param_span = e.param.as_deref().map_or(e.span, |param| param.unwrap_parens().span());
+        let input = self.vector(cx, &e.expr, grid, around.aggregate(op.as_str(), &e.grouping, !e.without))?;
+        let span = e.expr.unwrap_parens().span();
+        Ok(match (op, param) {
+            (AggregateOp::Topk | AggregateOp::Bottomk, Some(param)) => {
+                Box::new(Best::new(input, op, grouping, param, e.span, grid.count))
+            }
+            (AggregateOp::Limitk, Some(param)) => {
+                Box::new(Limited::new(input, Limit::Count, grouping, param, param_span, grid.count))
+            }
+            (AggregateOp::LimitRatio, Some(param)) => {
+                Box::new(Limited::new(input, Limit::Ratio, grouping, param, param_span, grid.count))
+            }
+            (_, param) => {
+                Box::new(Aggregation::new(input, op, grouping, param, (span, param_span), grid.count))
+            }
+        })
+    }
+
+    fn binary(
+        &self,
+        cx: &mut Context<'_>,
+        e: &Binary,
+        grid: Grid,
+        around: Around<'_>,
+    ) -> Result<BoxOperator> {
+        let is_scalar = |e: &Expr| e.value_type() == ValueType::Scalar;
+        let steps = grid.count;
+        if is_scalar(&e.lhs) || is_scalar(&e.rhs) {
+            let is_swapped = is_scalar(&e.lhs);
+            let (vector, scalar) = if is_swapped { (&e.rhs, &e.lhs) } else { (&e.lhs, &e.rhs) };
+            let operator = VectorScalar {
+                vector: self.vector(cx, vector, grid, around)?,
+                scalar: self.scalar(cx, scalar, grid)?,
+                op: e.op,
+                is_swapped,
+                return_bool: e.return_bool,
+                span: e.span,
+                values: None,
+            };
+            return Ok(without_names(cx, Box::new(operator), grid));
+        }
+        let lhs = self.vector(cx, &e.lhs, grid, around)?;
+        let rhs = self.vector(cx, &e.rhs, grid, around)?;
+        let matching = e.matching.clone().unwrap_or_default();
+        if e.op.is_set() {
+            let is_union = e.op == promql_syntax::BinaryOp::Or;
+            let sets: BoxOperator = Box::new(SetOperator::new(lhs, rhs, e.op, matching, steps));
+            return Ok(if is_union { Box::new(Merge::new(sets, steps, SAME_LABELSET)) } else { sets });
+        }
+        let is_grouped = matching.card != promql_syntax::Cardinality::OneToOne;
+        let joined = Box::new(VectorVector::new(lhs, rhs, e.op, matching, e.return_bool, (e.span, steps)));
+        let message = if is_grouped {
+            "multiple matches for labels: grouping labels must ensure unique matches"
+        } else {
+            SAME_LABELSET
+        };
+        Ok(Box::new(Merge::new(joined, steps, message)))
+    }
+}
+
+/// Joins series that lost their names at once; with delayed removal that is done in the end.
+fn without_names(cx: &Context<'_>, operator: BoxOperator, grid: Grid) -> BoxOperator {
+    if cx.options.delayed_name_removal {
+        operator
+    } else {
+        Box::new(Merge::new(operator, grid.count, SAME_LABELSET))
+    }
+}
+
+fn unsupported(function: &str) -> Error {
+    Error::Invalid(format!("function {function}() is not supported yet"))
+}
+
+fn string(arg: &Expr) -> Result<String> {
+    match arg.unwrap_parens() {
+        Expr::StringLiteral(e) => Ok(e.value.clone()),
+        other => {
+            Err(Error::Invalid(format!("expected a string literal, got {}", other.value_type().documented())))
+        }
+    }
+}
+
+/// Checks the label that `count_values` writes.
+fn label_name(literal: &StringLiteral) -> Result<String> {
+    let quoted = match &literal.not_utf8 {
+        Some(bytes) => quoted_bytes(bytes),
+        None if literal.value.is_empty() => "\"\"".to_owned(),
+        None => return Ok(literal.value.clone()),
+    };
+    Err(Error::Execution(format!("invalid label name {quoted}")))
+}
+
+/// Quotes bytes that are not UTF-8 as Go does.
+fn quoted_bytes(bytes: &[u8]) -> String {
+    let mut out = String::from("\"");
+    for chunk in bytes.utf8_chunks() {
+        let quoted = model::number::Quoted(chunk.valid()).to_string();
+        out.push_str(&quoted[1..quoted.len() - 1]);
+        for byte in chunk.invalid() {
+            out.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// The labels that the matchers of a selector pin down, for `absent`. A label that is matched twice is left out.
+fn absent_labels(arg: &Expr) -> Labels {
+    let selector = match arg.unwrap_parens() {
+        Expr::VectorSelector(selector) => selector,
+        Expr::MatrixSelector(matrix) => &matrix.selector,
+        _ => return Labels::empty(),
+    };
+    let mut builder = Labels::empty().to_builder();
+    let mut seen: Vec<&str> = Vec::new();
+    for matcher in selector.matchers.iter().filter(|m| m.name() != labels::METRIC_NAME) {
+        if matcher.op() == MatchOp::Equal && !seen.contains(&matcher.name()) {
+            builder.set(matcher.name(), matcher.value());
+            seen.push(matcher.name());
+        } else {
+            builder.remove(matcher.name());
+        }
+    }
+    builder.build()
+}

@@ -1,0 +1,129 @@
+//! Where series come from: the trait that whoever holds the data implements.
+//!
+//! Invariants an implementation keeps:
+//! - label sets are sorted and unique, samples follow in the same order;
+//! - timestamps within a column ascend strictly; no time stands in both columns of a series;
+//! - staleness markers are included; the engine drops them where they must not be seen;
+//! - series that share their timestamps share the very `Arc`: windows are computed once for each.
+
+use std::fmt;
+use std::sync::Arc;
+
+use model::{FloatHistogram, Labels, Matcher, Timestamp};
+
+use crate::error::SourceError;
+
+/// Gives the engine series.
+pub trait SeriesSource: Send + Sync {
+    /// Opens a selection. All selections of a query are opened before the first is read, so this should return
+    /// quickly and fetch in the background.
+    ///
+    /// # Errors
+    /// When the selection cannot be served.
+    fn select(&self, selection: &Selection) -> Result<Box<dyn SeriesSet>, SourceError>;
+}
+
+/// The series and samples that one selector needs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Selection {
+    /// All must match.
+    pub matchers: Vec<Matcher>,
+    /// The earliest sample that matters, inclusive; lookback, range and offset are taken off already.
+    pub min_time: Timestamp,
+    /// The latest sample that matters, inclusive.
+    pub max_time: Timestamp,
+    /// What the samples are for.
+    pub hints: Hints,
+}
+
+/// What a selection's samples are for. A source may use it to read less; it never has to.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Hints {
+    /// Distance between evaluations in milliseconds; 0 for a single one.
+    pub step_ms: i64,
+    /// Length of the range in milliseconds; 0 for an instant selector.
+    pub range_ms: i64,
+    /// The function or aggregation right around the selector; empty where there is none.
+    pub function: String,
+    /// The labels named by the aggregation right around the selector.
+    pub grouping: Vec<String>,
+    /// Whether `grouping` names the labels kept (`by`) rather than those dropped.
+    pub by: bool,
+}
+
+/// The series of one selection, read once from front to back.
+pub trait SeriesSet: Send {
+    /// Returns all label sets, sorted, each once; waits until they are known.
+    ///
+    /// # Errors
+    /// When the source fails.
+    fn labels(&mut self) -> Result<&[Labels], SourceError>;
+
+    /// Returns the samples of the next series in the order of [`SeriesSet::labels`]; `None` after the last.
+    ///
+    /// # Errors
+    /// When the source fails.
+    fn next(&mut self) -> Result<Option<SeriesSamples>, SourceError>;
+
+    /// Returns what the user has to be told, for instance which upstream is missing; asked after the last series.
+    fn warnings(&mut self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// Values with their times.
+#[derive(Clone, PartialEq)]
+pub struct Column<V> {
+    /// Milliseconds since the epoch, ascending; shared between series that share a timeline.
+    pub timestamps: Arc<[i64]>,
+    /// As many values as timestamps.
+    pub values: Vec<V>,
+    /// When each sample's counter started, in milliseconds, 0 where that is unknown; `None` where it is unknown
+    /// for all.
+    pub start_timestamps: Option<Vec<i64>>,
+}
+
+impl<V> Column<V> {
+    /// Makes a column without start timestamps.
+    ///
+    /// # Panics
+    /// When there are not as many values as timestamps.
+    #[must_use]
+    pub fn new(timestamps: Arc<[i64]>, values: Vec<V>) -> Self {
+        assert_eq!(timestamps.len(), values.len(), "a column has one value for each timestamp");
+        Self { timestamps, values, start_timestamps: None }
+    }
+
+    /// Returns the number of samples.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Says whether there is no sample.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+}
+
+impl<V> Default for Column<V> {
+    fn default() -> Self {
+        Self { timestamps: Arc::from([]), values: Vec::new(), start_timestamps: None }
+    }
+}
+
+impl<V> fmt::Debug for Column<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Column").field("timestamps", &self.timestamps).finish_non_exhaustive()
+    }
+}
+
+/// The samples of one series: floats and histograms apart.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct SeriesSamples {
+    /// Float samples.
+    pub floats: Column<f64>,
+    /// Histogram samples.
+    pub histograms: Column<Arc<FloatHistogram>>,
+}

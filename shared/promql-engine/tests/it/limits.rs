@@ -1,0 +1,188 @@
+//! What ends a query before its time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{Labels, Timestamp};
+use promql_engine::{
+    Column, Control, Engine, EngineOptions, Error, ErrorType, QueryOptions, Selection, SeriesSamples,
+    SeriesSet, SeriesSource, SourceError,
+};
+use proptest::prelude::*;
+
+use crate::source::{Memory, ask, options};
+
+fn thousand() -> Memory {
+    Memory::default().regular(&[("__name__", "a")], 1, &[1.0; 1_000]).regular(
+        &[("__name__", "b")],
+        1,
+        &[1.0; 1_000],
+    )
+}
+
+#[test]
+fn samples_held_are_limited() {
+    let with = |max_samples| EngineOptions { max_samples, ..options() };
+    let peak = ask(with(usize::MAX), &thousand(), "sum_over_time(a[1000s])", 999).expect("an answer").stats;
+    // The samples of one series; the answer comes when they are gone.
+    assert_eq!((peak.samples_peak, peak.samples_read), (1_000, 1_000));
+    for (max, is_allowed) in [(999, false), (1_000, true)] {
+        let answer = ask(with(max), &thousand(), "sum_over_time(a[1000s])", 999);
+        assert_eq!(answer.is_ok(), is_allowed, "{max}");
+    }
+    // Series are read one after the other: two take no more than one, besides the answer.
+    assert!(ask(with(1_010), &thousand(), "count(last_over_time({__name__=~'a|b'}[1000s]))", 999).is_ok());
+    let error = ask(with(10), &thousand(), "a[1000s]", 999).expect_err("too many");
+    assert_eq!(error, Error::TooManySamples);
+    assert_eq!(
+        error.to_string(),
+        "query processing would load too many samples into memory in query execution"
+    );
+    assert_eq!(error.error_type(), ErrorType::Execution);
+    let error = ask(options(), &thousand(), "sum_over_time(a[1y:1ms])", 999).expect_err("too many steps");
+    assert_eq!(error, Error::TooManySamples);
+}
+
+/// A source without end, which cancels the query after a while.
+struct Endless {
+    control: Control,
+}
+
+struct EndlessSet {
+    control: Control,
+    labels: Vec<Labels>,
+    read: usize,
+    timeline: Arc<[i64]>,
+}
+
+impl SeriesSource for Endless {
+    fn select(&self, _: &Selection) -> Result<Box<dyn SeriesSet>, SourceError> {
+        let labels: Vec<Labels> =
+            (0..1_000_000).map(|i| Labels::from_pairs([("i", format!("{i:07}"))])).collect();
+        let timeline = (0..1_000).collect();
+        Ok(Box::new(EndlessSet { control: self.control.clone(), labels, read: 0, timeline }))
+    }
+}
+
+impl SeriesSet for EndlessSet {
+    fn labels(&mut self) -> Result<&[Labels], SourceError> {
+        Ok(&self.labels)
+    }
+
+    fn next(&mut self) -> Result<Option<SeriesSamples>, SourceError> {
+        self.read += 1;
+        assert!(self.read < 200, "read on long after the cancellation");
+        if self.read == 100 {
+            self.control.cancel();
+        }
+        let floats = Column::new(Arc::clone(&self.timeline), vec![1.0; 1_000]);
+        Ok(Some(SeriesSamples { floats, ..SeriesSamples::default() }))
+    }
+}
+
+#[test]
+fn a_cancelled_query_stops_soon() {
+    let control = Control::default();
+    let source = Endless { control: control.clone() };
+    let query =
+        Engine::new(options()).instant("sum(sum_over_time({i!=''}[1s]))", Timestamp(1_000)).expect("valid");
+    let error = query.run(&source, &control).expect_err("cancelled");
+    assert_eq!(error.to_string(), "query was canceled in expression evaluation");
+    assert_eq!((error.kind(), error.error_type()), (fault::Kind::Cancelled, ErrorType::Canceled));
+}
+
+#[test]
+fn the_shorter_timeout_counts() {
+    let engine = Engine::new(options());
+    let at_once = QueryOptions { timeout: Some(Duration::ZERO), ..QueryOptions::default() };
+    let query = engine.instant("a", Timestamp(0)).expect("valid").with_options(at_once);
+    let error = query.run(&thousand(), &Control::default()).expect_err("no time");
+    assert_eq!(error.to_string(), "query timed out in expression evaluation");
+    assert_eq!((error.kind(), error.error_type()), (fault::Kind::Timeout, ErrorType::Timeout));
+    let engine = Engine::new(EngineOptions { timeout: Duration::ZERO, ..options() });
+    let longer = QueryOptions { timeout: Some(Duration::from_secs(9)), ..QueryOptions::default() };
+    let query = engine.instant("a", Timestamp(0)).expect("valid").with_options(longer);
+    assert_eq!(query.run(&thousand(), &Control::default()), Err(Error::Timeout));
+}
+
+#[test]
+fn a_query_may_look_back_differently() {
+    let engine = Engine::new(options());
+    let query = engine.instant("count(a)", Timestamp(1_500_000)).expect("valid");
+    let lookback = |seconds| QueryOptions { lookback: Some(Duration::from_secs(seconds)), timeout: None };
+    for (seconds, is_seen) in [(501, false), (502, true)] {
+        let answer = query.clone().with_options(lookback(seconds)).run(&thousand(), &Control::default());
+        let expected = if is_seen { 1 } else { 0 };
+        let model::query::QueryValue::Vector(elements) = answer.expect("an answer").value else {
+            panic!("vector")
+        };
+        assert_eq!(elements.len(), expected, "{seconds}");
+    }
+}
+
+/// A source that fails.
+struct Broken;
+
+impl SeriesSource for Broken {
+    fn select(&self, _: &Selection) -> Result<Box<dyn SeriesSet>, SourceError> {
+        Err(SourceError::new(fault::Kind::Unavailable, "ingester-3 is away"))
+    }
+}
+
+#[test]
+fn a_failing_source_fails_the_query() {
+    let error = ask(options(), &Broken, "a + b", 0).expect_err("broken");
+    assert_eq!(error.to_string(), "expanding series: ingester-3 is away");
+    assert_eq!((error.kind(), error.error_type()), (fault::Kind::Unavailable, ErrorType::Unavailable));
+}
+
+#[test]
+fn ranges_and_types_are_checked() {
+    let engine = Engine::new(options());
+    let (start, second) = (Timestamp(0), Duration::from_secs(1));
+    let of = |text, end, step| {
+        engine.range(text, start, Timestamp(end), step).map(|_| ()).map_err(|e| e.to_string())
+    };
+    assert_eq!(
+        of("a[5m]", 1, second),
+        Err("invalid expression type \"range vector\" for range query, must be Scalar or instant Vector"
+            .into())
+    );
+    assert!(of("a", 1, Duration::ZERO).is_err());
+    assert!(of("a", i64::MAX, Duration::from_millis(1)).is_err());
+    assert_eq!(of("a", -1, second), Ok(()));
+}
+
+/// As high as the parser lets a tree become, on a stack as small as that of a blocking thread.
+#[test]
+fn high_trees_fit_on_a_small_stack() {
+    let run = || {
+        for height in [99, 100, promql_syntax::TREE_HEIGHT_MAX - 10] {
+            let sum = vec!["a"; height].join(" + ");
+            assert!(ask(options(), &thousand(), &sum, 10).is_ok());
+        }
+        for depth in [99, 100, promql_syntax::NESTING_MAX - 10] {
+            let signs = "-".repeat(depth) + "a";
+            assert!(ask(options(), &thousand(), &signs, 10).is_ok());
+            let calls = "abs(".repeat(depth) + "a" + &")".repeat(depth);
+            assert!(ask(options(), &thousand(), &calls, 10).is_ok());
+        }
+    };
+    let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(run).expect("a thread");
+    thread.join().expect("no overflow");
+}
+
+proptest! {
+    /// Whatever the times, a query ends with an answer or an error.
+    #[test]
+    fn extreme_times_do_no_harm(
+        start in prop_oneof![Just(i64::MIN), Just(i64::MAX), Just(0), any::<i64>()],
+        query in prop::sample::select(vec![
+            "a", "a offset 5m", "a offset -5m", "rate(a[5m])", "a[5m]", "sum_over_time(a[5m:1m])",
+            "a @ 1e15", "minute()", "time()", "a smoothed", "increase(a[5m] anchored)", "year(vector(1e300))",
+        ]),
+    ) {
+        let query = Engine::new(options()).instant(query, Timestamp(start)).expect("valid");
+        query.run(&thousand(), &Control::default()).ok();
+    }
+}

@@ -1,0 +1,6 @@
+//! The engine through its public face, over a source in memory.
+
+mod limits;
+mod naive;
+mod source;
+mod tables;
