@@ -46,10 +46,11 @@ struct Groups {
 }
 
 impl Groups {
-    fn new(inputs: &[SeriesMeta], grouping: &Grouping) -> Self {
+    fn new(cx: &mut Context<'_>, inputs: &[SeriesMeta], grouping: &Grouping) -> Result<Self> {
         let mut groups = Self::default();
         let mut by_labels: HashMap<Labels, usize> = HashMap::new();
         for (i, input) in inputs.iter().enumerate() {
+            cx.tick(input.labels.byte_len())?;
             let group = *by_labels.entry(grouping.of(&input.labels)).or_insert_with_key(|labels| {
                 groups.metas.push(SeriesMeta::new(labels.clone()));
                 groups.last_input.push(i);
@@ -59,7 +60,7 @@ impl Groups {
             groups.last_input[group] = i;
             groups.of_input.push(group);
         }
-        groups
+        Ok(groups)
     }
 
     /// Returns the groups in the order in which their last inputs come.

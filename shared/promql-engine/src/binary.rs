@@ -230,13 +230,18 @@ impl Operator for VectorScalar {
     }
 }
 
-/// Returns the labels by which series of two vectors find each other.
-fn signature(labels: &Labels, matching: &VectorMatching) -> Labels {
+/// Returns the labels by which series of two vectors find each other. Type and unit play no part where the feature
+/// gives them their meaning; otherwise they are labels like any other.
+fn signature(labels: &Labels, matching: &VectorMatching, has_metadata_labels: bool) -> Labels {
     let is_named = |name: &str| matching.labels.iter().any(|l| l == name);
-    match matching.on {
-        true => labels.filtered(is_named),
-        false => labels.filtered(|name| name != labels::METRIC_NAME && !is_named(name)),
+    if matching.on {
+        return labels.filtered(is_named);
     }
+    let is_left_out = |name: &str| match has_metadata_labels {
+        true => is_metadata(name),
+        false => name == labels::METRIC_NAME,
+    };
+    labels.filtered(|name| !is_left_out(name) && !is_named(name))
 }
 
 fn is_metadata(name: &str) -> bool {
@@ -250,9 +255,22 @@ struct Signatures {
 }
 
 impl Signatures {
-    fn number(&mut self, labels: Labels) -> usize {
-        let next = self.known.len();
-        *self.known.entry(labels).or_insert(next)
+    /// Returns the numbers of the signatures of series.
+    fn numbers(
+        &mut self,
+        cx: &mut Context<'_>,
+        metas: &[SeriesMeta],
+        matching: &VectorMatching,
+    ) -> Result<Vec<usize>> {
+        let has_metadata_labels = cx.options.type_and_unit_labels;
+        let mut numbers = Vec::with_capacity(metas.len());
+        for meta in metas {
+            cx.tick(meta.labels.byte_len())?;
+            let next = self.known.len();
+            let signature = signature(&meta.labels, matching, has_metadata_labels);
+            numbers.push(*self.known.entry(signature).or_insert(next));
+        }
+        Ok(numbers)
     }
 
     fn len(&self) -> usize {

@@ -247,6 +247,7 @@ impl Operator for Histograms {
         self.note_invalid_quantiles(cx);
         let mut by_labels: HashMap<Labels, usize> = HashMap::new();
         for (i, meta) in metas.into_iter().enumerate() {
+            cx.tick(meta.labels.byte_len())?;
             let upper = parse_float(meta.labels.value(BUCKET_LABEL)).filter(|x| !x.is_nan());
             let key = meta.labels.filtered(|name| name != BUCKET_LABEL || upper.is_none());
             let group = *by_labels.entry(key).or_insert_with_key(|key| {

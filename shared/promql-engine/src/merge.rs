@@ -100,6 +100,7 @@ impl Operator for Merge {
         let mut out: Vec<SeriesMeta> = Vec::with_capacity(metas.len());
         self.is_joined = vec![false; metas.len()];
         for (i, meta) in metas.into_iter().enumerate() {
+            cx.tick(meta.labels.byte_len())?;
             match known.get(&meta) {
                 Some(group) => {
                     self.is_joined[groups[*group][0]] = true;

@@ -299,7 +299,13 @@ impl RelabelOperator {
 
 impl Operator for RelabelOperator {
     fn series(&mut self, cx: &mut Context<'_>) -> Result<Vec<SeriesMeta>> {
-        Ok(self.input.series(cx)?.into_iter().map(|m| self.relabel.apply(m)).collect())
+        let inputs = self.input.series(cx)?;
+        let mut out = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            cx.tick(input.labels.byte_len())?;
+            out.push(self.relabel.apply(input));
+        }
+        Ok(out)
     }
 
     fn next(&mut self, cx: &mut Context<'_>, points: &mut [Point]) -> Result<()> {

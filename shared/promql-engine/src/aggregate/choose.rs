@@ -94,7 +94,7 @@ impl Operator for Best {
             return Ok(Vec::new());
         }
         let inputs = self.input.series(cx)?;
-        let groups = Groups::new(&inputs, &self.grouping);
+        let groups = Groups::new(cx, &inputs, &self.grouping)?;
         let mut best: Vec<Vec<Vec<Candidate>>> = vec![vec![Vec::new(); self.steps]; groups.metas.len()];
         let mut points = row(self.steps);
         for series in 0..inputs.len() {
@@ -225,7 +225,7 @@ impl Operator for Limited {
         let inputs = self.input.series(cx)?;
         match self.limit {
             Limit::Count => {
-                self.groups = Groups::new(&inputs, &self.grouping);
+                self.groups = Groups::new(cx, &inputs, &self.grouping)?;
                 self.taken = vec![vec![0; self.steps]; self.groups.metas.len()];
             }
             Limit::Ratio => self.hashes = inputs.iter().map(|m| hash_share(&m.labels)).collect(),

@@ -200,7 +200,7 @@ impl Operator for Aggregation {
             self.note_invalid_quantiles(cx);
         }
         let inputs = self.input.series(cx)?;
-        self.groups = Groups::new(&inputs, &self.grouping);
+        self.groups = Groups::new(cx, &inputs, &self.grouping)?;
         self.names = inputs.into_iter().map(|m| m.labels).collect();
         self.running.resize_with(self.groups.metas.len(), || None);
         let order = self.groups.by_completion();

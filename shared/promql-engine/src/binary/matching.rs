@@ -52,6 +52,7 @@ pub(crate) struct VectorVector {
     op: BinaryOp,
     matching: VectorMatching,
     return_bool: bool,
+    has_metadata_labels: bool,
     span: Span,
     steps: usize,
     many_metas: Vec<SeriesMeta>,
@@ -88,6 +89,7 @@ impl VectorVector {
             op,
             matching,
             return_bool,
+            has_metadata_labels: false,
             span,
             steps,
             many_metas: Vec::new(),
@@ -119,7 +121,7 @@ impl VectorVector {
 
     /// Returns the labels that stand for a series that is filled in.
     fn matched_labels(&self, labels: &Labels) -> Labels {
-        signature(labels, &self.matching)
+        signature(labels, &self.matching, self.has_metadata_labels)
     }
 
     fn result_meta(&self, cx: &Context<'_>, many: &SeriesMeta, one: &Labels) -> SeriesMeta {
@@ -138,13 +140,10 @@ impl VectorVector {
         if self.return_bool { meta.without_name(cx) } else { meta }
     }
 
-    fn find_groups(&mut self) {
+    fn find_groups(&mut self, cx: &mut Context<'_>) -> Result<()> {
         let mut signatures = Signatures::default();
-        let mut numbers = |metas: &[SeriesMeta], matching: &VectorMatching| -> Vec<usize> {
-            metas.iter().map(|m| signatures.number(signature(&m.labels, matching))).collect()
-        };
-        self.group_of_many = numbers(&self.many_metas, &self.matching);
-        self.group_of_one = numbers(&self.one_metas, &self.matching);
+        self.group_of_many = signatures.numbers(cx, &self.many_metas, &self.matching)?;
+        self.group_of_one = signatures.numbers(cx, &self.one_metas, &self.matching)?;
         self.groups.resize_with(signatures.len(), Group::default);
         for (i, group) in self.group_of_many.iter().enumerate() {
             self.groups[*group].many.push(i);
@@ -162,12 +161,14 @@ impl VectorVector {
                 group.one_present = Some(StepSet::new(self.steps));
             }
         }
+        Ok(())
     }
 
-    fn find_outputs(&mut self, cx: &Context<'_>) -> Vec<SeriesMeta> {
+    fn find_outputs(&mut self, cx: &mut Context<'_>) -> Result<Vec<SeriesMeta>> {
         let (many_fill, one_fill) = self.fills();
         let (mut outputs, mut metas): (Vec<Output>, Vec<SeriesMeta>) = (Vec::new(), Vec::new());
         for (i, many) in self.many_metas.iter().enumerate() {
+            cx.tick(many.labels.byte_len())?;
             let first = outputs.len();
             let mut add = |meta: SeriesMeta, one: Option<usize>| {
                 let known = metas[first..].iter().position(|m| *m == meta);
@@ -202,7 +203,7 @@ impl VectorVector {
         self.one_uses = uses;
         self.one_rows.resize_with(self.one_metas.len(), || None);
         self.outputs = outputs.into_iter();
-        metas
+        Ok(metas)
     }
 
     /// Returns the series of the one side that an output looks at: to fill in a missing one, all of its group.
@@ -340,10 +341,11 @@ impl VectorVector {
 
 impl Operator for VectorVector {
     fn series(&mut self, cx: &mut Context<'_>) -> Result<Vec<SeriesMeta>> {
+        self.has_metadata_labels = cx.options.type_and_unit_labels;
         self.many_metas = self.many.series(cx)?;
         self.one_metas = self.one.series(cx)?;
-        self.find_groups();
-        let metas = self.find_outputs(cx);
+        self.find_groups(cx)?;
+        let metas = self.find_outputs(cx)?;
         if metas.is_empty() {
             self.finish(cx)?;
         }

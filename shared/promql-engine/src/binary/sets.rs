@@ -3,7 +3,7 @@
 
 use promql_syntax::{BinaryOp, VectorMatching};
 
-use super::{Signatures, signature};
+use super::Signatures;
 use crate::context::Context;
 use crate::error::Result;
 use crate::points::{BoxOperator, Operator, Point, SeriesMeta, StepSet, clear, row};
@@ -67,10 +67,8 @@ impl Operator for SetOperator {
         let mut left = self.lhs.series(cx)?;
         let right = self.rhs.series(cx)?;
         let mut signatures = Signatures::default();
-        let mut numbers = |metas: &[SeriesMeta]| -> Vec<usize> {
-            metas.iter().map(|m| signatures.number(signature(&m.labels, &self.matching))).collect()
-        };
-        (self.left, self.right) = (numbers(&left), numbers(&right));
+        self.left = signatures.numbers(cx, &left, &self.matching)?;
+        self.right = signatures.numbers(cx, &right, &self.matching)?;
         // Who goes through, and who decides on it.
         let (through, decides) = match self.op {
             BinaryOp::Or => (&self.right, &self.left),

@@ -58,7 +58,7 @@ struct EndlessSet {
 impl SeriesSource for Endless {
     fn select(&self, _: &Selection) -> Result<Box<dyn SeriesSet>, SourceError> {
         let labels: Vec<Labels> =
-            (0..1_000_000).map(|i| Labels::from_pairs([("i", format!("{i:07}"))])).collect();
+            (0..10_000).map(|i| Labels::from_pairs([("i", format!("{i:05}"))])).collect();
         let timeline = (0..1_000).collect();
         Ok(Box::new(EndlessSet { control: self.control.clone(), labels, read: 0, timeline }))
     }

@@ -153,3 +153,20 @@ fn notes_point_at_the_expression() {
     let answer = ask(options(), &data(), "histogram_quantile(2, b_bucket)", 600).expect("an answer");
     assert_eq!(answer.warnings, ["PromQL warning: quantile value should be between 0 and 1, got 2 (1:20)"]);
 }
+
+#[test]
+fn type_and_unit_matter_only_without_the_feature() {
+    let source = Memory::default()
+        .regular(&[("__name__", "a_total"), ("__type__", "counter"), ("job", "x")], 60, &[1.0, 2.0])
+        .regular(&[("__name__", "b"), ("__type__", "gauge"), ("job", "x")], 60, &[3.0, 3.0]);
+    for (type_and_unit_labels, expected) in [(false, 0), (true, 1)] {
+        let with = promql_engine::EngineOptions { type_and_unit_labels, ..options() };
+        let answer = ask(with.clone(), &source, "a_total + b", 60).expect("an answer");
+        let model::query::QueryValue::Vector(elements) = answer.value else { panic!("not a vector") };
+        assert_eq!(elements.len(), expected);
+        let infos = ask(with, &source, "rate(b[5m])", 60).expect("an answer").infos;
+        let because = if type_and_unit_labels { "__type__ label is not set" } else { "name does not end in" };
+        assert_eq!(infos.len(), 1);
+        assert!(infos[0].contains(because) && infos[0].ends_with("\"b\" (1:6)"), "{infos:?}");
+    }
+}
