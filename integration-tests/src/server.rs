@@ -20,11 +20,18 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The program.
+    /// The program. `make test` builds Tributary beside the tests; `cargo test` alone does not.
+    ///
+    /// # Panics
+    /// When it is not there.
     #[must_use]
     pub fn binary(self) -> PathBuf {
         match self {
-            Self::Tributary => profile_folder().join("tributary"),
+            Self::Tributary => {
+                let binary = profile_folder().join("tributary");
+                assert!(binary.exists(), "{} is not built: run `make test`", binary.display());
+                binary
+            }
             Self::Prometheus => part("prometheus/usr/bin/prometheus"),
         }
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use integration_tests::{Http, Kind, Server, now_ms, promql, write};
+use integration_tests::{Http, Kind, Server, eventually, now_ms, promql, write};
 use model::{Labels, Timestamp};
 use remote_protocol::SeriesOut;
 
@@ -15,7 +15,10 @@ use crate::ledger::{self, Floats};
 const KILLS: u64 = 10;
 /// How long after the first acknowledgement of a round the process is killed, at most.
 const KILL_AFTER_MS_MAX: u64 = 400;
-const SERIES: i64 = 20;
+/// Clients that write at the same time, so that a log record and a group commit hold more than one request.
+const CLIENTS: i64 = 4;
+/// Series of each client.
+const SERIES: i64 = 12;
 /// Between two batches; small, so that no round gets ahead of the clock.
 const STEP_MS: i64 = 20;
 /// How far back the first batch lies; within the 30 minutes that late samples have.
@@ -25,6 +28,7 @@ const BATCHES_MAX: i64 = BACK_MS / STEP_MS;
 
 /// What the client knows, and goes on from after a crash.
 struct Client {
+    number: i64,
     base: i64,
     /// Batches that were acknowledged; a batch is sent again until it is.
     acknowledged: Mutex<i64>,
@@ -53,7 +57,7 @@ impl Client {
     }
 
     fn sample(&self, batch: i64, series: i64) -> (i64, f64) {
-        (self.base + batch * STEP_MS, (batch * SERIES + series) as f64 / 4.0)
+        (self.base + batch * STEP_MS, ((batch * SERIES + series) * CLIENTS + self.number) as f64 / 4.0)
     }
 
     fn batch(&self, batch: i64) -> Vec<SeriesOut> {
@@ -61,7 +65,7 @@ impl Client {
             .map(|series| {
                 let (t, value) = self.sample(batch, series);
                 SeriesOut {
-                    labels: labels(series),
+                    labels: self.labels(series),
                     floats: vec![(Timestamp(t), value)],
                     ..SeriesOut::default()
                 }
@@ -69,10 +73,23 @@ impl Client {
             .collect()
     }
 
+    fn labels(&self, series: i64) -> Labels {
+        // Two scrape groups, which the clients share, and series without any.
+        let job = ["a", "b", ""][usize::try_from(series % 3).expect("small")];
+        let (client, series) = (self.number.to_string(), series.to_string());
+        Labels::from_pairs([
+            ("__name__", "ledger"),
+            ("job", job),
+            ("instance", job),
+            ("client", &client),
+            ("number", &series),
+        ])
+    }
+
     /// Compares every series with the ledger. The batch after the last acknowledged one may be there as well.
     fn check(&self, server: &Http) {
         let acknowledged = self.acknowledged();
-        let answer = promql::instant(server, "ledger[30m]", now_ms());
+        let answer = promql::instant(server, &format!("ledger{{client=\"{}\"}}[30m]", self.number), now_ms());
         let found: BTreeMap<_, _> =
             answer.series.iter().map(|s| (s.labels["number"].clone(), &s.floats)).collect();
         for series in 0..SERIES {
@@ -91,32 +108,24 @@ impl Client {
     }
 }
 
-fn labels(series: i64) -> Labels {
-    // Two scrape groups, and series without any.
-    let job = ["a", "b", ""][usize::try_from(series % 3).expect("small")];
-    Labels::from_pairs([
-        ("__name__", "ledger"),
-        ("job", job),
-        ("instance", job),
-        ("number", &series.to_string()),
-    ])
-}
-
 #[test]
 fn what_was_acknowledged_survives() {
     let seed = now_ms().cast_unsigned();
     println!("seed {seed}");
     let mut server = Server::start(Kind::Tributary, "");
-    let client = Client { base: now_ms() - BACK_MS, acknowledged: Mutex::new(0) };
+    let base = now_ms() - BACK_MS;
+    let clients: Vec<_> =
+        (0..CLIENTS).map(|number| Client { number, base, acknowledged: Mutex::new(0) }).collect();
+    let total = || clients.iter().map(Client::acknowledged).sum::<i64>();
     for round in 0..KILLS {
         let http = server.http();
         let is_over = AtomicBool::new(false);
-        let before = client.acknowledged();
+        let before = total();
         thread::scope(|scope| {
-            scope.spawn(|| client.send(&http, &is_over));
-            integration_tests::eventually("something is acknowledged", || {
-                (client.acknowledged() > before).then_some(())
-            });
+            for client in &clients {
+                scope.spawn(|| client.send(&http, &is_over));
+            }
+            eventually("something is acknowledged", || (total() > before).then_some(()));
             // Every third kill meets a flush.
             if round % 3 == 2 {
                 scope.spawn(|| {
@@ -128,29 +137,28 @@ fn what_was_acknowledged_survives() {
             server.kill_9();
             is_over.store(true, Ordering::Relaxed);
         });
-        println!("round {round}: {} batches acknowledged", client.acknowledged());
+        println!("round {round}: {} requests acknowledged", total());
         server.start_again();
-        client.check(&server.http());
+        clients.iter().for_each(|client| client.check(&server.http()));
     }
 
-    // Foreign readers count as well: nothing is in the table twice.
+    // Foreign readers count as well: nothing is in the table twice. What was on its way at the last kill is sent
+    // again, so that it is known what there has to be.
     let http = server.http();
-    let batch = client.acknowledged();
-    let reply = write(&http, &client.batch(batch)).expect("an answer");
-    assert_eq!(reply.status, 204, "{}", reply.body);
-    *client.acknowledged.lock().expect("no panic while held") += 1;
-    server.flush();
-    client.check(&http);
-    server.stop();
-    let want: Floats = (0..=batch)
-        .flat_map(|batch| (0..SERIES).map(move |series| (batch, series)))
-        .map(|(batch, series)| {
+    let mut want = Floats::new();
+    for client in &clients {
+        let last = client.acknowledged();
+        let reply = write(&http, &client.batch(last)).expect("an answer");
+        assert_eq!(reply.status, 204, "{}", reply.body);
+        for (batch, series) in (0..=last).flat_map(|batch| (0..SERIES).map(move |series| (batch, series))) {
             let (t, value) = client.sample(batch, series);
-            (("default".to_owned(), ledger::json(&labels(series)), t), Some(value.to_bits()))
-        })
-        .collect();
-    let mut got = ledger::read_table(&server).floats;
-    got.retain(|(_, labels, _), _| labels.contains("\"ledger\""));
+            let key = ("default".to_owned(), ledger::json(&client.labels(series)), t);
+            want.insert(key, Some(value.to_bits()));
+        }
+    }
+    server.flush();
+    server.stop();
+    let got = ledger::read_table(&server).floats;
     assert_eq!(ledger::differences(&got, &want), Vec::<String>::new());
 }
 
