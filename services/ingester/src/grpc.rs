@@ -124,12 +124,20 @@ impl Ingester for Server {
         &self,
         request: Request<Streaming<pb::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
-        let mut session = Session::new(self.storage.get()?);
+        let storage = self.storage.get()?;
+        let mut session = Session::new(Arc::clone(&storage));
         let metrics = self.metrics.clone();
         // A stop ends the stream for new requests; those under way are answered.
         let shutdown = self.shutdown.clone();
         let stop = Box::pin(async move { shutdown.requested().await });
-        let pending = request.into_inner().take_until(stop).map(move |request| {
+        let requests = request.into_inner().take_until(stop).then(move |request| {
+            let storage = Arc::clone(&storage);
+            async move {
+                storage.room().await;
+                request
+            }
+        });
+        let pending = requests.map(move |request| {
             let metrics = metrics.clone();
             let started = request.and_then(|request| decode::append(&mut session, request));
             async move {

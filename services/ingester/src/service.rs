@@ -1,13 +1,14 @@
 //! Builds the ingester's parts and joins them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use coordination::Role;
 use model::Clock;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use rpc::pb::ingester::ingester_server::IngesterServer;
-use service_runtime::{BoxError, Environment, GrpcServices, Shutdown, Task};
+use service_runtime::{BoxError, ConfigDuration, Environment, GrpcServices, Shutdown, Task};
 use tsdb::table::{Table, TableOptions};
 use tsdb::{Storage, StorageOptions};
 
@@ -29,6 +30,7 @@ impl service_runtime::Service for Service {
         let server = Server::new(&config, environment);
         // Replay takes as long as it takes: meanwhile health is answered, and everything else says "not yet".
         let latch = environment.readiness.latch("ingester replay");
+        let discovery = rpc::Channel::new(environment.peers.role(Role::Discovery));
         let (opened, clock, tasks) =
             (server.storage.clone(), environment.clock.clone(), environment.tasks.clone());
         let opening = environment.tasks.spawn("open storage", async move {
@@ -38,6 +40,13 @@ impl service_runtime::Service for Service {
                 maintained.await;
                 Ok(())
             });
+            let (latest, following) = config_watch::follow(discovery);
+            tasks.spawn("follow configuration", async move {
+                following.await;
+                Ok(())
+            });
+            let (default, bounded) = (config.out_of_order_time_window, Arc::clone(&storage));
+            tasks.spawn("apply configuration", async move { apply(latest, default, &bounded).await });
             opened.set(storage);
             drop(latch);
             Ok(())
@@ -60,6 +69,21 @@ impl service_runtime::Service for Service {
             storage.close().await?;
         }
         Ok(())
+    }
+}
+
+/// Keeps the out-of-order window at what `prometheus.yml` says; the service's own setting holds where it says nothing.
+async fn apply(
+    mut latest: config_watch::Latest,
+    default: ConfigDuration,
+    storage: &Storage,
+) -> Result<(), BoxError> {
+    loop {
+        let window_ms = latest.borrow_and_update().as_ref().map(|r| r.message.out_of_order_time_window_ms);
+        if let Some(window_ms) = window_ms {
+            storage.set_out_of_order_window(window_ms.map_or(default.0, Duration::from_millis));
+        }
+        latest.changed().await?;
     }
 }
 

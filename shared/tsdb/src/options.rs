@@ -19,7 +19,8 @@ pub struct StorageOptions {
     pub clock: Clock,
     /// Runs what blocks, on its blocking threads.
     pub runtime: tokio::runtime::Handle,
-    /// How far behind the newest sample of the tenant a sample may be; zero: never behind its own series.
+    /// How far behind the newest sample of the tenant a sample may be; zero: never behind its own series. May be
+    /// changed later.
     pub out_of_order_window: Duration,
     /// How far back an instant query looks.
     pub lookback: Duration,
@@ -85,9 +86,9 @@ impl StorageOptions {
         millis(self.lookback).saturating_add(millis(self.out_of_order_window))
     }
 
-    /// How long flushed samples stay, in milliseconds.
-    pub(crate) fn retention_ms(&self) -> i64 {
-        millis(self.head_retention).max(self.recent_ms())
+    /// How long flushed samples stay with an out-of-order window, in milliseconds.
+    pub(crate) fn retention_ms(&self, window_ms: i64) -> i64 {
+        millis(self.head_retention).max(millis(self.lookback).saturating_add(window_ms))
     }
 }
 

@@ -20,8 +20,9 @@ mod upkeep;
 use std::fs::File;
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -46,6 +47,8 @@ pub struct Storage {
     head: Arc<RwLock<Head>>,
     appender: Mutex<Appender>,
     committer: Committer,
+    /// `StorageOptions::out_of_order_window`, which may change while the storage is open.
+    out_of_order_window_ms: AtomicI64,
     upkeep: tokio::sync::Mutex<Upkeep>,
     counters: Arc<Counters>,
     _lock: File,
@@ -120,11 +123,22 @@ impl Storage {
         }
     }
 
+    /// Waits until the queue before the log has room. Writers of streams ask before each request, so that a slow disk
+    /// slows them down rather than refuses them.
+    pub async fn room(&self) {
+        self.committer.room().await;
+    }
+
+    /// Changes how far behind the newest sample a sample may be; holds for appends from now on.
+    pub fn set_out_of_order_window(&self, window: Duration) {
+        self.out_of_order_window_ms.store(millis(window), Ordering::Relaxed);
+    }
+
     fn submit(&self, appends: Vec<GroupAppend>, is_atomic: bool) -> Result<Submitted> {
         self.committer.check_room()?;
         let now = self.options.clock.now();
         let mut appender = self.open_appender()?;
-        let window_ms = millis(self.options.out_of_order_window);
+        let window_ms = self.out_of_order_window_ms.load(Ordering::Relaxed);
         let mut judged = appender.judge(appends, is_atomic, now, window_ms)?;
         let refused = self.refusals(&judged);
         self.counters.samples_refused.fetch_add(refused.iter().map(|r| r.count).sum(), Ordering::Relaxed);

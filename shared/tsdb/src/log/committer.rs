@@ -5,12 +5,13 @@
 //! - nothing is made visible or answered before its segment is durable;
 //! - after a failure everything that waits and everything that comes is refused.
 
+use std::pin::pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use model::Clock;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::local::LocalLog;
 use super::segment::Role;
@@ -57,6 +58,8 @@ struct Shared {
     pushed: Condvar,
     /// The thread has finished what it took.
     idle: Condvar,
+    /// The thread has taken what waited, or will take nothing more.
+    taken: Notify,
     log: Mutex<LocalLog>,
 }
 
@@ -76,6 +79,7 @@ impl Committer {
             queue: Mutex::default(),
             pushed: Condvar::new(),
             idle: Condvar::new(),
+            taken: Notify::new(),
             log: Mutex::new(log),
         });
         let thread = {
@@ -96,6 +100,19 @@ impl Committer {
             return Err(Error::Busy { waiting: queue.bytes, limit: self.queue_bytes_max });
         }
         Ok(())
+    }
+
+    /// Waits until the queue has room or refuses for another reason than being full.
+    pub(crate) async fn room(&self) {
+        loop {
+            let mut taken = pin!(self.shared.taken.notified());
+            // Counted from here on, so that room made between the look and the wait is not missed.
+            taken.as_mut().enable();
+            if !matches!(self.check_room(), Err(Error::Busy { .. })) {
+                return;
+            }
+            taken.await;
+        }
     }
 
     /// Puts a batch at the end of the queue.
@@ -192,7 +209,10 @@ impl Shared {
         }
         queue.is_writing = true;
         queue.bytes = 0;
-        Some(std::mem::take(&mut queue.batches))
+        let batches = std::mem::take(&mut queue.batches);
+        drop(queue);
+        self.taken.notify_waiters();
+        Some(batches)
     }
 
     fn commit(&self, batches: Vec<Batch>, options: &CommitOptions, apply: &mut Apply) -> Result<(), String> {
@@ -241,6 +261,7 @@ impl Shared {
         let failure = queue.failure.clone();
         drop(queue);
         self.idle.notify_all();
+        self.taken.notify_waiters();
         for done in batches.into_iter().filter_map(|b| b.done) {
             answer(done, Err(failure.as_deref().map_or(Error::Closed, |reason| self.ended(reason))));
         }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -20,7 +20,7 @@ use crate::log::committer::{CommitOptions, Committer};
 use crate::log::local::{self, LocalLog};
 use crate::log::reader;
 use crate::log::record::{Append, Declare, Record};
-use crate::options::StorageOptions;
+use crate::options::{StorageOptions, millis};
 use crate::table::{SelectLimits, Snapshot};
 
 /// The folder below the storage's that holds the logs.
@@ -72,6 +72,7 @@ impl Storage {
         let upkeep = Upkeep::new(adopted, first_generation, options.clock.now(), id);
         tracing::info!(log = %id, "opened storage");
         Ok(Arc::new(Self {
+            out_of_order_window_ms: AtomicI64::new(millis(options.out_of_order_window)),
             options,
             wal,
             log: Arc::from(id.to_string()),

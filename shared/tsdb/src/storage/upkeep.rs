@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use model::Timestamp;
@@ -137,7 +138,8 @@ impl Storage {
 
     /// Drops what was flushed and is older than the head keeps, then series and groups that are left empty.
     fn drop_flushed(&self) -> Result<()> {
-        let before = self.options.clock.now().add_ms(-self.options.retention_ms());
+        let window_ms = self.out_of_order_window_ms.load(Ordering::Relaxed);
+        let before = self.options.clock.now().add_ms(-self.options.retention_ms(window_ms));
         {
             // Said before it is done: an answer says what it lacks at the latest when it lacks it.
             let mut head = self.write_head();

@@ -162,6 +162,22 @@ async fn a_full_queue_and_strange_requests_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_writer_that_asks_for_room_is_never_refused() {
+    let world = World::new();
+    let options = StorageOptions { queue_bytes_max: 200, ..world.options().await };
+    let storage = Storage::open(options).await.expect("open");
+    let group = storage.declare(declaration("a", 1)).expect("declared");
+    let mut waiting = Vec::new();
+    for i in 0..300 {
+        storage.room().await;
+        waiting.push(storage.append(vec![samples(group, START + i, &[1.0])], false));
+    }
+    for answer in waiting {
+        assert_eq!(answer.await.expect("taken").stored, 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_head_that_is_full_takes_no_new_series() {
     let world = World::new();
     let options = StorageOptions { series_max: 2, ..world.options().await };

@@ -207,3 +207,18 @@ async fn reads_answer_by_label_time_and_limit() {
     assert!(storage.labels(&stranger, &[], all.0, all.1).is_empty());
     assert!(head_rows(&storage, &stranger).is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_window_may_change_while_the_storage_is_open() {
+    let world = World::new();
+    let options = StorageOptions { out_of_order_window: Duration::ZERO, ..world.options().await };
+    let storage = Storage::open(options).await.expect("open");
+    let group = storage.declare(declaration("a", 1)).expect("declared");
+    assert_eq!(append(&storage, group, START, &[1.0]).await.stored, 1);
+    assert_eq!(append(&storage, group, START - 1, &[1.0]).await.refused[0].reason, RefusalReason::OutOfOrder);
+    storage.set_out_of_order_window(Duration::from_millis(10));
+    assert_eq!(append(&storage, group, START - 1, &[1.0]).await.stored, 1);
+    assert_eq!(append(&storage, group, START - 11, &[1.0]).await.refused[0].reason, RefusalReason::TooOld);
+    storage.set_out_of_order_window(Duration::ZERO);
+    assert_eq!(append(&storage, group, START - 2, &[1.0]).await.refused[0].reason, RefusalReason::OutOfOrder);
+}
