@@ -10,8 +10,8 @@ use std::time::Duration;
 use model::Labels;
 use rpc::Channel;
 use rpc::pb::discovery::WatchConfigRequest;
-use rpc::pb::discovery::discovery_client::DiscoveryClient;
 pub use rpc::pb::discovery::WatchConfigResponse;
+use rpc::pb::discovery::discovery_client::DiscoveryClient;
 use tokio::sync::watch;
 use tonic::Status;
 

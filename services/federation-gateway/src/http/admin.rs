@@ -20,8 +20,7 @@ pub(super) async fn flush(State(gateway): State<Arc<Gateway>>) -> Response {
     }
     match flush_all(&gateway).await {
         Ok(all) => {
-            let data =
-                json!({ "tableVersion": all.table_version, "rows": all.rows, "files": all.files });
+            let data = json!({ "tableVersion": all.table_version, "rows": all.rows, "files": all.files });
             succeed(&data, &[])
         }
         Err(status) => fail(from_status(&status)),
