@@ -63,8 +63,19 @@ pub(crate) struct Histograms {
     /// The groups in the order in which they become complete.
     order: Vec<usize>,
     emitted: usize,
-    /// The group being shown and how many of its quantiles were.
+    /// What is shown of each group, one output series each.
+    shown: Vec<Shown>,
+    /// The group being shown and how much of it was.
     current: Option<(Group, usize)>,
+}
+
+/// One output of each group.
+#[derive(Debug, Clone)]
+struct Shown {
+    /// Which of the scalars is the quantile.
+    which: usize,
+    /// The value of the label that tells the quantile, and the quantile itself: it shows at those steps only.
+    labelled: Option<(String, f64)>,
 }
 
 impl Histograms {
@@ -87,15 +98,29 @@ impl Histograms {
             groups: Vec::new(),
             order: Vec::new(),
             emitted: 0,
+            shown: Vec::new(),
             current: None,
         }
     }
 
-    /// How many output series each group has.
-    fn outputs(&self) -> usize {
-        match self.function {
-            HistogramFunction::Quantiles { .. } => self.values.len(),
-            HistogramFunction::Fraction => 1,
+    /// Finds what is shown of each group: with a label, one series for each value a quantile takes.
+    fn find_shown(&mut self) {
+        if !matches!(self.function, HistogramFunction::Quantiles { label: Some(_) }) {
+            self.shown = vec![Shown { which: 0, labelled: None }];
+            return;
+        }
+        for (which, values) in self.values.iter().enumerate() {
+            let steps = match values {
+                Scalars::Constant(_) => 1,
+                Scalars::Steps(values) => values.len(),
+            };
+            let mut seen: Vec<u64> = (0..steps).map(|step| values.at(step).to_bits()).collect();
+            seen.sort_unstable();
+            seen.dedup();
+            self.shown.extend(seen.into_iter().map(f64::from_bits).map(|q| {
+                let labelled = Some((open_metrics_float(q), q));
+                Shown { which, labelled }
+            }));
         }
     }
 
@@ -142,10 +167,18 @@ impl Histograms {
         Ok(self.groups[wanted].take().expect("each group is completed once"))
     }
 
-    fn show(&self, cx: &mut Context<'_>, group: &Group, which: usize, points: &mut [Point]) -> Result<()> {
+    fn show(&self, cx: &mut Context<'_>, group: &Group, shown: &Shown, points: &mut [Point]) -> Result<()> {
+        let which = shown.which;
         let mut buckets = Vec::with_capacity(group.buckets.len());
         let metric = group.labels.metric_name();
         for (step, point) in points.iter_mut().enumerate() {
+            if shown
+                .labelled
+                .as_ref()
+                .is_some_and(|(_, q)| q.to_bits() != self.values[which].at(step).to_bits())
+            {
+                continue;
+            }
             buckets.clear();
             buckets.extend(group.buckets.iter().filter_map(|(upper, row)| match row[step] {
                 Point::Float(count) => Some(ClassicBucket { upper: *upper, count }),
@@ -245,6 +278,7 @@ impl Operator for Histograms {
         }
         let metas = self.input.series(cx)?;
         self.note_invalid_quantiles(cx);
+        self.find_shown();
         let mut by_labels: HashMap<Labels, usize> = HashMap::new();
         for (i, meta) in metas.into_iter().enumerate() {
             cx.tick(meta.labels.byte_len())?;
@@ -275,11 +309,10 @@ impl Operator for Histograms {
                 true => group.labels.clone(),
                 false => group.labels.without_metric_name(),
             };
-            for which in 0..self.outputs() {
-                let labels = match &self.function {
-                    HistogramFunction::Quantiles { label: Some(label) } => {
-                        // Varying quantiles have no single text; the first stands for all.
-                        labels.with(label, &open_metrics_float(self.values[which].at(0)))
+            for shown in &self.shown {
+                let labels = match (&self.function, &shown.labelled) {
+                    (HistogramFunction::Quantiles { label: Some(label) }, Some((value, _))) => {
+                        labels.with(label, value)
                     }
                     _ => labels.clone(),
                 };
@@ -290,7 +323,7 @@ impl Operator for Histograms {
     }
 
     fn next(&mut self, cx: &mut Context<'_>, points: &mut [Point]) -> Result<()> {
-        let (group, which) = match self.current.take() {
+        let (group, at) = match self.current.take() {
             Some((group, shown)) => (group, shown),
             None => {
                 let wanted = self.order[self.emitted];
@@ -299,9 +332,9 @@ impl Operator for Histograms {
             }
         };
         clear(points);
-        self.show(cx, &group, which, points)?;
-        if which + 1 < self.outputs() {
-            self.current = Some((group, which + 1));
+        self.show(cx, &group, &self.shown[at], points)?;
+        if at + 1 < self.shown.len() {
+            self.current = Some((group, at + 1));
         } else {
             cx.release(group.held);
         }

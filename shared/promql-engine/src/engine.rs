@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use model::Timestamp;
 use model::query::{MatrixSeries, PointValue, QueryAnswer, QueryValue, VectorElement};
-use promql_syntax::{Expr, Options, ValueType, parse_expr};
+use promql_syntax::{Edges, Expr, Options, ValueType, parse_expr};
 
 use crate::context::{Context, STEPS_MAX};
 use crate::error::{Error, Result};
@@ -275,6 +275,11 @@ impl Query {
     /// Collects the samples of a range vector, with their own times.
     fn samples(&self, cx: &mut Context<'_>, planner: &Planner, grid: Grid) -> Result<QueryValue> {
         let mut input = planner.range(cx, &self.expr, grid, Around::default())?;
+        if input.edges() != Edges::Plain {
+            let message =
+                "anchored and smoothed range vectors are not supported as results, only as arguments";
+            return Err(Error::Invalid(message.into()));
+        }
         let mut all = Vec::new();
         for meta in input.series(cx)? {
             let series = input.next(cx)?;

@@ -95,6 +95,8 @@ impl Operator for Best {
         }
         let inputs = self.input.series(cx)?;
         let groups = Groups::new(cx, &inputs, &self.grouping)?;
+        let cells = groups.metas.len().saturating_mul(self.steps);
+        cx.hold(cells)?;
         let mut best: Vec<Vec<Vec<Candidate>>> = vec![vec![Vec::new(); self.steps]; groups.metas.len()];
         let mut points = row(self.steps);
         for series in 0..inputs.len() {
@@ -125,6 +127,7 @@ impl Operator for Best {
                 }
             }
         }
+        cx.release(cells);
         if self.steps > 1 {
             // Only at a single step there is a ranking to show.
             order.sort_unstable();
@@ -144,6 +147,9 @@ impl Operator for Best {
         Ok(())
     }
 }
+
+/// How many counts take the memory of one sample.
+const COUNTS_PER_SAMPLE: usize = 4;
 
 /// How series are limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -226,6 +232,7 @@ impl Operator for Limited {
         match self.limit {
             Limit::Count => {
                 self.groups = Groups::new(cx, &inputs, &self.grouping)?;
+                cx.hold(self.groups.metas.len().saturating_mul(self.steps) / COUNTS_PER_SAMPLE)?;
                 self.taken = vec![vec![0; self.steps]; self.groups.metas.len()];
             }
             Limit::Ratio => self.hashes = inputs.iter().map(|m| hash_share(&m.labels)).collect(),

@@ -6,8 +6,8 @@ use promql_syntax::{AtModifier, Call, Expr, StringLiteral, ValueType};
 use super::{Around, Empty, Planner, unsupported, without_names};
 use crate::classic::{HistogramFunction, HistogramSpans, Histograms};
 use crate::context::Context;
+use crate::enrich::Enrich;
 use crate::error::{Error, Result};
-use crate::info::Info;
 use crate::merge::{Merge, SAME_LABELSET};
 use crate::points::{BoxOperator, Grid};
 use crate::range::{AbsentOverTime, RangeCall, RangeFunction, check_edges};
@@ -96,8 +96,8 @@ impl Planner {
                     _ => Vec::new(),
                 };
                 let input = self.vector(cx, base, grid, around)?;
-                let info = Info::new(input, matchers, self.info_times(base, grid), cx.lookback_ms);
-                return Ok(Box::new(Merge::new(Box::new(info), grid.count, SAME_LABELSET)));
+                let enriched = Enrich::new(input, matchers, self.info_times(base, grid), cx.lookback_ms);
+                return Ok(Box::new(Merge::new(Box::new(enriched), grid.count, SAME_LABELSET)));
             }
             _ => {}
         }
@@ -160,8 +160,12 @@ impl Planner {
         };
         let input = self.vector(cx, vector, grid, around)?;
         let scalars = self.scalars(cx, scalars, grid)?;
-        let histograms = Histograms::new(input, function, scalars, spans, grid);
-        Ok(without_names(cx, Box::new(histograms), grid))
+        let histograms = Box::new(Histograms::new(input, function, scalars, spans, grid));
+        if name == "histogram_quantiles" {
+            // A quantile that changes from step to step may take the value of another one.
+            return Ok(Box::new(Merge::new(histograms, grid.count, SAME_LABELSET)));
+        }
+        Ok(without_names(cx, histograms, grid))
     }
 
     /// The times at which `info` looks for info series: those of the first selector in its argument.

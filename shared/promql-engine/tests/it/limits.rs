@@ -91,6 +91,32 @@ fn a_cancelled_query_stops_soon() {
     assert_eq!((error.kind(), error.error_type()), (fault::Kind::Cancelled, ErrorType::Canceled));
 }
 
+/// More metric names to be warned about than are kept.
+#[test]
+fn notes_are_limited() {
+    let mut source = Memory::default();
+    for i in 0..1_500 {
+        source = source.regular(&[("__name__", &format!("m{i}"))], 60, &[1.0, 2.0]);
+    }
+    let with = EngineOptions { annotations_max: usize::MAX, delayed_name_removal: true, ..options() };
+    let answer = ask(with, &source, "sum by (__name__) (rate({__name__=~'m.*'}[5m]))", 60).err();
+    assert_eq!(
+        answer.map(|e| e.to_string()),
+        Some("vector cannot contain metrics with the same labelset".into())
+    );
+    let with = EngineOptions { annotations_max: usize::MAX, delayed_name_removal: true, ..options() };
+    let answer = ask(with, &source, "count(rate({__name__=~'m.*'}[5m]))", 60).expect("an answer");
+    assert_eq!(answer.infos.len(), 1_000);
+    let answer = ask(
+        EngineOptions { delayed_name_removal: true, ..options() },
+        &source,
+        "count(rate({__name__=~'m.*'}[5m]))",
+        60,
+    );
+    let infos = answer.expect("an answer").infos;
+    assert_eq!((infos.len(), &*infos[10]), (11, "990 more info annotations omitted"));
+}
+
 #[test]
 fn the_shorter_timeout_counts() {
     let engine = Engine::new(options());
@@ -151,6 +177,8 @@ fn ranges_and_types_are_checked() {
     assert!(of("a", 1, Duration::ZERO).is_err());
     assert!(of("a", i64::MAX, Duration::from_millis(1)).is_err());
     assert_eq!(of("a", -1, second), Ok(()));
+    let error = ask(options(), &thousand(), "a[5m] smoothed", 10).expect_err("not as a result");
+    assert_eq!(error.kind(), fault::Kind::Invalid);
 }
 
 /// As high as the parser lets a tree become, on a stack as small as that of a blocking thread.

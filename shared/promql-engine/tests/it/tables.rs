@@ -170,3 +170,46 @@ fn type_and_unit_matter_only_without_the_feature() {
         assert!(infos[0].contains(because) && infos[0].ends_with("\"b\" (1:6)"), "{infos:?}");
     }
 }
+
+/// Calls every function of the language once, with arguments of the right types.
+#[test]
+fn every_function_is_there() {
+    use promql_syntax::{FUNCTIONS, ValueType};
+    let with = promql_engine::EngineOptions { start_timestamps: true, ..options() };
+    for function in FUNCTIONS {
+        let (least, most) = function.arity();
+        for count in [least, most.unwrap_or(least + 2).max(least)] {
+            let argument = |i: usize| match function.arg_type(i) {
+                Some(ValueType::Matrix) => "m_total[5m]",
+                Some(ValueType::Scalar) => "0.5",
+                Some(ValueType::String) => "'job'",
+                _ if function.name == "info" && i == 1 => "{zone=~'.+'}",
+                _ => "m_total",
+            };
+            let arguments: Vec<&str> = (0..count).map(argument).collect();
+            let query = format!("{}({})", function.name, arguments.join(", "));
+            if let Err(error) = ask(with.clone(), &data(), &query, 600) {
+                assert_eq!(
+                    error.to_string(),
+                    "vector cannot contain metrics with the same labelset",
+                    "{query}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn quantiles_that_change_show_at_their_steps() {
+    // 0.25 at the first steps, 0.75 from 2 minutes on: ranks 2 and 6 of 8, the ends of both buckets.
+    let query =
+        "histogram_quantiles(b_bucket, 'q', scalar(vector(0.25) + 0.5 * (vector(time()) >= bool 120)))";
+    let got = matrix(&data(), query, (0, 180_000, 60_000));
+    assert_eq!(
+        got,
+        [
+            (r#"{q="0.25"}"#.to_owned(), vec![(0, 1.0), (60_000, 1.0)]),
+            (r#"{q="0.75"}"#.to_owned(), vec![(120_000, 2.0), (180_000, 2.0)]),
+        ]
+    );
+}

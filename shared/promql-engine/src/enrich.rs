@@ -56,7 +56,7 @@ struct Output {
 }
 
 /// Evaluates `info`.
-pub(crate) struct Info {
+pub(crate) struct Enrich {
     base: BoxOperator,
     matchers: Vec<Matcher>,
     when: When,
@@ -71,7 +71,7 @@ pub(crate) struct Info {
     current: Vec<Point>,
 }
 
-impl Info {
+impl Enrich {
     pub(crate) fn new(base: BoxOperator, matchers: Vec<Matcher>, when: When, lookback: i64) -> Self {
         let steps = when.grid.count;
         Self {
@@ -144,6 +144,8 @@ impl Info {
         for (i, info) in labels.iter().enumerate() {
             clear(&mut points);
             selector.next(cx, &mut points)?;
+            // What is remembered of each step takes about as much as a sample and a half.
+            cx.hold(self.steps * 2)?;
             let by_name = found.entry(identity(info)).or_default();
             let in_force = by_name
                 .entry(info.metric_name().to_owned())
@@ -199,10 +201,18 @@ impl Info {
         Outcome::Labels(added.into())
     }
 
-    fn find_outcomes(&mut self, infos: &[Labels], found: &BySignature, signature: &Labels) {
+    fn find_outcomes(
+        &mut self,
+        cx: &mut Context<'_>,
+        infos: &[Labels],
+        found: &BySignature,
+        signature: &Labels,
+    ) -> Result<()> {
         if self.by_signature.contains_key(signature) {
-            return;
+            return Ok(());
         }
+        cx.hold(self.steps.div_ceil(2))?;
+        cx.tick(self.steps)?;
         let mut numbers = Vec::with_capacity(self.steps);
         for step in 0..self.steps {
             let outcome = self.outcome(infos, found.get(signature), step);
@@ -213,6 +223,7 @@ impl Info {
             }));
         }
         self.by_signature.insert(signature.clone(), numbers.into());
+        Ok(())
     }
 }
 
@@ -221,7 +232,7 @@ fn identity(labels: &Labels) -> Labels {
     labels.filtered(|name| IDENTIFYING.contains(&name))
 }
 
-impl Operator for Info {
+impl Operator for Enrich {
     fn series(&mut self, cx: &mut Context<'_>) -> Result<Vec<SeriesMeta>> {
         let base = self.base.series(cx)?;
         let names = self.name_matchers();
@@ -240,7 +251,7 @@ impl Operator for Info {
                 outputs.push(Output { base: i, outcome: None });
                 metas.push(meta);
             } else {
-                self.find_outcomes(&infos, &found, &signature);
+                self.find_outcomes(cx, &infos, &found, &signature)?;
                 let mut numbers = self.by_signature[&signature].to_vec();
                 numbers.sort_unstable();
                 numbers.dedup();
