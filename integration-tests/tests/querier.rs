@@ -1,0 +1,247 @@
+//! The querier in process, over a real ingester and its table. It stands here since no service may depend on another.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coordination::{InMemory, Role};
+use group_writer::{Append, Batch, Group, GroupIdentity, GroupWriter, Presence};
+use model::query::QueryValue;
+use model::{Clock, Labels, Matcher, Tenant, Timestamp};
+use rpc::Channel;
+use rpc::pb::ingester::FlushRequest;
+use rpc::pb::ingester::ingester_client::IngesterClient;
+use rpc::pb::querier as pb;
+use rpc::pb::querier::querier_client::QuerierClient;
+use rpc::pb::querier::query_request::Time;
+use rpc::symbols::SymbolReader;
+use service_runtime::{Limits, Options, Program, Reach, Reload, Running, Stopper};
+use tonic::Code;
+
+const NOW: Timestamp = Timestamp(1_700_000_000_000);
+const DEADLINE: Duration = Duration::from_secs(30);
+
+struct Started {
+    running: Running,
+    stopper: Stopper,
+}
+
+impl Started {
+    async fn at(folder: &Path, with_ingester: bool) -> Self {
+        let options = Options {
+            clock: Clock::fixed(NOW),
+            coordinator: Arc::new(InMemory::new()),
+            member_name: "m".to_owned(),
+            reach: Reach::InProcess,
+            grace: DEADLINE,
+            limits: Limits::default(),
+        };
+        let path = folder.to_owned();
+        let mut program = Program::new(options);
+        if with_ingester {
+            let config = ingester::Config { path: path.clone(), ..ingester::Config::default() };
+            program = program.service::<ingester::Service>(config, &[]);
+        }
+        let config = querier::Config { path, query_samples_max: 1_000, ..querier::Config::default() };
+        let stopper = Stopper::default();
+        let program = program.service::<querier::Service>(config, &[]);
+        let running = program.start(stopper.clone(), Reload::new()).await.expect("started");
+        running.readiness().reached().await;
+        if with_ingester {
+            let mut roster = running.peers().members(Role::Ingester);
+            roster.wait_for(|r| !r.members.is_empty()).await.expect("followed");
+        }
+        Self { running, stopper }
+    }
+
+    async fn stop(self) {
+        self.stopper.stop();
+        self.running.wait().await.expect("stopped in order");
+    }
+
+    fn client(&self) -> QuerierClient<Channel> {
+        QuerierClient::new(Channel::new(self.running.peers().role(Role::Querier)))
+    }
+
+    /// Writes samples of two instances at 15 s: `m{instance="a"}` counts by 1, `m{instance="b"}` by 2.
+    async fn write(&self, tenant: &str, steps: i64) {
+        let peers = self.running.peers().clone();
+        let members = peers.members(Role::Ingester);
+        let connect = Arc::new(move |address: &str| Ok(Channel::new(peers.channel(address)?)));
+        let (writer, driver) = GroupWriter::new(group_writer::Options::default(), members, connect);
+        let tenant = Tenant::new(tenant).expect("valid");
+        let key = Labels::from_pairs([("job", "j")]);
+        let group = Group::new(GroupIdentity { tenant, key, sub_group: 0, epoch: 0 });
+        for instance in ["a", "b"] {
+            group.add(Labels::from_pairs([("__name__", "m"), ("instance", instance)]), Arc::default());
+        }
+        let append = |i: i64| Append {
+            group: group.clone(),
+            timestamp: NOW.add_ms((i + 1 - steps) * 15_000),
+            presence: Presence::All,
+            values: vec![i as f64, 2.0 * i as f64],
+            histograms: Vec::new(),
+            starts: Vec::new(),
+            exemplars: Vec::new(),
+        };
+        let batch = Batch { appends: (0..steps).map(append).collect(), is_atomic: true };
+        tokio::select! {
+            written = writer.write(batch, DEADLINE) => {
+                assert_eq!(written.expect("stored").stored, 2 * steps.unsigned_abs());
+            }
+            () = driver.run() => panic!("the driver ended"),
+        }
+    }
+
+    async fn flush(&self) {
+        let mut client = IngesterClient::new(Channel::new(self.running.peers().role(Role::Ingester)));
+        client.flush(FlushRequest {}).await.expect("flushed");
+    }
+
+    async fn query(&self, tenant: &str, query: &str, time: Time) -> Result<QueryValue, tonic::Status> {
+        let request = pb::QueryRequest {
+            tenant: tenant.to_owned(),
+            query: query.to_owned(),
+            time: Some(time),
+            ..Default::default()
+        };
+        let mut stream = self.client().query(request).await?.into_inner();
+        let mut value = None;
+        while let Some(message) = stream.message().await? {
+            let piece = rpc::convert::query::piece(&message).expect("valid");
+            assert!(value.is_none() || piece.end.is_some(), "a small answer is one piece and an end");
+            value = value.or(Some(piece.value));
+        }
+        Ok(value.expect("an answer"))
+    }
+
+    /// The answer to an instant query as text: labels and value of each element.
+    async fn ask(&self, tenant: &str, query: &str) -> String {
+        match self.query(tenant, query, Time::Instant(NOW.millis())).await {
+            Ok(QueryValue::Vector(elements)) => {
+                let show = |e: &model::query::VectorElement| format!("{}={:?}", e.labels, e.value);
+                elements.iter().map(show).collect::<Vec<_>>().join(" ")
+            }
+            Ok(other) => format!("{other:?}"),
+            Err(status) => format!("{:?}: {}", status.code(), status.message()),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heads_and_files_are_merged_and_never_counted_twice() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let started = Started::at(folder.path(), true).await;
+    started.write("default", 20).await;
+    for state in ["in the head alone", "in the head and in a file"] {
+        for (query, expected) in [
+            ("m", r#"{__name__="m", instance="a"}=Float(19.0) {__name__="m", instance="b"}=Float(38.0)"#),
+            ("sum(count_over_time(m[1h]))", "{}=Float(40.0)"),
+            // 19 steps of 1 and of 2 in 285 s, from the first sample to the last.
+            ("sum(max_over_time(m[1h]) - min_over_time(m[1h]))", "{}=Float(57.0)"),
+            (r#"m{instance=~"b|c"} offset 15s"#, r#"{__name__="m", instance="b"}=Float(36.0)"#),
+            ("absent(m)", ""),
+        ] {
+            assert_eq!(started.ask("default", query).await, expected, "{query}, {state}");
+        }
+        started.flush().await;
+    }
+    started.stop().await;
+    // With a head that holds only the recent tail, the rest comes from the file.
+    let started = Started::at(folder.path(), true).await;
+    assert_eq!(started.ask("default", "sum(count_over_time(m[1h]))").await, "{}=Float(40.0)");
+    started.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_range_gives_one_point_a_step() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let started = Started::at(folder.path(), true).await;
+    started.write("default", 5).await;
+    let range = pb::Range { start: NOW.millis() - 30_000, end: NOW.millis(), step: 15_000 };
+    let value = started.query("default", r#"m{instance="b"}"#, Time::Range(range)).await.expect("an answer");
+    let QueryValue::Matrix(series) = value else { panic!("a matrix: {value:?}") };
+    assert_eq!(series.len(), 1);
+    let points: Vec<(i64, f64)> = series[0].floats.iter().map(|(t, x)| (t.since_ms(NOW), *x)).collect();
+    assert_eq!(points, [(-30_000, 4.0), (-15_000, 6.0), (0, 8.0)]);
+    started.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tenants_do_not_see_each_other() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let started = Started::at(folder.path(), true).await;
+    started.write("team-a", 3).await;
+    started.write("team-b", 7).await;
+    started.flush().await;
+    for (tenant, count) in [("team-a", "{}=Float(6.0)"), ("team-b", "{}=Float(14.0)"), ("", "")] {
+        assert_eq!(started.ask(tenant, "sum(count_over_time(m[1h]))").await, count, "{tenant:?}");
+    }
+    started.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn errors_have_the_kind_and_words_that_clients_know() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let started = Started::at(folder.path(), true).await;
+    started.write("default", 5).await;
+    for (query, code, text) in [
+        ("m{", Code::InvalidArgument, "1:3: parse error: unexpected end of input inside braces"),
+        ("m + on(x) m", Code::FailedPrecondition, "found duplicate series for the match group"),
+        ("nonsense(m)", Code::InvalidArgument, r#"1:1: parse error: unknown function with name "nonsense""#),
+    ] {
+        let status = started.query("default", query, Time::Instant(NOW.millis())).await.expect_err("refused");
+        assert_eq!(status.code(), code, "{query}: {}", status.message());
+        assert!(status.message().contains(text), "{query}: {}", status.message());
+    }
+    started.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_that_holds_too_much_names_the_limit() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let started = Started::at(folder.path(), true).await;
+    started.write("default", 700).await;
+    let status = started.query("default", "m[12h]", Time::Instant(NOW.millis())).await.expect_err("too much");
+    assert_eq!(status.code(), Code::FailedPrecondition, "{}", status.message());
+    assert!(status.message().contains("more than the limit of 1000"), "{}", status.message());
+    started.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn look_ups_cover_heads_and_files() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let started = Started::at(folder.path(), true).await;
+    started.write("default", 3).await;
+    started.flush().await;
+    let mut client = started.client();
+    let everything = pb::LabelsRequest { min_time: i64::MIN, max_time: i64::MAX, ..Default::default() };
+    let names = client.label_names(everything.clone()).await.expect("names").into_inner();
+    assert_eq!(names.values, ["__name__", "instance"]);
+    let limited = pb::LabelsRequest { name: "instance".to_owned(), limit: 1, ..everything };
+    let values = client.label_values(limited).await.expect("values").into_inner();
+    assert_eq!((values.values, values.is_truncated), (vec!["a".to_owned()], true));
+    let request = pb::SeriesRequest {
+        any_of: rpc::convert::matcher_sets_to_pb(&[vec![Matcher::equal("instance", "b")]]),
+        min_time: NOW.millis() - 1_000,
+        max_time: NOW.millis(),
+        ..Default::default()
+    };
+    let mut stream = client.series(request).await.expect("series").into_inner();
+    let mut found = Vec::new();
+    while let Some(message) = stream.message().await.expect("a whole answer") {
+        let symbols = SymbolReader(&message.symbols);
+        found.extend(message.labels.iter().map(|l| symbols.labels(l).expect("valid").to_string()));
+    }
+    assert_eq!(found, [r#"{__name__="m", instance="b"}"#]);
+    drop(stream);
+    started.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_an_ingester_a_query_says_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let started = Started::at(folder.path(), false).await;
+    assert_eq!(started.ask("default", "up").await, "Unavailable: expanding series: no ingester is known");
+    started.stop().await;
+}
