@@ -81,6 +81,35 @@ impl Control {
 }
 
 /// Prepares queries.
+///
+/// ```
+/// use model::query::QueryValue;
+/// use model::{Labels, Timestamp};
+/// use promql_engine::{Control, Engine, Selection, SeriesSamples, SeriesSet, SeriesSource, SourceError};
+///
+/// struct Nothing;
+///
+/// impl SeriesSource for Nothing {
+///     fn select(&self, _: &Selection) -> Result<Box<dyn SeriesSet>, SourceError> {
+///         Ok(Box::new(Nothing))
+///     }
+/// }
+///
+/// impl SeriesSet for Nothing {
+///     fn labels(&mut self) -> Result<&[Labels], SourceError> {
+///         Ok(&[])
+///     }
+///
+///     fn next(&mut self) -> Result<Option<SeriesSamples>, SourceError> {
+///         Ok(None)
+///     }
+/// }
+///
+/// let query = Engine::default().instant("1 + scalar(vector(1))", Timestamp(0))?;
+/// let answer = query.run(&Nothing, &Control::default())?;
+/// assert_eq!(answer.value, QueryValue::Scalar(Timestamp(0), 2.0));
+/// # Ok::<(), promql_engine::Error>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Engine {
     options: Arc<EngineOptions>,

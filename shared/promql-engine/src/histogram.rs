@@ -1,6 +1,6 @@
 //! Native histograms in computations: sums, differences, counter resets, quantiles, trimming, text.
 //!
-//! Everything works on buckets with absolute indexes. Sums run on [`Cells`], an accumulator that keeps a Kahan
+//! Everything works on buckets with absolute indexes. Sums run on `Cells`, an accumulator that keeps a Kahan
 //! compensation for each number; what leaves it is compacted: no empty buckets, no adjacent spans.
 
 mod cells;

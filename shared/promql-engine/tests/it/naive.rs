@@ -1,9 +1,12 @@
 //! The engine against a model that looks at every sample for every step and follows the definitions to the letter.
 
-use model::{is_stale, stale_nan};
+use std::sync::Arc;
+
+use model::query::{PointValue, QueryValue};
+use model::{CounterResetHint, FloatHistogram, Span, is_stale, stale_nan};
 use proptest::prelude::*;
 
-use crate::source::{Memory, matrix};
+use crate::source::{Memory, ask, matrix, options};
 
 const LOOKBACK: i64 = 300_000;
 
@@ -113,7 +116,7 @@ proptest! {
     ) {
         // The second series shares the first one's timeline.
         let b: Samples = a.iter().zip(b_values).map(|((t, _), x)| (*t, f64::from(x))).collect();
-        let timeline: std::sync::Arc<[i64]> = a.iter().map(|(t, _)| *t).collect();
+        let timeline: Arc<[i64]> = a.iter().map(|(t, _)| *t).collect();
         let mut source = Memory::default();
         for (name, samples) in [("a", &a), ("b", &b)] {
             let values = samples.iter().map(|(_, x)| *x).collect();
@@ -145,5 +148,100 @@ proptest! {
             }
         }
         prop_assert_eq!(got.len(), wanted);
+    }
+}
+
+/// A histogram with all its observations in one bucket.
+fn histogram(count: f64, hint: CounterResetHint) -> Arc<FloatHistogram> {
+    Arc::new(FloatHistogram {
+        counter_reset_hint: hint,
+        count,
+        sum: 2.0 * count,
+        positive_spans: vec![Span { offset: 1, length: 1 }],
+        positive_buckets: vec![count],
+        ..FloatHistogram::default()
+    })
+}
+
+proptest! {
+    /// The count of a histogram's rate is the rate of its count, and so on.
+    #[test]
+    fn histograms_count_as_counters_do(
+        samples in samples(),
+        function in prop::sample::select(vec![
+            "rate", "increase", "irate", "delta", "idelta", "sum_over_time", "avg_over_time", "last_over_time",
+        ]),
+        range in prop::sample::select(vec![60_000_i64, 300_000, 3_600_000]),
+    ) {
+        let hint = match function {
+            "delta" | "idelta" => CounterResetHint::Gauge,
+            _ => CounterResetHint::Unknown,
+        };
+        let samples: Samples = samples.into_iter().filter(|(_, x)| !is_stale(*x)).collect();
+        let timeline: Arc<[i64]> = samples.iter().map(|(t, _)| *t).collect();
+        let mut source = Memory::default();
+        source.add(&[("__name__", "c_total")], timeline.clone(), samples.iter().map(|(_, x)| *x).collect());
+        let histograms = samples.iter().map(|(_, x)| histogram(*x, hint)).collect();
+        source.add_histograms(&[("__name__", "h")], timeline, histograms);
+        let times = (0, 3_000_000, 150_000);
+        let of_floats = matrix(&source, &format!("abs({function}(c_total[{range}ms]) * 2)"), times);
+        for of in ["histogram_count", "0.5 * histogram_sum"] {
+            let of_histograms = matrix(&source, &format!("abs({of}({function}(h[{range}ms])) * 2)"), times);
+            prop_assert_eq!(of_floats.len(), of_histograms.len());
+            for ((t, x), (at, y)) in of_floats.iter().flat_map(|s| &s.1).zip(of_histograms.iter().flat_map(|s| &s.1)) {
+                prop_assert_eq!(t, at);
+                prop_assert!((x - y).abs() <= 1e-9 * x.abs().max(1.0), "{}: {} and {}", function, x, y);
+            }
+        }
+    }
+
+    /// A range query shows at each step what an instant query at that time shows.
+    #[test]
+    fn steps_are_instants(
+        a in samples(),
+        b in samples(),
+        query in prop::sample::select(vec![
+            "m",
+            "sum(m)",
+            "m{s='a'} + on () m{s='b'}",
+            "m{s='a'} or on () m{s='b'}",
+            "m{s='a'} unless on () m{s='b'}",
+            "m{s='a'} > on () m{s='b'}",
+            "topk(1, m)",
+            "avg by (s) (rate(m[10m]))",
+            "max_over_time(sum_over_time(m[5m])[10m:90s])",
+            "count_values('v', m)",
+            "quantile(0.3, m)",
+            "m @ 600 - m offset 2m",
+            "absent(m)",
+            "m{s='a'} + on () fill(1) m{s='b'}",
+            "resets(m[10m] anchored)",
+            "increase(m[5m] smoothed)",
+            "stddev(m) + scalar(m{s='a'})",
+        ]),
+    ) {
+        let mut source = Memory::default();
+        for (name, samples) in [("a", &a), ("b", &b)] {
+            let timeline: Arc<[i64]> = samples.iter().map(|(t, _)| *t).collect();
+            source.add(&[("__name__", "m"), ("s", name)], timeline, samples.iter().map(|(_, x)| *x).collect());
+        }
+        let ranged = matrix(&source, query, (0, 2_400_000, 120_000));
+        for time in (0..=2_400).step_by(120) {
+            let answer = ask(options(), &source, query, time).expect("an answer");
+            let QueryValue::Vector(elements) = answer.value else { panic!("not a vector") };
+            let mut instant: Vec<(String, u64)> = elements
+                .iter()
+                .map(|e| match e.value {
+                    PointValue::Float(x) => (e.labels.to_string(), x.to_bits()),
+                    PointValue::Histogram(_) => panic!("no histograms here"),
+                })
+                .collect();
+            let at = |points: &[(i64, f64)]| points.iter().find(|(t, _)| *t == time * 1_000).map(|(_, x)| x.to_bits());
+            let mut step: Vec<(String, u64)> =
+                ranged.iter().filter_map(|(labels, points)| Some((labels.clone(), at(points)?))).collect();
+            instant.sort();
+            step.sort();
+            prop_assert_eq!(instant, step, "{} at {}", query, time);
+        }
     }
 }

@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use model::matcher::Matcher;
 use model::query::{PointValue, QueryAnswer, QueryValue};
-use model::{Labels, Timestamp};
+use model::{FloatHistogram, Labels, Timestamp};
 use promql_engine::{
     Column, Control, Engine, EngineOptions, Error, Selection, SeriesSamples, SeriesSet, SeriesSource,
     SourceError,
 };
 use promql_syntax::Options;
 
-/// Series of floats.
+/// Series in memory.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    series: BTreeMap<Labels, Column<f64>>,
+    series: BTreeMap<Labels, SeriesSamples>,
 }
 
 impl Memory {
@@ -30,7 +30,20 @@ impl Memory {
     }
 
     pub(crate) fn add(&mut self, labels: &[(&str, &str)], timestamps: Arc<[i64]>, values: Vec<f64>) {
-        self.series.insert(Labels::from_pairs(labels.iter().copied()), Column::new(timestamps, values));
+        let floats = Column::new(timestamps, values);
+        let samples = SeriesSamples { floats, ..SeriesSamples::default() };
+        self.series.insert(Labels::from_pairs(labels.iter().copied()), samples);
+    }
+
+    pub(crate) fn add_histograms(
+        &mut self,
+        labels: &[(&str, &str)],
+        timestamps: Arc<[i64]>,
+        values: Vec<Arc<FloatHistogram>>,
+    ) {
+        let histograms = Column::new(timestamps, values);
+        let samples = SeriesSamples { histograms, ..SeriesSamples::default() };
+        self.series.insert(Labels::from_pairs(labels.iter().copied()), samples);
     }
 }
 
@@ -38,11 +51,8 @@ impl SeriesSource for Memory {
     fn select(&self, selection: &Selection) -> Result<Box<dyn SeriesSet>, SourceError> {
         let matching =
             self.series.iter().filter(|(labels, _)| Matcher::all_match(&selection.matchers, labels));
-        let (labels, samples): (Vec<Labels>, Vec<SeriesSamples>) = matching
-            .map(|(labels, floats)| {
-                (labels.clone(), SeriesSamples { floats: floats.clone(), ..SeriesSamples::default() })
-            })
-            .unzip();
+        let (labels, samples): (Vec<Labels>, Vec<SeriesSamples>) =
+            matching.map(|(labels, samples)| (labels.clone(), samples.clone())).unzip();
         Ok(Box::new(Selected { labels, samples: samples.into_iter() }))
     }
 }
