@@ -1,6 +1,6 @@
 //! Aggregations that choose among the series of a group: `topk`, `bottomk`, `limitk`, `limit_ratio`.
 
-use std::cmp::Ordering;
+use std::collections::BinaryHeap;
 
 use model::Labels;
 use model::number::format_general;
@@ -39,11 +39,28 @@ fn k_at(values: &Scalars, step: usize) -> usize {
     values.at(step).max(0.0) as usize
 }
 
-/// A series chosen at a step.
-#[derive(Clone, Copy)]
+/// A series that may be chosen at a step. The less, the better; of equal values the earlier series is better.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Candidate {
-    value: f64,
+    rank: u64,
     series: usize,
+    /// The value's bits, NaN payloads included.
+    bits: u64,
+}
+
+impl Candidate {
+    fn new(op: AggregateOp, value: f64, series: usize) -> Self {
+        // The bits of a positive float ascend with it, those of a negative one descend; both zeros are one.
+        let bits = (value + 0.0).to_bits();
+        let ascending = if bits >> 63 == 0 { bits | 1 << 63 } else { !bits };
+        let rank = match op {
+            // NaN is the worst either way.
+            _ if value.is_nan() => u64::MAX,
+            AggregateOp::Topk => !ascending,
+            _ => ascending,
+        };
+        Self { rank, series, bits: value.to_bits() }
+    }
 }
 
 /// `topk` and `bottomk`.
@@ -69,22 +86,6 @@ impl Best {
     ) -> Self {
         Self { input, op, grouping, param, span, steps, chosen: Vec::new().into_iter() }
     }
-
-    /// Orders values from the best to the worst; NaN is the worst either way.
-    fn order(&self, a: f64, b: f64) -> Ordering {
-        let order = a.partial_cmp(&b).unwrap_or(Ordering::Equal);
-        let order = if self.op == AggregateOp::Topk { order.reverse() } else { order };
-        a.is_nan().cmp(&b.is_nan()).then(order)
-    }
-
-    fn offer(&self, best: &mut Vec<Candidate>, candidate: Candidate, k: usize) {
-        // Of equal values the earlier series stays ahead.
-        let rank = best.partition_point(|b| self.order(b.value, candidate.value).is_le());
-        if rank < k {
-            best.truncate(k - 1);
-            best.insert(rank, candidate);
-        }
-    }
 }
 
 impl Operator for Best {
@@ -97,7 +98,9 @@ impl Operator for Best {
         let groups = Groups::new(cx, &inputs, &self.grouping)?;
         let cells = groups.metas.len().saturating_mul(self.steps);
         cx.hold(cells)?;
-        let mut best: Vec<Vec<Vec<Candidate>>> = vec![vec![Vec::new(); self.steps]; groups.metas.len()];
+        // The worst of those chosen so far lies on top.
+        let mut best: Vec<Vec<BinaryHeap<Candidate>>> =
+            vec![vec![BinaryHeap::new(); self.steps]; groups.metas.len()];
         let mut points = row(self.steps);
         for series in 0..inputs.len() {
             clear(&mut points);
@@ -108,9 +111,15 @@ impl Operator for Best {
                     Point::None => {}
                     Point::Histogram(_) => cx.annotations.info(ignored_histogram(self.op), self.span),
                     Point::Float(value) => {
-                        let before = best[step].len();
-                        self.offer(&mut best[step], Candidate { value: *value, series }, k_at(&values, step));
-                        cx.hold(best[step].len() - before)?;
+                        let (best, candidate) = (&mut best[step], Candidate::new(self.op, *value, series));
+                        if best.len() < k_at(&values, step) {
+                            cx.hold(1)?;
+                            best.push(candidate);
+                        } else if let Some(mut worst) = best.peek_mut()
+                            && candidate < *worst
+                        {
+                            *worst = candidate;
+                        }
                     }
                 }
             }
@@ -119,11 +128,11 @@ impl Operator for Best {
         let (mut order, mut chosen) = (Vec::new(), vec![Vec::new(); inputs.len()]);
         for group in best {
             for (step, candidates) in group.into_iter().enumerate() {
-                for candidate in candidates {
+                for candidate in candidates.into_sorted_vec() {
                     if chosen[candidate.series].is_empty() {
                         order.push(candidate.series);
                     }
-                    chosen[candidate.series].push((step, candidate.value));
+                    chosen[candidate.series].push((step, f64::from_bits(candidate.bits)));
                 }
             }
         }
@@ -278,4 +287,22 @@ fn hash_share(labels: &Labels) -> f64 {
         bytes.extend_from_slice(field.as_bytes());
     }
     xxhash_rust::xxh64::xxh64(&bytes, 0) as f64 / u64::MAX as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_come_first_and_nan_last() {
+        let values = [1.0, f64::NAN, -2.0, 0.0, f64::INFINITY, -0.0, f64::NEG_INFINITY, 1.0];
+        let ranked = |op| {
+            let mut all: Vec<Candidate> =
+                values.iter().enumerate().map(|(i, x)| Candidate::new(op, *x, i)).collect();
+            all.sort();
+            all.into_iter().map(|c| c.series).collect::<Vec<_>>()
+        };
+        assert_eq!(ranked(AggregateOp::Topk), [4, 0, 7, 3, 5, 2, 6, 1]);
+        assert_eq!(ranked(AggregateOp::Bottomk), [6, 2, 3, 5, 0, 7, 4, 1]);
+    }
 }

@@ -157,3 +157,39 @@ fn slice<V>(column: &Column<V>, (low, high): (u32, u32)) -> Slice<'_, V> {
         starts: column.start_timestamps.as_ref().map_or(&[], |starts| &starts[range]),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::points::Grid;
+
+    #[test]
+    fn only_shared_timelines_are_remembered_and_not_too_many() {
+        let when = When { grid: Grid { start: 10, step: 10, count: 3 }, at: None, offset: 0 };
+        let mut windows = Windows::new(when, 10, 0);
+        let timelines: Vec<Arc<[i64]>> =
+            (0..TIMELINES_MAX as i64 + 10).map(|i| [i % 7, 10, 20].into()).collect();
+        for timeline in &timelines {
+            // Open on the left: 10 belongs to the first window only, 20 to the second.
+            let shared = Arc::clone(timeline);
+            let first = if timeline[0] > 0 { 0 } else { 1 };
+            assert_eq!(*windows.of(&shared), [(first, 2), (2, 3), (3, 3)]);
+            assert_eq!(*windows.of(&shared), [(first, 2), (2, 3), (3, 3)]);
+            assert!(windows.known.len() <= TIMELINES_MAX);
+        }
+        let known = windows.known.len();
+        drop(timelines);
+        windows.of(&Arc::from([1, 2, 3]));
+        assert_eq!(windows.known.len(), known);
+    }
+
+    #[test]
+    fn far_steps_are_searched_for() {
+        let timestamps: Vec<i64> = (0..1_000).collect();
+        for (from, time, expected) in
+            [(0, -1, 0), (0, 0, 1), (0, 5, 6), (0, 500, 501), (10, 5, 10), (0, 9_999, 1_000)]
+        {
+            assert_eq!(advance(&timestamps, from, time), expected);
+        }
+    }
+}
