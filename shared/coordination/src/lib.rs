@@ -1,7 +1,7 @@
 //! Who is there, who does what, and in which order it was decided.
 //!
 //! - [`Coordinator`]: keys with revisions and compare-and-swap, leases, and watches of a prefix that resume.
-//!   [`InMemory`] serves one process and tests; every implementation passes [`conformance`].
+//!   [`InMemory`] serves one process and tests; every implementation passes the suite in `conformance`.
 //! - [`membership`]: a numbered list of the members of a [`Role`], kept alive by leases.
 //! - [`placement`]: pure functions that say where a scrape group or a target lives.
 //! - [`epoch`]: numbers that order assignments, also across the loss of everything stored here.
