@@ -27,7 +27,7 @@ run:
 # Everything is built once, in one set of features: programs, tests, and the programs that the tests start.
 test: parts
 	cargo build --workspace --lib --bins --tests
-	PATH="$(PARTS)/venv/bin:$$PATH" cargo test --workspace
+	PATH="$(PARTS)/venv/bin:$$PATH" cargo test --workspace --no-fail-fast
 	@$(MAKE) --no-print-directory conformance
 
 parts:
