@@ -77,6 +77,7 @@ impl Started {
         }
         let append = |i: i64| Append {
             group: group.clone(),
+            members: 2,
             timestamp: NOW.add_ms((i + 1 - steps) * 15_000),
             presence: Presence::All,
             values: vec![i as f64, 2.0 * i as f64],

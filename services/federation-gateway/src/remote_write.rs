@@ -290,6 +290,7 @@ fn appends(group: &Group, members: u32, filling: Filling) -> Vec<Append> {
         present.sort_unstable();
         all.push(Append {
             group: group.clone(),
+            members,
             timestamp,
             presence: presence(&present, members),
             values: values.iter().map(|(_, x)| *x).collect(),

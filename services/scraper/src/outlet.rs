@@ -112,6 +112,7 @@ mod tests {
         let batch = || Batch {
             appends: vec![Append {
                 group: group.clone(),
+                members: 100,
                 timestamp: Timestamp(1),
                 presence: Presence::All,
                 values: vec![1.0; 100],

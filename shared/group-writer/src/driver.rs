@@ -99,13 +99,8 @@ impl GroupWriter {
             drop(reply.send(Ok(Written::default())));
             return Ok(Pending(answer));
         }
-        let members = batch.appends.iter().map(|a| a.group.len()).collect();
-        let part = Part {
-            appends: batch.appends,
-            members,
-            is_atomic: batch.is_atomic,
-            reply: Reply::new(reply, permit),
-        };
+        let part =
+            Part { appends: batch.appends, is_atomic: batch.is_atomic, reply: Reply::new(reply, permit) };
         self.queue.try_send(part).map_err(|e| match e {
             mpsc::error::TrySendError::Full(_) => full(),
             mpsc::error::TrySendError::Closed(_) => Error::Closed,
@@ -136,8 +131,6 @@ impl GroupWriter {
 #[derive(Debug)]
 pub(crate) struct Part {
     pub(crate) appends: Vec<Append>,
-    /// How many members each append's group had when the batch was handed in.
-    pub(crate) members: Vec<u32>,
     pub(crate) is_atomic: bool,
     pub(crate) reply: Reply,
 }
@@ -258,19 +251,17 @@ impl Driver {
 
     /// Cuts a part by home and queues the pieces; with nobody to send to, the caller hears so.
     fn dispatch(&self, part: Part, members: &[Member]) {
-        let Part { appends, members: lens, is_atomic, reply } = part;
-        let mut by_home: HashMap<usize, (Vec<Append>, Vec<u32>)> = HashMap::new();
-        for (append, len) in appends.into_iter().zip(lens) {
+        let Part { appends, is_atomic, reply } = part;
+        let mut by_home: HashMap<usize, Vec<Append>> = HashMap::new();
+        for append in appends {
             let identity = append.group.identity();
             let key = identity.key.as_encoded().as_bytes();
             let home = coordination::placement::home(&identity.tenant, key, identity.sub_group, members);
             let Some(home) = home else { return reply.answer(Err(Error::Closed)) };
-            let (appends, lens) = by_home.entry(home).or_default();
-            appends.push(append);
-            lens.push(len);
+            by_home.entry(home).or_default().push(append);
         }
-        for (home, (appends, lens)) in by_home {
-            let part = Part { appends, members: lens, is_atomic, reply: reply.clone() };
+        for (home, appends) in by_home {
+            let part = Part { appends, is_atomic, reply: reply.clone() };
             match self.lanes.get(&members[home]) {
                 Some(lane) => lane.push(part),
                 None => part.reply.answer(Err(Error::Closed)),

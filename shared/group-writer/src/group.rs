@@ -89,10 +89,10 @@ impl Group {
     }
 }
 
-/// Which members have a sample.
+/// Which of the members that [`Append::members`] counts have a sample.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Presence {
-    /// All that were added before the batch was handed in.
+    /// All of them.
     All,
     /// All but those whose bit is set, lowest bit of the first byte first.
     Absent(Vec<u8>),
@@ -105,6 +105,8 @@ pub enum Presence {
 pub struct Append {
     /// The group.
     pub group: Group,
+    /// How many members the group had when `presence` was worked out: others may add to it at any time.
+    pub members: u32,
     /// The time of all samples.
     pub timestamp: Timestamp,
     /// Which members have one.

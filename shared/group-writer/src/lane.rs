@@ -217,8 +217,13 @@ impl Declared {
         self.requests += 1;
         let mut request =
             pb::AppendRequest { id: self.requests, is_atomic: part.is_atomic, ..Default::default() };
-        for (append, members) in part.appends.iter().zip(&part.members) {
-            self.declare(append, *members, &mut request);
+        // Changes of a request hold for all of its samples: every group is complete before the first sample.
+        for append in &part.appends {
+            self.declare(append, &mut request);
+        }
+        for append in &part.appends {
+            let group = &self.groups[&append.group.0.id];
+            request.append.push(group_append(append, group.number, group.members));
         }
         if self.requests.is_multiple_of(SWEEP_EVERY) {
             self.groups.retain(|_, group| {
@@ -233,10 +238,10 @@ impl Declared {
         request
     }
 
-    /// Declares what the append's group lacks on this stream, then adds the append.
-    fn declare(&mut self, append: &Append, wanted: u32, request: &mut pb::AppendRequest) {
+    /// Declares what the append's group lacks on this stream.
+    fn declare(&mut self, append: &Append, request: &mut pb::AppendRequest) {
         let Self { groups, groups_ever, symbols, .. } = self;
-        let shared = &append.group.0;
+        let (shared, wanted) = (&append.group.0, append.members);
         let members = shared.members.lock();
         let group = groups.entry(shared.id).or_insert_with(|| {
             *groups_ever += 1;
@@ -272,7 +277,6 @@ impl Declared {
         if !change.add.is_empty() || !change.metadata.is_empty() {
             request.change.push(change);
         }
-        request.append.push(group_append(append, group.number, wanted, group.members));
     }
 }
 
@@ -294,8 +298,9 @@ fn member_metadata(member: u32, metadata: &Metadata, symbols: &mut SymbolWriter)
     }
 }
 
-/// Writes an append whose group had `members` members when it was handed in and has `declared` on the stream.
-fn group_append(append: &Append, group: u32, members: u32, declared: u32) -> pb::GroupAppend {
+/// Writes an append to a group that has `declared` members on the stream, maybe more than the append speaks of.
+fn group_append(append: &Append, group: u32, declared: u32) -> pb::GroupAppend {
+    let members = append.members;
     use pb::group_append::Presence as PbPresence;
     let presence = match &append.presence {
         Presence::All if members == declared => None,

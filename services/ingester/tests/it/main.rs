@@ -112,6 +112,7 @@ fn group(tenant: &str, instance: &str, names: &[&str]) -> Group {
 fn append(group: &Group, t: i64, presence: Presence, values: &[f64]) -> Append {
     Append {
         group: group.clone(),
+        members: group.len(),
         timestamp: Timestamp(NOW.millis() + t),
         presence,
         values: values.to_vec(),

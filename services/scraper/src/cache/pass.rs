@@ -52,6 +52,7 @@ impl Pass {
     pub(super) fn take_appends(&mut self, group: &Group, at: Timestamp, members: u32) -> Vec<Append> {
         let append = |timestamp, presence, values| Append {
             group: group.clone(),
+            members,
             timestamp,
             presence,
             values,

@@ -174,6 +174,7 @@ fn series(name: &str) -> Labels {
 fn append(group: &Group, t: i64, presence: Presence, values: &[f64]) -> Append {
     Append {
         group: group.clone(),
+        members: group.len(),
         timestamp: Timestamp(t),
         presence,
         values: values.to_vec(),
@@ -226,19 +227,24 @@ async fn members_added_later_and_absent_ones_arrive_under_their_labels() {
 }
 
 #[tokio::test]
-async fn a_member_added_while_a_batch_waits_is_absent_from_it() {
+async fn members_that_an_append_does_not_speak_of_are_absent_from_it() {
     let fake = Fake::default();
     let (writer, driver, _members) = writer(Options::default(), &[&fake]);
     let g = group("default", "a");
     g.add(series("x"), Arc::default());
     let early = append(&g, 1, Presence::All, &[1.0]);
-    let first = writer.enqueue(batch(vec![early.clone()])).expect("room");
     g.add(series("y"), Arc::default());
-    let late = writer.enqueue(batch(vec![append(&g, 2, Presence::All, &[2.0, 3.0])])).expect("room");
+    // Handed in the other way round, and both in one batch: as concurrent requests do.
+    let late = append(&g, 2, Presence::All, &[2.0, 3.0]);
+    let first = writer.enqueue(batch(vec![late.clone()])).expect("room");
+    let second = writer.enqueue(batch(vec![early.clone()])).expect("room");
+    let third = writer.enqueue(batch(vec![early, late])).expect("room");
     with_driver(driver, async {
-        first.await.expect("stored");
-        late.await.expect("stored");
-        assert_eq!(fake.stored.lock().len(), 3);
+        for (answer, stored) in [(first, 2), (second, 1), (third, 3)] {
+            assert_eq!(answer.await.map(|w| w.stored), Ok(stored));
+        }
+        let of_x = fake.stored.lock().iter().filter(|(t, ..)| *t == 1).cloned().collect::<Stored>();
+        assert_eq!(of_x, vec![(1, r#"{__name__="x"}"#.to_owned(), 1.0); 2]);
     })
     .await;
     assert_eq!(absent_from(vec![0b1], 3, 10), [0b1111_1001, 0b11]);
