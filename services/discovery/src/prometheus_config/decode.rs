@@ -280,7 +280,7 @@ impl Decoder {
 
     fn text_value(&mut self, text: String, kind: Kind) -> Option<Value> {
         match kind {
-            Kind::Duration => match parse_duration(&text) {
+            Kind::Duration | Kind::OptionalDuration => match parse_duration(&text) {
                 Ok(value) => Some(Value::Duration(value)),
                 Err(error) => self.fault(error.to_string()),
             },

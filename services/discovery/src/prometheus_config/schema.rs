@@ -93,6 +93,8 @@ pub(super) enum Kind {
     Uint,
     Float,
     Duration,
+    /// A duration whose zero means something else than its absence.
+    OptionalDuration,
     /// A size in units of base 2, held as an integer.
     Bytes,
     Url,
@@ -213,6 +215,14 @@ impl Record {
         }
     }
 
+    /// The duration of a field that may be left open.
+    pub(super) fn optional_duration(&self, name: &str) -> Option<Duration> {
+        match self.get(name) {
+            Value::Duration(value) => Some(*value),
+            _ => None,
+        }
+    }
+
     pub(super) fn list(&self, name: &str) -> &[Value] {
         match self.get(name) {
             Value::List(items) => items,
@@ -278,6 +288,7 @@ pub(super) fn zero(kind: Kind) -> Value {
         Kind::Duration => Value::Duration(Duration::ZERO),
         Kind::Section(schema) => Value::Record(Box::new(Record::zero(schema))),
         Kind::OptionalBool
+        | Kind::OptionalDuration
         | Kind::Url
         | Kind::Strings
         | Kind::Words(_)

@@ -203,7 +203,7 @@ static TSDB: Schema = Schema {
     parts: &[&[
         // Prometheus keeps the window in milliseconds beside the setting, and shows it under the field's name.
         field("outofordertimewindow", Kind::Int).always(),
-        field("out_of_order_time_window", Kind::Duration),
+        field("out_of_order_time_window", Kind::OptionalDuration),
         field("stale_series_compaction_threshold", Kind::Float),
         field("chunk_encoding", Kind::Optional(&CHUNK_ENCODING)),
         field("retention", Kind::Optional(&RETENTION)),

@@ -303,6 +303,8 @@ fn sections_that_are_not_built_are_named() {
         ]
     );
     assert_eq!(config.out_of_order_time_window, Some(Duration::from_secs(300)));
+    let zero = check("storage: {tsdb: {out_of_order_time_window: 0s}}\n").expect("valid");
+    assert_eq!(zero.out_of_order_time_window, Some(Duration::ZERO), "zero is not the same as unset");
     assert_eq!(job(&config).unsupported, ["oauth2"]);
     let plain = check("scrape_configs: [{job_name: a, static_configs: [{targets: [x]}]}]\n").expect("loads");
     assert!(plain.ignored_sections.is_empty() && plain.out_of_order_time_window.is_none());

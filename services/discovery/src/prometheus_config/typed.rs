@@ -263,9 +263,7 @@ pub(super) fn config(main: &Record, included: &[Record], yaml: String) -> Result
         yaml,
         external_labels: Labels::from_pairs(string_pairs(labels)),
         evaluation_interval: global.map_or(Duration::ZERO, |global| global.duration("evaluation_interval")),
-        out_of_order_time_window: window
-            .filter(|tsdb| tsdb.has("out_of_order_time_window"))
-            .map(|tsdb| tsdb.duration("out_of_order_time_window")),
+        out_of_order_time_window: window.and_then(|tsdb| tsdb.optional_duration("out_of_order_time_window")),
         rule_files: main.strings("rule_files"),
         jobs,
         ignored_sections: ignored,
