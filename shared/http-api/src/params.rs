@@ -52,11 +52,12 @@ impl Params {
     /// Returns a time, or the default when the parameter is absent or empty.
     ///
     /// # Errors
-    /// `invalid parameter "<name>": cannot parse ...`
+    /// `invalid parameter "<name>": Invalid time value for '<name>': cannot parse ...`
     pub fn time_or(&self, name: &str, default: Timestamp) -> Result<Timestamp, ApiError> {
         match self.get(name) {
             "" => Ok(default),
-            text => parse_time(text).map_err(|e| ApiError::parameter(name, e)),
+            text => parse_time(text)
+                .map_err(|e| ApiError::parameter(name, format!("Invalid time value for '{name}': {e}"))),
         }
     }
 
@@ -286,6 +287,15 @@ mod tests {
             assert_eq!(range(text), Err(message.to_owned()));
         }
         assert!(range("start=0&end=11000&step=1").is_ok());
+    }
+
+    #[test]
+    fn optional_times_say_once_more_which_they_are() {
+        assert_eq!(params("").time_or("time", Timestamp(5)), Ok(Timestamp(5)));
+        assert_eq!(
+            params("time=x").time_or("time", Timestamp(5)).expect_err("refused").message,
+            r#"invalid parameter "time": Invalid time value for 'time': cannot parse "x" to a valid timestamp"#
+        );
     }
 
     #[test]
