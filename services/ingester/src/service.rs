@@ -8,12 +8,15 @@ use model::Clock;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use rpc::pb::ingester::ingester_server::IngesterServer;
-use service_runtime::{BoxError, ConfigDuration, Environment, GrpcServices, Shutdown, Task};
+use service_runtime::{BoxError, Environment, GrpcServices, Shutdown, Task};
 use tsdb::table::{Table, TableOptions};
 use tsdb::{Storage, StorageOptions};
 
 use crate::config::Config;
 use crate::grpc::Server;
+
+/// How long the start waits for the configuration at most.
+const CONFIGURATION_WAIT: Duration = Duration::from_secs(2);
 
 /// The ingester as the runtime starts it.
 #[derive(Debug)]
@@ -33,20 +36,32 @@ impl service_runtime::Service for Service {
         let discovery = rpc::Channel::new(environment.peers.role(Role::Discovery));
         let (opened, clock, tasks) =
             (server.storage.clone(), environment.clock.clone(), environment.tasks.clone());
+        let (latest, following) = config_watch::follow(discovery);
+        environment.tasks.spawn("follow configuration", async move {
+            following.await;
+            Ok(())
+        });
         let opening = environment.tasks.spawn("open storage", async move {
-            let storage = open(&config, clock).await?;
+            let mut latest = latest;
+            // What prometheus.yml says holds from the first sample on. Discovery may be away, though, and storage is
+            // not kept waiting for it.
+            drop(tokio::time::timeout(CONFIGURATION_WAIT, latest.wait_for(Option::is_some)).await);
+            let window = out_of_order_window(&latest, &config);
+            let storage = open(&config, window, clock).await?;
             let maintained = Arc::clone(&storage).maintain();
             tasks.spawn("maintain storage", async move {
                 maintained.await;
                 Ok(())
             });
-            let (latest, following) = config_watch::follow(discovery);
-            tasks.spawn("follow configuration", async move {
-                following.await;
+            let configured = Arc::clone(&storage);
+            tasks.spawn("apply configuration", async move {
+                configured.set_out_of_order_window(out_of_order_window(&latest, &config));
+                // Ends with whoever follows the configuration, when the service stops.
+                while latest.changed().await.is_ok() {
+                    configured.set_out_of_order_window(out_of_order_window(&latest, &config));
+                }
                 Ok(())
             });
-            let (default, bounded) = (config.out_of_order_time_window, Arc::clone(&storage));
-            tasks.spawn("apply configuration", async move { apply(latest, default, &bounded).await });
             opened.set(storage);
             drop(latch);
             Ok(())
@@ -72,23 +87,19 @@ impl service_runtime::Service for Service {
     }
 }
 
-/// Keeps the out-of-order window at what `prometheus.yml` says; the service's own setting holds where it says nothing.
-async fn apply(
-    mut latest: config_watch::Latest,
-    default: ConfigDuration,
-    storage: &Storage,
-) -> Result<(), BoxError> {
-    loop {
-        let window_ms = latest.borrow_and_update().as_ref().map(|r| r.message.out_of_order_time_window_ms);
-        if let Some(window_ms) = window_ms {
-            storage.set_out_of_order_window(window_ms.map_or(default.0, Duration::from_millis));
-        }
-        latest.changed().await?;
-    }
+/// What `prometheus.yml` says; the service's own setting where it says nothing or is not known yet.
+fn out_of_order_window(latest: &config_watch::Latest, config: &Config) -> Duration {
+    let revision = latest.borrow();
+    let window_ms = revision.as_ref().and_then(|r| r.message.out_of_order_time_window_ms);
+    window_ms.map_or(config.out_of_order_time_window.0, Duration::from_millis)
 }
 
 /// Opens the table and the log below the configured folder; returns when everything acknowledged can be read.
-async fn open(config: &Config, clock: Clock) -> Result<Arc<Storage>, BoxError> {
+async fn open(
+    config: &Config,
+    out_of_order_window: Duration,
+    clock: Clock,
+) -> Result<Arc<Storage>, BoxError> {
     let path = &config.path;
     tokio::fs::create_dir_all(path).await.map_err(|e| format!("create {}: {e}", path.display()))?;
     let runtime = tokio::runtime::Handle::current();
@@ -100,7 +111,7 @@ async fn open(config: &Config, clock: Clock) -> Result<Arc<Storage>, BoxError> {
     })
     .await?;
     let options = StorageOptions {
-        out_of_order_window: config.out_of_order_time_window.0,
+        out_of_order_window,
         lookback: config.lookback_delta.0,
         flush_interval: config.flush_interval.0,
         head_retention: config.head_retention.0,
