@@ -46,12 +46,15 @@ trap finish EXIT
 trap 'exit 0' INT TERM
 
 say "http://127.0.0.1:9090, data in $data; Ctrl-C stops"
+# In a process group of its own, so that Ctrl-C reaches it once, through `finish`: a second signal would end it at once.
+set -m
 "$target/$profile/tributary" \
     --config.file="$config" \
     --storage.tsdb.path="$data" \
     --web.enable-lifecycle \
     --web.enable-admin-api &
 server=$!
+set +m
 status=0
 wait "$server" || status=$?
 server=
