@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use coordination::Role;
 use model::Clock;
-use object_store::local::LocalFileSystem;
-use object_store::path::Path;
 use rpc::pb::ingester::ingester_server::IngesterServer;
 use service_runtime::{BoxError, Environment, GrpcServices, Shutdown, Task};
-use tsdb::table::{Table, TableOptions};
+use tsdb::table::Table;
 use tsdb::{Storage, StorageOptions};
 
 use crate::config::Config;
@@ -101,15 +99,7 @@ async fn open(
     clock: Clock,
 ) -> Result<Arc<Storage>, BoxError> {
     let path = &config.path;
-    tokio::fs::create_dir_all(path).await.map_err(|e| format!("create {}: {e}", path.display()))?;
-    let runtime = tokio::runtime::Handle::current();
-    let table = Table::open(TableOptions {
-        store: Arc::new(LocalFileSystem::new_with_prefix(path)?.with_fsync(true)),
-        prefix: Path::from("metrics"),
-        clock: clock.clone(),
-        runtime: runtime.clone(),
-    })
-    .await?;
+    let table = Table::open_in(path, clock.clone()).await?;
     let options = StorageOptions {
         out_of_order_window,
         lookback: config.lookback_delta.0,
@@ -118,7 +108,7 @@ async fn open(
         unflushed_bytes_max: config.unflushed_bytes_max,
         queue_bytes_max: config.queue_bytes_max,
         series_max: config.series_max,
-        ..StorageOptions::new(path, table, clock, runtime)
+        ..StorageOptions::new(path, table, clock, tokio::runtime::Handle::current())
     };
     Ok(Storage::open(options).await?)
 }

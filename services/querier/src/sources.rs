@@ -5,13 +5,11 @@ use std::sync::Arc;
 
 use coordination::Role;
 use model::Clock;
-use object_store::local::LocalFileSystem;
-use object_store::path::Path;
 use rpc::Channel;
 use rpc::pb::ingester::ingester_client::IngesterClient;
 use tokio::sync::OnceCell;
 use tonic::Status;
-use tsdb::table::{Table, TableOptions};
+use tsdb::table::Table;
 
 use crate::error::{Error, Result};
 
@@ -51,21 +49,7 @@ impl Sources {
 
     /// The table, opened at the first use.
     pub(crate) async fn table(&self) -> Result<&Arc<Table>> {
-        let open = || async {
-            let failed = |e: &dyn std::fmt::Display| Error::Table {
-                kind: fault::Kind::Unavailable,
-                message: format!("open {}: {e}", self.path.display()),
-            };
-            tokio::fs::create_dir_all(&self.path).await.map_err(|e| failed(&e))?;
-            let store = LocalFileSystem::new_with_prefix(&self.path).map_err(|e| failed(&e))?;
-            let table = Table::open(TableOptions {
-                store: Arc::new(store.with_fsync(true)),
-                prefix: Path::from("metrics"),
-                clock: self.clock.clone(),
-                runtime: tokio::runtime::Handle::current(),
-            });
-            Ok(table.await?)
-        };
+        let open = || async { Ok(Table::open_in(&self.path, self.clock.clone()).await?) };
         self.table.get_or_try_init(open).await
     }
 }

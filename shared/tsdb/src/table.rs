@@ -15,6 +15,7 @@ mod snapshot;
 use std::sync::Arc;
 
 use model::{Clock, Tenant};
+use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use tokio::runtime::Handle;
@@ -65,6 +66,27 @@ pub struct Table {
 }
 
 impl Table {
+    /// Opens the table that lies in `metrics/` of a local folder, making both when they are not there. What is written
+    /// is synced, since a commit is believed to last. To be called within a runtime, which then takes the CPU work.
+    ///
+    /// # Errors
+    /// As [`Table::open`].
+    pub async fn open_in(folder: &std::path::Path, clock: Clock) -> Result<Arc<Self>> {
+        let attempt = format!("open the table in {}", folder.display());
+        let made = tokio::fs::create_dir_all(folder).await;
+        let store = made
+            .map_err(|e| object_store::Error::Generic { store: "local", source: e.into() })
+            .and_then(|()| LocalFileSystem::new_with_prefix(folder))
+            .map_err(Error::store(attempt))?;
+        Self::open(TableOptions {
+            store: Arc::new(store.with_fsync(true)),
+            prefix: Path::from("metrics"),
+            clock,
+            runtime: Handle::current(),
+        })
+        .await
+    }
+
     /// Opens the table, creating it when there is none; several may do so at once.
     ///
     /// # Errors

@@ -451,7 +451,7 @@ fn duckdb_and_deltalake_read_the_same_bits() {
         return;
     };
     let folder = tempfile::tempdir().expect("a folder");
-    let store = object_store::local::LocalFileSystem::new_with_prefix(folder.path()).expect("a store");
+    let store = LocalFileSystem::new_with_prefix(folder.path()).expect("a store");
     let store: Arc<dyn ObjectStore> = Arc::new(store.with_fsync(true));
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let mut expected = String::new();
