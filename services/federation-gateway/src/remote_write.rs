@@ -25,6 +25,8 @@ const IDLE_MS: i64 = 3_600_000;
 const SWEEP_EVERY_MS: i64 = 600_000;
 /// Most series in one tenant's index.
 const SERIES_MAX: usize = 20_000_000;
+/// A group is made anew when more than half of its members are dead, and at least this many.
+const DEAD_MEMBERS_MIN: u32 = 64;
 /// Groups that series without job and instance are spread over.
 const BUCKETS: u64 = 64;
 
@@ -206,7 +208,7 @@ impl Index {
             .slots
             .iter()
             .zip(&live)
-            .map(|(s, live)| s.group.len() <= 2 * live + BUCKETS as u32 && *live > 0)
+            .map(|(s, live)| s.group.len() <= 2 * live + DEAD_MEMBERS_MIN && *live > 0)
             .collect();
         // Slots move up to fill the holes; entries follow.
         let mut moved = vec![usize::MAX; self.slots.len()];

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::iter::Peekable;
-use std::sync::Arc;
 
 use futures::future::join_all;
 use model::{Labels, Matcher, Tenant, Timestamp};
@@ -120,15 +119,15 @@ fn union(lists: Vec<Vec<Labels>>) -> (Vec<Labels>, VecDeque<Vec<usize>>) {
     }
 }
 
-/// The latest of the sources' own orders is not PromQL's: it sorts by labels alone. Says where each label set of
-/// PromQL's order stands in ours, or nothing when the two agree.
-pub(crate) fn promql_order(labels: &[Labels]) -> Option<Arc<[usize]>> {
+/// PromQL sorts by labels alone, the sources by metric name first. Says where each label set of PromQL's order stands in
+/// ours, or nothing when the two agree.
+pub(crate) fn promql_order(labels: &[Labels]) -> Option<Vec<usize>> {
     if labels.is_sorted() {
         return None;
     }
     let mut order: Vec<usize> = (0..labels.len()).collect();
     order.sort_by(|a, b| labels[*a].cmp(&labels[*b]));
-    Some(order.into())
+    Some(order)
 }
 
 #[cfg(test)]

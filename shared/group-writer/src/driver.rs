@@ -46,6 +46,14 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// The buffer in units that the budget counts; as many as one acquisition can ask for.
+    fn budget_units(&self) -> u32 {
+        let units = (self.buffer_bytes_max / BUDGET_UNIT).clamp(1, Semaphore::MAX_PERMITS);
+        u32::try_from(units).unwrap_or(u32::MAX)
+    }
+}
+
 /// Batches that may wait for the driver; their bytes are bounded separately.
 const QUEUE_LEN: usize = 4_096;
 /// The buffer is counted in units of this many bytes.
@@ -76,8 +84,8 @@ impl GroupWriter {
     #[must_use]
     pub fn new(options: Options, ingesters: watch::Receiver<Roster>, connect: Connect) -> (Self, Driver) {
         let (queue, batches) = mpsc::channel(QUEUE_LEN);
-        let units = (options.buffer_bytes_max / BUDGET_UNIT).clamp(1, Semaphore::MAX_PERMITS);
-        let writer = Self { queue, budget: Arc::new(Semaphore::new(units)), options: options.clone() };
+        let budget = Arc::new(Semaphore::new(options.budget_units() as usize));
+        let writer = Self { queue, budget, options: options.clone() };
         (writer, Driver { options, batches, ingesters, connect, lanes: HashMap::new() })
     }
 
@@ -120,9 +128,8 @@ impl GroupWriter {
 
     /// Waits until everything handed in so far has been answered for.
     pub async fn drain(&self) {
-        let units = (self.options.buffer_bytes_max / BUDGET_UNIT).clamp(1, Semaphore::MAX_PERMITS);
         // The budget is whole again only when no batch waits or is under way.
-        let all = self.budget.acquire_many(u32::try_from(units).unwrap_or(u32::MAX)).await;
+        let all = self.budget.acquire_many(self.options.budget_units()).await;
         drop(all);
     }
 }
