@@ -4,7 +4,6 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
 use futures::{Stream, StreamExt as _, stream};
-use model::{Matcher, Tenant};
 use rpc::convert;
 use rpc::pb::ingester as pb;
 use rpc::pb::ingester::ingester_server::Ingester;
@@ -85,34 +84,6 @@ fn streamed<T: Send + 'static>(messages: impl Iterator<Item = T> + Send + 'stati
     Response::new(Box::pin(stream::iter(messages.map(Ok))))
 }
 
-/// Which series a look-up is about.
-struct Lookup {
-    tenant: Tenant,
-    any_of: Vec<Vec<Matcher>>,
-    min_time: i64,
-    max_time: i64,
-}
-
-impl Lookup {
-    fn new(
-        tenant: &str,
-        any_of: &[rpc::pb::model::MatcherSet],
-        min_time: i64,
-        max_time: i64,
-    ) -> Result<Self, rpc::Error> {
-        let mut any_of = convert::matcher_sets(any_of)?;
-        if any_of.is_empty() {
-            any_of.push(Vec::new());
-        }
-        let tenant = convert::tenant(tenant)?;
-        Ok(Self { tenant, any_of, min_time, max_time })
-    }
-}
-
-fn cut(limit: u64) -> usize {
-    if limit == 0 { usize::MAX } else { usize::try_from(limit).unwrap_or(usize::MAX) }
-}
-
 #[tonic::async_trait]
 impl Ingester for Server {
     type AppendStream = BoxStream<pb::AppendResponse>;
@@ -158,8 +129,8 @@ impl Ingester for Server {
         let tenant = convert::tenant(&request.tenant)?;
         let matchers = convert::matchers(&request.matchers)?;
         let limits = SelectLimits {
-            series: self.limits.series.min(cut(request.series_max)),
-            samples: self.limits.samples.min(cut(request.samples_max)),
+            series: self.limits.series.min(convert::limit(request.series_max)),
+            samples: self.limits.samples.min(convert::limit(request.samples_max)),
         };
         let (min, max) = (request.min_time, request.max_time);
         let selection = self.read(move |s| s.select(&tenant, &matchers, min, max, limits)).await?;
@@ -171,8 +142,8 @@ impl Ingester for Server {
         request: Request<pb::LastSamplesRequest>,
     ) -> Result<Response<Self::LastSamplesStream>, Status> {
         let request = request.into_inner();
-        let lookup = Lookup::new(&request.tenant, &request.any_of, request.min_time, request.max_time)?;
-        let Lookup { tenant, any_of, min_time, max_time } = lookup;
+        let (tenant, any_of) = (convert::tenant(&request.tenant)?, convert::matcher_sets(&request.any_of)?);
+        let (min_time, max_time) = (request.min_time, request.max_time);
         let limits = self.limits;
         let samples =
             self.read(move |s| s.last_samples(&tenant, &any_of, min_time, max_time, limits)).await?;
@@ -184,8 +155,8 @@ impl Ingester for Server {
         request: Request<pb::LabelsRequest>,
     ) -> Result<Response<pb::LabelsResponse>, Status> {
         let request = request.into_inner();
-        let lookup = Lookup::new(&request.tenant, &request.any_of, request.min_time, request.max_time)?;
-        let Lookup { tenant, any_of, min_time, max_time } = lookup;
+        let (tenant, any_of) = (convert::tenant(&request.tenant)?, convert::matcher_sets(&request.any_of)?);
+        let (min_time, max_time) = (request.min_time, request.max_time);
         let (names, state) =
             self.look_up(move |s| s.label_names(&tenant, &any_of, min_time, max_time)).await?;
         Ok(Response::new(encode::names(names, request.limit, &state)))
@@ -196,8 +167,8 @@ impl Ingester for Server {
         request: Request<pb::LabelsRequest>,
     ) -> Result<Response<pb::LabelsResponse>, Status> {
         let request = request.into_inner();
-        let lookup = Lookup::new(&request.tenant, &request.any_of, request.min_time, request.max_time)?;
-        let Lookup { tenant, any_of, min_time, max_time } = lookup;
+        let (tenant, any_of) = (convert::tenant(&request.tenant)?, convert::matcher_sets(&request.any_of)?);
+        let (min_time, max_time) = (request.min_time, request.max_time);
         let (name, limit) = (request.name, request.limit);
         let (values, state) =
             self.look_up(move |s| s.label_values(&tenant, &name, &any_of, min_time, max_time)).await?;
@@ -209,10 +180,10 @@ impl Ingester for Server {
         request: Request<pb::SeriesRequest>,
     ) -> Result<Response<Self::SeriesStream>, Status> {
         let request = request.into_inner();
-        let lookup = Lookup::new(&request.tenant, &request.any_of, request.min_time, request.max_time)?;
-        let Lookup { tenant, any_of, min_time, max_time } = lookup;
+        let (tenant, any_of) = (convert::tenant(&request.tenant)?, convert::matcher_sets(&request.any_of)?);
+        let (min_time, max_time) = (request.min_time, request.max_time);
         let (labels, state) = self.look_up(move |s| s.labels(&tenant, &any_of, min_time, max_time)).await?;
-        Ok(streamed(encode::series(labels, cut(request.limit), &state)))
+        Ok(streamed(encode::series(labels, convert::limit(request.limit), &state)))
     }
 
     async fn exemplars(
@@ -220,8 +191,8 @@ impl Ingester for Server {
         request: Request<pb::ExemplarsRequest>,
     ) -> Result<Response<pb::ExemplarsResponse>, Status> {
         let request = request.into_inner();
-        let lookup = Lookup::new(&request.tenant, &request.any_of, request.min_time, request.max_time)?;
-        let Lookup { tenant, any_of, min_time, max_time } = lookup;
+        let (tenant, any_of) = (convert::tenant(&request.tenant)?, convert::matcher_sets(&request.any_of)?);
+        let (min_time, max_time) = (request.min_time, request.max_time);
         let (found, state) = self.look_up(move |s| s.exemplars(&tenant, &any_of, min_time, max_time)).await?;
         Ok(Response::new(encode::exemplars(found, &state)))
     }

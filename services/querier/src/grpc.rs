@@ -54,13 +54,9 @@ fn params(request: pb::QueryRequest) -> Result<QueryParams, rpc::Error> {
         times,
         lookback: optional(request.lookback_ms),
         timeout: optional(request.timeout_ms),
-        limit: cut(request.limit),
+        limit: convert::limit(request.limit),
         allow_partial: request.allow_partial,
     })
-}
-
-fn cut(limit: u64) -> usize {
-    if limit == 0 { usize::MAX } else { usize::try_from(limit).unwrap_or(usize::MAX) }
 }
 
 fn lookup(
@@ -86,7 +82,7 @@ impl Server {
         let times = (request.min_time, request.max_time);
         let lookup = lookup(&request.tenant, &request.any_of, times, request.allow_partial)?;
         let (names, gone) = lookup.names(&self.queries.sources, label).await?;
-        let limit = cut(request.limit);
+        let limit = convert::limit(request.limit);
         Ok(pb::LabelsResponse {
             is_truncated: names.len() > limit,
             values: names.into_iter().take(limit).collect(),
@@ -130,7 +126,7 @@ impl Querier for Server {
         let times = (request.min_time, request.max_time);
         let lookup = lookup(&request.tenant, &request.any_of, times, request.allow_partial)?;
         let (series, gone) = lookup.series(&self.queries.sources).await?;
-        let limit = cut(request.limit);
+        let limit = convert::limit(request.limit);
         let end = pb::SeriesResponse {
             is_truncated: series.len() > limit,
             missing: missing(gone),

@@ -24,6 +24,12 @@ pub fn tenant(name: &str) -> Result<Tenant> {
     }
 }
 
+/// Returns the limit that a message gives; 0 is no limit.
+#[must_use]
+pub fn limit(limit: u64) -> usize {
+    if limit == 0 { usize::MAX } else { usize::try_from(limit).unwrap_or(usize::MAX) }
+}
+
 impl From<&Labels> for pb::Labels {
     fn from(labels: &Labels) -> Self {
         Self { pairs: labels.iter().flat_map(|(n, v)| [n.to_owned(), v.to_owned()]).collect() }

@@ -161,9 +161,10 @@ async fn by_metric(gateway: &Gateway, form: &Form) -> Result<BTreeMap<String, Ve
     for e in entries {
         all.entry(e.metric).or_default().insert(entry(e.metadata));
     }
-    let cut = |limit: u64| if limit == 0 { usize::MAX } else { usize::try_from(limit).unwrap_or(usize::MAX) };
-    let lists = all.into_iter().take(cut(limit));
-    Ok(lists.map(|(name, set)| (name, set.into_iter().take(cut(per_metric)).collect())).collect())
+    let lists = all.into_iter().take(rpc::convert::limit(limit));
+    Ok(lists
+        .map(|(name, set)| (name, set.into_iter().take(rpc::convert::limit(per_metric)).collect()))
+        .collect())
 }
 
 async fn metadata_entries(
@@ -206,8 +207,7 @@ async fn by_target(gateway: &Gateway, form: &Form) -> Result<Vec<TargetEntry>, A
     };
     let metric = form.params.get("metric");
     let entries = metadata_entries(gateway, metric, rpc::convert::matchers_to_pb(&matchers)).await?;
-    let limit = if limit == 0 { usize::MAX } else { usize::try_from(limit).unwrap_or(usize::MAX) };
-    let shown = entries.into_iter().take(limit).map(|e| {
+    let shown = entries.into_iter().take(rpc::convert::limit(limit)).map(|e| {
         Ok(TargetEntry {
             target: LabelSet(labels(e.target.as_ref())?),
             metric: if metric.is_empty() { e.metric } else { String::new() },

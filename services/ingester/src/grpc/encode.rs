@@ -163,7 +163,7 @@ fn last_samples_message(batch: &[LastSample]) -> pb::SelectResponse {
 }
 
 pub(super) fn names(mut values: Vec<String>, limit: u64, head: &HeadState) -> pb::LabelsResponse {
-    values.truncate(super::cut(limit));
+    values.truncate(rpc::convert::limit(limit));
     pb::LabelsResponse { values, state: Some(state(head)) }
 }
 
