@@ -34,6 +34,10 @@ impl service_runtime::Service for Service {
             Ok(())
         });
         let options = Options { buffer_bytes_max: config.write_buffer_bytes_max, ..Options::default() };
+        environment.metrics.register(|registry| {
+            let help = "Samples sent to another ingester than their home, which was slow or away";
+            registry.register("gateway_displaced_samples", help, options.displaced_samples.clone());
+        });
         let reach = environment.peers.clone();
         let connect = Arc::new(move |address: &str| Ok(rpc::Channel::new(reach.channel(address)?)));
         let (writer, driver) = GroupWriter::new(options, environment.peers.members(Role::Ingester), connect);

@@ -34,6 +34,10 @@ impl service_runtime::Service for Service {
         let peers = environment.peers.clone();
         let connect = move |address: &str| peers.channel(address).map(rpc::Channel::new);
         let options = Options { buffer_bytes_max: config.buffer_bytes_max, ..Options::default() };
+        environment.metrics.register(|registry| {
+            let help = "Samples sent to another ingester than their home, which was slow or away";
+            registry.register("scraper_displaced_samples", help, options.displaced_samples.clone());
+        });
         let ingesters = environment.peers.members(Role::Ingester);
         let (writer, driver) = GroupWriter::new(options, ingesters, Arc::new(connect));
         environment.tasks.spawn("group writer", async move {

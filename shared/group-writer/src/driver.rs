@@ -1,4 +1,4 @@
-//! The writer's front and its driver: batches are cut by home and handed to one lane an ingester.
+//! The writer's front and its driver: batches are cut by where their groups go and handed to one lane an ingester.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -13,17 +13,20 @@ use coordination::membership::Roster;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use prometheus_client::metrics::counter::Counter;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::group::{Append, Batch, Written};
-use crate::lane::Lane;
+use crate::lane::{Lane, LaneEnd, LaneQueue, wait_until_well};
+use crate::route::{Condition, Home, route};
 
 /// Reaches a member at its address.
 pub type Connect = Arc<dyn Fn(&str) -> std::result::Result<rpc::Channel, tower::BoxError> + Send + Sync>;
 
 /// Bounds of a writer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// Bytes that may wait or be under way.
     pub buffer_bytes_max: usize,
@@ -33,6 +36,11 @@ pub struct Options {
     pub retry_min: Duration,
     /// Longest wait before an ingester is tried again.
     pub retry_max: Duration,
+    /// How long a request may go unanswered before its ingester counts as slow, and is probed. One that does not
+    /// answer the probe within the same time counts as away.
+    pub patience: Duration,
+    /// Counts the samples that were sent to another ingester than their home.
+    pub displaced_samples: Counter,
 }
 
 impl Default for Options {
@@ -42,6 +50,8 @@ impl Default for Options {
             in_flight_max: 256,
             retry_min: Duration::from_millis(20),
             retry_max: Duration::from_secs(2),
+            patience: Duration::from_secs(2),
+            displaced_samples: Counter::default(),
         }
     }
 }
@@ -86,7 +96,7 @@ impl GroupWriter {
         let (queue, batches) = mpsc::channel(QUEUE_LEN);
         let budget = Arc::new(Semaphore::new(options.budget_units() as usize));
         let writer = Self { queue, budget, options: options.clone() };
-        (writer, Driver { options, batches, ingesters, connect, lanes: HashMap::new() })
+        (writer, Driver { options, batches, ingesters, connect, seats: Vec::new() })
     }
 
     /// Takes a batch and returns at once.
@@ -107,8 +117,8 @@ impl GroupWriter {
             drop(reply.send(Ok(Written::default())));
             return Ok(Pending(answer));
         }
-        let part =
-            Part { appends: batch.appends, is_atomic: batch.is_atomic, reply: Reply::new(reply, permit) };
+        let pieces = batch.appends.into_iter().map(|append| Piece { append, is_displaced: false }).collect();
+        let part = Part { pieces, is_atomic: batch.is_atomic, reply: Reply::new(reply, permit) };
         self.queue.try_send(part).map_err(|e| match e {
             mpsc::error::TrySendError::Full(_) => full(),
             mpsc::error::TrySendError::Closed(_) => Error::Closed,
@@ -134,10 +144,18 @@ impl GroupWriter {
     }
 }
 
+/// An append on its way.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) append: Append,
+    /// It goes to another ingester than its group's home.
+    pub(crate) is_displaced: bool,
+}
+
 /// The appends of a batch that go to one ingester.
 #[derive(Debug)]
 pub(crate) struct Part {
-    pub(crate) appends: Vec<Append>,
+    pub(crate) pieces: Vec<Piece>,
     pub(crate) is_atomic: bool,
     pub(crate) reply: Reply,
 }
@@ -188,45 +206,83 @@ pub struct Driver {
     batches: mpsc::Receiver<Part>,
     ingesters: watch::Receiver<Roster>,
     connect: Connect,
-    lanes: HashMap<Member, Arc<LaneQueue>>,
+    /// In the order of the member list.
+    seats: Vec<Seat>,
 }
 
 impl fmt::Debug for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Driver")
-            .field("lanes", &self.lanes.keys().collect::<Vec<_>>())
-            .finish_non_exhaustive()
+        let members: Vec<&Member> = self.seats.iter().map(|seat| &seat.member).collect();
+        f.debug_struct("Driver").field("members", &members).finish_non_exhaustive()
     }
 }
 
-type LaneFuture = Pin<Box<dyn Future<Output = Vec<Part>> + Send>>;
+/// One ingester as the driver sees it.
+struct Seat {
+    member: Member,
+    lane: Arc<LaneQueue>,
+    /// Its lane has given up; it is probed until it answers.
+    is_away: bool,
+    /// Its lane is at work.
+    is_running: bool,
+}
+
+impl Seat {
+    fn condition(&self, patience: Duration, now: Instant) -> Condition {
+        match self.lane.oldest() {
+            _ if self.is_away => Condition::Away,
+            Some(oldest) if now - oldest > patience => Condition::Slow,
+            _ => Condition::Well,
+        }
+    }
+}
+
+/// What is remembered to choose where groups go, in the order of the seats.
+#[derive(Default)]
+struct Places {
+    members: Arc<[Member]>,
+    homes: Vec<Home>,
+}
+
+/// What the driver waits for.
+enum Event {
+    /// A lane ended.
+    Ended(Arc<LaneQueue>, LaneEnd),
+    /// An ingester that was away answers.
+    Back(Arc<LaneQueue>),
+}
+
+type EventFuture = Pin<Box<dyn Future<Output = Event> + Send>>;
 
 impl Driver {
     /// Runs until the last [`GroupWriter`] is gone and everything handed in was answered for.
     pub async fn run(mut self) {
-        let mut running: FuturesUnordered<LaneFuture> = FuturesUnordered::new();
-        let mut members = self.adopt_members(&mut running);
+        let mut running: FuturesUnordered<EventFuture> = FuturesUnordered::new();
+        let mut places = Places::default();
+        self.adopt_members(&mut places, &mut running);
         let (mut is_open, mut is_watching) = (true, true);
+        // Lanes to members that left and have yet to give back what they hold, which goes before what comes.
+        let mut leaving = 0;
         while is_open || !running.is_empty() {
             tokio::select! {
-                part = self.batches.recv(), if is_open && !members.is_empty() => match part {
-                    Some(part) => self.dispatch(part, &members),
+                part = self.batches.recv(), if is_open && leaving == 0 && !places.members.is_empty() => match part {
+                    Some(part) => self.dispatch(part, &mut places),
                     None => {
                         // Lanes end once they have delivered what they hold.
-                        self.lanes.values().for_each(|lane| lane.close(Close::WhenEmpty));
+                        self.seats.iter().for_each(|seat| seat.lane.close(Close::WhenEmpty));
                         is_open = false;
                     }
                 },
-                Some(left_over) = running.next(), if !running.is_empty() => {
-                    // A lane whose ingester left the list gives back what it could not deliver.
-                    for part in left_over {
-                        self.dispatch(part, &members);
+                Some(event) = running.next(), if !running.is_empty() => {
+                    if matches!(&event, Event::Ended(queue, _) if queue.closing() == Some(Close::Now)) {
+                        leaving -= 1;
                     }
+                    self.take_event(event, &mut places, &mut running);
                 }
                 changed = self.ingesters.changed(), if is_watching => {
                     is_watching = changed.is_ok();
-                    members = self.adopt_members(&mut running);
-                    if !is_watching && members.is_empty() {
+                    leaving += self.adopt_members(&mut places, &mut running);
+                    if !is_watching && places.members.is_empty() {
                         break;
                     }
                 }
@@ -234,45 +290,104 @@ impl Driver {
         }
     }
 
-    /// Opens lanes to new ingesters and closes those of ingesters that left; returns the member list.
-    fn adopt_members(&mut self, running: &mut FuturesUnordered<LaneFuture>) -> Arc<[Member]> {
+    /// Opens lanes to new ingesters and closes those of ingesters that left; returns how many it closed.
+    fn adopt_members(&mut self, places: &mut Places, running: &mut FuturesUnordered<EventFuture>) -> usize {
         let members = Arc::clone(&self.ingesters.borrow_and_update().members);
-        self.lanes.retain(|member, lane| {
-            let stays = members.contains(member);
-            if !stays {
-                lane.close(Close::Now);
-            }
-            stays
-        });
+        let mut old: HashMap<Member, (Seat, Home)> = std::mem::take(&mut self.seats)
+            .into_iter()
+            .zip(std::mem::take(&mut places.homes))
+            .map(|(seat, home)| (seat.member.clone(), (seat, home)))
+            .collect();
         for member in members.iter() {
-            self.lanes.entry(member.clone()).or_insert_with(|| {
-                let queue = Arc::new(LaneQueue::default());
-                let connect = Arc::clone(&self.connect);
-                let lane = Lane::new(member.clone(), connect, Arc::clone(&queue), self.options.clone());
-                running.push(Box::pin(lane.run()));
-                queue
+            let (seat, home) = old.remove(member).unwrap_or_else(|| {
+                let (member, lane) = (member.clone(), Arc::default());
+                (Seat { member, lane, is_away: false, is_running: false }, Home::default())
             });
+            self.seats.push(seat);
+            places.homes.push(home);
         }
-        members
+        places.members = members;
+        self.start_lanes(running);
+        old.values().for_each(|(seat, _)| seat.lane.close(Close::Now));
+        old.len()
     }
 
-    /// Cuts a part by home and queues the pieces; with nobody to send to, the caller hears so.
-    fn dispatch(&self, part: Part, members: &[Member]) {
-        let Part { appends, is_atomic, reply } = part;
-        let mut by_home: HashMap<usize, Vec<Append>> = HashMap::new();
-        for append in appends {
-            let identity = append.group.identity();
-            let key = identity.key.as_encoded().as_bytes();
-            let home = coordination::placement::home(&identity.tenant, key, identity.sub_group, members);
-            let Some(home) = home else { return reply.answer(Err(Error::Closed)) };
-            by_home.entry(home).or_default().push(append);
-        }
-        for (home, appends) in by_home {
-            let part = Part { appends, is_atomic, reply: reply.clone() };
-            match self.lanes.get(&members[home]) {
-                Some(lane) => lane.push(part),
-                None => part.reply.answer(Err(Error::Closed)),
+    /// Starts the lanes that do not run and should, and tells all whether they may give up: only while there is
+    /// another ingester to go to.
+    fn start_lanes(&mut self, running: &mut FuturesUnordered<EventFuture>) {
+        let present = self.seats.iter().filter(|seat| !seat.is_away).count();
+        for seat in &mut self.seats {
+            seat.lane.set_may_give_up(!seat.is_away && present > 1);
+            // On the way out a lane is needed once more only when something was given back to it.
+            let is_wanted = seat.lane.closing().is_none() || !seat.lane.is_empty();
+            if seat.is_away || seat.is_running || !is_wanted {
+                continue;
             }
+            seat.is_running = true;
+            let (queue, connect) = (Arc::clone(&seat.lane), Arc::clone(&self.connect));
+            let lane = Lane::new(seat.member.clone(), connect, Arc::clone(&queue), self.options.clone());
+            running.push(Box::pin(async move { Event::Ended(queue, lane.run().await) }));
+        }
+    }
+
+    fn take_event(&mut self, event: Event, places: &mut Places, running: &mut FuturesUnordered<EventFuture>) {
+        let (Event::Ended(queue, _) | Event::Back(queue)) = &event;
+        let queue = Arc::clone(queue);
+        let seat = self.seats.iter_mut().find(|seat| Arc::ptr_eq(&seat.lane, &queue));
+        let left_over = match (event, seat) {
+            (Event::Ended(_, LaneEnd::GaveUp(parts)), Some(seat)) => {
+                (seat.is_away, seat.is_running) = (true, false);
+                let ingester = &seat.member.name;
+                tracing::warn!(ingester, "ingester does not answer; its samples go to the next choice");
+                let (connect, patience) = (Arc::clone(&self.connect), self.options.patience);
+                let address = seat.member.address.clone();
+                running.push(Box::pin(async move {
+                    wait_until_well(&address, &connect, &queue, patience).await;
+                    Event::Back(queue)
+                }));
+                parts
+            }
+            (Event::Back(_), Some(seat)) => {
+                seat.is_away = false;
+                tracing::info!(ingester = seat.member.name, "ingester is tried again");
+                VecDeque::new()
+            }
+            // Nobody else is told that it left the list while it was away; its lane would have given this back.
+            (Event::Back(_), None) => {
+                let parts = queue.take_all();
+                running.push(Box::pin(async move { Event::Ended(queue, LaneEnd::Closed(parts)) }));
+                VecDeque::new()
+            }
+            (Event::Ended(_, LaneEnd::Closed(parts)), Some(seat)) => {
+                seat.is_running = false;
+                parts
+            }
+            (Event::Ended(_, LaneEnd::Closed(parts) | LaneEnd::GaveUp(parts)), None) => parts,
+        };
+        for part in left_over {
+            self.dispatch(part, places);
+        }
+        self.start_lanes(running);
+    }
+
+    /// Cuts a part by where its groups go and queues the pieces; with nobody to send to, the caller hears so.
+    fn dispatch(&self, part: Part, places: &mut Places) {
+        let Part { pieces, is_atomic, reply } = part;
+        let (now, patience) = (Instant::now(), self.options.patience);
+        let mut by_seat: HashMap<usize, Vec<Piece>> = HashMap::new();
+        for Piece { append, .. } in pieces {
+            let group = (append.group.0.id, append.group.identity());
+            let condition = |i: usize| self.seats[i].condition(patience, now);
+            let routed = route(group, &places.members, &mut places.homes, condition, now);
+            let Some((seat, is_displaced)) = routed else { return reply.answer(Err(Error::Closed)) };
+            if is_displaced {
+                let samples = append.values.len() + append.histograms.len();
+                self.options.displaced_samples.inc_by(samples as u64);
+            }
+            by_seat.entry(seat).or_default().push(Piece { append, is_displaced });
+        }
+        for (seat, pieces) in by_seat {
+            self.seats[seat].lane.push(Part { pieces, is_atomic, reply: reply.clone() });
         }
     }
 }
@@ -284,40 +399,4 @@ pub(crate) enum Close {
     WhenEmpty,
     /// At once, giving back what is not delivered.
     Now,
-}
-
-/// What waits for one ingester. Bounded by the writer's budget, which every part in it holds a share of.
-#[derive(Debug, Default)]
-pub(crate) struct LaneQueue {
-    state: Mutex<(VecDeque<Part>, Option<Close>)>,
-    changed: Notify,
-}
-
-impl LaneQueue {
-    fn push(&self, part: Part) {
-        self.state.lock().0.push_back(part);
-        self.changed.notify_one();
-    }
-
-    fn close(&self, how: Close) {
-        self.state.lock().1 = Some(how);
-        self.changed.notify_one();
-    }
-
-    pub(crate) fn closing(&self) -> Option<Close> {
-        self.state.lock().1
-    }
-
-    pub(crate) fn take_all(&self) -> VecDeque<Part> {
-        std::mem::take(&mut self.state.lock().0)
-    }
-
-    pub(crate) fn try_next(&self) -> Option<Part> {
-        self.state.lock().0.pop_front()
-    }
-
-    /// Waits until something was pushed or the lane is being closed. Cancellation loses nothing.
-    pub(crate) async fn changed(&self) {
-        self.changed.notified().await;
-    }
 }

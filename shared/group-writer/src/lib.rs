@@ -9,15 +9,19 @@
 //! - a batch is retried until an ingester has answered for it: at least once, since ingesters take an exact
 //!   repetition silently;
 //! - what waits is bounded in bytes; past the bound a batch is refused at once;
+//! - while a home is slow or away, the next choice takes its groups, marked as displaced (see `route`): an ingester
+//!   that hangs stops nobody else;
 //! - nothing is spawned here: the service spawns [`Driver::run`].
 //!
-//! Deliberately absent: displaced writing, that is, the next choice for a group whose home is slow.
+//! Samples that were under way to an ingester that is given up go to the next choice behind newer samples that went
+//! there at once: the out-of-order window takes them.
 #![warn(missing_docs)]
 
 mod driver;
 mod error;
 mod group;
 mod lane;
+mod route;
 
 pub use driver::{Connect, Driver, GroupWriter, Options, Pending};
 pub use error::{Error, Result};

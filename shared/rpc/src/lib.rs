@@ -10,6 +10,7 @@
 pub mod channel;
 pub mod convert;
 pub mod error;
+pub mod health;
 pub mod pb;
 pub mod status;
 pub mod symbols;

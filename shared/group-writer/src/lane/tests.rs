@@ -1,19 +1,25 @@
 //! The writer against an ingester that is called in process, breaks on demand and keeps what it was sent.
 
+use std::collections::{BTreeSet, HashMap};
 use std::pin::Pin;
 
 use coordination::membership::Roster;
 use futures::Stream;
-use model::{Tenant, Timestamp};
+use model::{Labels, Tenant, Timestamp};
 use parking_lot::Mutex;
 use rpc::pb::ingester::ingester_server::{Ingester as IngesterService, IngesterServer};
 use rpc::symbols::SymbolReader;
 use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
+use tonic::service::Routes;
 use tonic::{Request, Response};
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
+use super::declared::absent_from;
 use super::*;
-use crate::{Batch, Driver, Group, GroupIdentity, GroupWriter};
+use crate::route::SETTLE_TIME;
+use crate::{Append, Batch, Driver, Group, GroupIdentity, GroupWriter, Presence};
 
 /// What the fake ingester understood of one append: labels and values by time, in the order of arrival.
 type Stored = Vec<(i64, String, f64)>;
@@ -26,11 +32,24 @@ struct Fake {
     break_after: Arc<Mutex<VecDeque<usize>>>,
     /// The tenant whose samples are refused as invalid.
     poison: Option<String>,
+    /// Times at which a group was marked as displaced.
+    displaced: Arc<Mutex<BTreeSet<i64>>>,
+    /// While true, nothing is answered.
+    hung: Arc<watch::Sender<bool>>,
+    /// While true, appends are not answered, but probes are.
+    slow: Arc<watch::Sender<bool>>,
+}
+
+impl Fake {
+    async fn goes_on(switch: &watch::Sender<bool>) {
+        drop(switch.subscribe().wait_for(|is_on| !is_on).await);
+    }
 }
 
 #[derive(Default)]
 struct FakeStream {
     groups: HashMap<u32, (String, Vec<String>)>,
+    displaced: BTreeSet<u32>,
 }
 
 impl FakeStream {
@@ -41,15 +60,20 @@ impl FakeStream {
         };
         for d in &request.declare {
             *fake.declared.lock() += 1;
+            self.mark(d.group, d.is_displaced);
             self.groups.insert(d.group, (d.tenant.clone(), d.members.iter().map(labels).collect()));
         }
         for c in &request.change {
+            c.is_displaced.into_iter().for_each(|is_displaced| self.mark(c.group, is_displaced));
             self.groups.get_mut(&c.group).expect("declared").1.extend(c.add.iter().map(labels));
         }
         for a in &request.append {
             let (tenant, members) = self.groups.get(&a.group).expect("declared");
             if fake.poison.as_ref() == Some(tenant) {
                 return Err(Status::invalid_argument("poison"));
+            }
+            if self.displaced.contains(&a.group) {
+                fake.displaced.lock().insert(a.timestamp);
             }
             let is_present = |i: usize| match &a.presence {
                 None => true,
@@ -68,6 +92,28 @@ impl FakeStream {
         }
         Ok(())
     }
+
+    fn mark(&mut self, group: u32, is_displaced: bool) {
+        if is_displaced {
+            self.displaced.insert(group)
+        } else {
+            self.displaced.remove(&group)
+        };
+    }
+}
+
+#[tonic::async_trait]
+impl Health for Fake {
+    type WatchStream = Answers<HealthCheckResponse>;
+
+    async fn check(&self, _: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+        Fake::goes_on(&self.hung).await;
+        Ok(Response::new(HealthCheckResponse { status: 1 }))
+    }
+
+    async fn watch(&self, _: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("not used here"))
+    }
 }
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -85,7 +131,16 @@ impl IngesterService for Fake {
     ) -> Result<Response<Self::AppendStream>, Status> {
         let limit = self.break_after.lock().pop_front();
         let (fake, mut stream, mut answered) = (self.clone(), FakeStream::default(), 0);
-        let answers = request.into_inner().map(move |request| {
+        let (hung, slow) = (Arc::clone(&self.hung), Arc::clone(&self.slow));
+        let requests = request.into_inner().then(move |request| {
+            let (hung, slow) = (Arc::clone(&hung), Arc::clone(&slow));
+            async move {
+                Fake::goes_on(&hung).await;
+                Fake::goes_on(&slow).await;
+                request
+            }
+        });
+        let answers = requests.map(move |request| {
             let request = request?;
             if limit.is_some_and(|l| answered >= l) {
                 return Err(Status::unavailable("broken on demand"));
@@ -152,7 +207,8 @@ fn writer(options: Options, fakes: &[&Fake]) -> (GroupWriter, Driver, watch::Sen
     let fakes: Vec<Fake> = fakes.iter().map(|f| (*f).clone()).collect();
     let connect = move |address: &str| {
         let fake = fakes.get(address.parse::<usize>()?).ok_or("no such ingester")?;
-        Ok(rpc::Channel::new(IngesterServer::new(fake.clone())))
+        let routes = Routes::new(HealthServer::new(fake.clone()));
+        Ok(rpc::Channel::new(routes.add_service(IngesterServer::new(fake.clone())).prepare()))
     };
     let (writer, driver) = GroupWriter::new(options, receiver, Arc::new(connect));
     (writer, driver, sender)
@@ -342,4 +398,98 @@ async fn each_group_has_one_home_and_follows_it_when_the_list_changes() {
         assert!(b.stored.lock().iter().filter(|(t, ..)| *t == 2).count() >= 40 - at_a);
     })
     .await;
+}
+
+/// Forty groups of one series, and a batch of a sample of each.
+struct Traffic(Vec<Group>);
+
+impl Traffic {
+    fn new() -> Self {
+        let groups: Vec<Group> = (0..40).map(|i| group("default", &i.to_string())).collect();
+        for g in &groups {
+            g.add(series(&g.identity().key.to_string()), Arc::default());
+        }
+        Self(groups)
+    }
+
+    fn at(&self, t: i64) -> Batch {
+        batch(self.0.iter().map(|g| append(g, t, Presence::All, &[t as f64])).collect())
+    }
+}
+
+impl Fake {
+    fn count_at(&self, t: i64) -> usize {
+        self.stored.lock().iter().filter(|(at, ..)| *at == t).count()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ingester_that_hangs_stops_nobody_and_gets_its_groups_back() {
+    let (a, b) = (Fake::default(), Fake::default());
+    let options = Options::default();
+    let counted = options.displaced_samples.clone();
+    let (writer, driver, _members) = writer(options, &[&a, &b]);
+    with_driver(driver, async {
+        let traffic = Traffic::new();
+        assert_eq!(writer.write(traffic.at(1), DEADLINE).await.map(|w| w.stored), Ok(40));
+        let (of_a, of_b) = (a.count_at(1), b.count_at(1));
+        assert!(of_a > 5 && of_a + of_b == 40, "{of_a} and {of_b}");
+
+        a.hung.send_replace(true);
+        // The first batch finds out: what was under way goes to the other one.
+        assert_eq!(writer.write(traffic.at(2), DEADLINE).await.map(|w| w.stored), Ok(40));
+        assert_eq!(writer.write(traffic.at(3), Duration::from_millis(100)).await.map(|w| w.stored), Ok(40));
+        assert_eq!((a.count_at(3), b.count_at(3)), (0, 40));
+        assert_eq!(*b.displaced.lock(), BTreeSet::from([2, 3]));
+        assert_eq!(counted.get(), 2 * of_a as u64);
+
+        a.hung.send_replace(false);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(writer.write(traffic.at(4), DEADLINE).await.map(|w| w.stored), Ok(40));
+        assert_eq!((a.count_at(4), b.count_at(4)), (0, 40), "not settled yet");
+        tokio::time::sleep(SETTLE_TIME).await;
+        assert_eq!(writer.write(traffic.at(5), DEADLINE).await.map(|w| w.stored), Ok(40));
+        assert_eq!((a.count_at(5), b.count_at(5)), (of_a, of_b));
+        assert!(!b.displaced.lock().contains(&5) && a.displaced.lock().is_empty());
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_ingester_slows_its_writers_but_for_some_groups() {
+    let (a, b) = (Fake::default(), Fake::default());
+    let (writer, driver, _members) = writer(Options::default(), &[&a, &b]);
+    with_driver(driver, async {
+        let traffic = Traffic::new();
+        assert_eq!(writer.write(traffic.at(0), DEADLINE).await.map(|w| w.stored), Ok(40));
+        let of_a = a.count_at(0);
+        a.slow.send_replace(true);
+        // One after the other, so that the driver sees how long the first waits.
+        let mut pending = Vec::new();
+        for t in 1..=40 {
+            pending.push(writer.enqueue(traffic.at(t)).expect("room"));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let displaced = b.stored.lock().len() - 41 * (40 - of_a);
+        // Of some twenty groups two are drawn on average; the draw is fixed.
+        assert!(displaced > 0 && displaced <= 41 * 4, "{displaced} of {}", 41 * of_a);
+        a.slow.send_replace(false);
+        for answer in pending {
+            assert_eq!(answer.await.map(|w| w.stored), Ok(40), "late, and all there");
+        }
+        assert_eq!(a.stored.lock().len() + b.stored.lock().len(), 41 * 40, "each once");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_that_closes_delivers_what_a_hung_ingester_did_not_take() {
+    let (a, b) = (Fake::default(), Fake::default());
+    let (writer, driver, _members) = writer(Options::default(), &[&a, &b]);
+    a.hung.send_replace(true);
+    let pending = writer.enqueue(Traffic::new().at(1)).expect("room");
+    drop(writer);
+    driver.run().await;
+    assert_eq!(pending.await.map(|w| w.stored), Ok(40));
+    assert_eq!(b.count_at(1), 40);
 }
