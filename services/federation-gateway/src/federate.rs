@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use futures::future::try_join_all;
 use model::{Histogram, Labels, Matcher, Tenant, Timestamp, Value};
 use rpc::pb::ingester as pb;
 use rpc::symbols::SymbolReader;
@@ -44,6 +43,8 @@ pub(crate) struct LastSamples {
 struct Head {
     source: String,
     stream: Streaming<pb::SelectResponse>,
+    /// The logs it answers for, once its first message is there.
+    logs: Vec<String>,
     ready: VecDeque<LastSample>,
     is_over: bool,
 }
@@ -57,23 +58,24 @@ impl LastSamples {
             min_time: request.min_time.millis(),
             max_time: request.max_time.millis(),
         };
-        let opening = peers.ingesters()?.into_iter().map(|(source, mut client)| {
+        let heads = peers.ask_ingesters(|source, mut client| {
             let request = rpc::with_deadline(message.clone(), LOOKUP_DEADLINE);
             async move {
-                let opened = client.last_samples(request).await;
-                let stream = opened.map_err(|s| named(&source, &s))?.into_inner();
-                let mut head = Head { source, stream, ready: VecDeque::new(), is_over: false };
+                let stream = client.last_samples(request).await?.into_inner();
+                let mut head =
+                    Head { source, stream, logs: Vec::new(), ready: VecDeque::new(), is_over: false };
                 head.fill().await?;
-                Ok::<_, Status>(head)
+                let logs = std::mem::take(&mut head.logs);
+                Ok((head, logs))
             }
         });
-        Ok(Self { heads: try_join_all(opening).await? })
+        Ok(Self { heads: heads.await? })
     }
 
     /// Returns the next series.
     pub(crate) async fn next(&mut self) -> Result<Option<LastSample>, Status> {
         for head in &mut self.heads {
-            head.fill().await?;
+            head.fill().await.map_err(|status| named(&head.source, &status))?;
         }
         let first = self.heads.iter().filter_map(|h| h.ready.front()).map(key).min();
         let Some((name, labels)) = first.map(|(name, labels)| (name.to_owned(), labels.clone())) else {
@@ -110,8 +112,11 @@ impl Head {
     /// Reads on until a series is at hand or the stream is over.
     async fn fill(&mut self) -> Result<(), Status> {
         while self.ready.is_empty() && !self.is_over {
-            match self.stream.message().await.map_err(|s| named(&self.source, &s))? {
-                Some(message) => self.ready.extend(decode(&message)?),
+            match self.stream.message().await? {
+                Some(message) => {
+                    self.logs.extend(message.state.iter().flat_map(|s| &s.logs).map(|l| l.log.clone()));
+                    self.ready.extend(decode(&message)?);
+                }
                 None => self.is_over = true,
             }
         }

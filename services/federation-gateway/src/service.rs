@@ -27,7 +27,7 @@ impl service_runtime::Service for Service {
 
     async fn build(config: Config, environment: &Environment) -> Result<Self, BoxError> {
         let peers = Peers::new(environment.peers.clone());
-        let discovery = rpc::Channel::new(environment.peers.role(Role::Discovery));
+        let discovery = environment.peers.role(Role::Discovery);
         let (prometheus_config, following) = config_watch::follow(discovery);
         environment.tasks.spawn("follow configuration", async move {
             following.await;
@@ -39,7 +39,7 @@ impl service_runtime::Service for Service {
             registry.register("gateway_displaced_samples", help, options.displaced_samples.clone());
         });
         let reach = environment.peers.clone();
-        let connect = Arc::new(move |address: &str| Ok(rpc::Channel::new(reach.channel(address)?)));
+        let connect = Arc::new(move |address: &str| reach.channel(address));
         let (writer, driver) = GroupWriter::new(options, environment.peers.members(Role::Ingester), connect);
         environment.tasks.spawn("deliver remote write", async move {
             driver.run().await;

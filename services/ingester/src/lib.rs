@@ -10,6 +10,7 @@
 mod config;
 mod error;
 mod grpc;
+mod listing;
 mod metrics;
 mod service;
 mod session;

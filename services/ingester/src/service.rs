@@ -12,6 +12,7 @@ use tsdb::{Storage, StorageOptions};
 
 use crate::config::Config;
 use crate::grpc::Server;
+use crate::listing::Listing;
 
 /// How long the start waits for the configuration at most.
 const CONFIGURATION_WAIT: Duration = Duration::from_secs(2);
@@ -21,6 +22,7 @@ const CONFIGURATION_WAIT: Duration = Duration::from_secs(2);
 pub struct Service {
     opening: Task,
     server: Server,
+    listing: Listing,
 }
 
 impl service_runtime::Service for Service {
@@ -31,7 +33,7 @@ impl service_runtime::Service for Service {
         let server = Server::new(&config, environment);
         // Replay takes as long as it takes: meanwhile health is answered, and everything else says "not yet".
         let latch = environment.readiness.latch("ingester replay");
-        let discovery = rpc::Channel::new(environment.peers.role(Role::Discovery));
+        let discovery = environment.peers.role(Role::Discovery);
         let (opened, clock, tasks) =
             (server.storage.clone(), environment.clock.clone(), environment.tasks.clone());
         let (latest, following) = config_watch::follow(discovery);
@@ -39,6 +41,8 @@ impl service_runtime::Service for Service {
             following.await;
             Ok(())
         });
+        let listing = Listing::new(environment);
+        let listed = listing.clone();
         let opening = environment.tasks.spawn("open storage", async move {
             let mut latest = latest;
             // What prometheus.yml says holds from the first sample on. Discovery may be away, though, and storage is
@@ -49,6 +53,13 @@ impl service_runtime::Service for Service {
             let maintained = Arc::clone(&storage).maintain();
             tasks.spawn("maintain storage", async move {
                 maintained.await;
+                Ok(())
+            });
+            // Before the first acknowledgement: from then on readers must know of this log.
+            listed.settle(&storage).await;
+            let kept = listed.keep(Arc::clone(&storage));
+            tasks.spawn("list logs", async move {
+                kept.await;
                 Ok(())
             });
             let configured = Arc::clone(&storage);
@@ -64,7 +75,7 @@ impl service_runtime::Service for Service {
             drop(latch);
             Ok(())
         });
-        Ok(Self { opening, server })
+        Ok(Self { opening, server, listing })
     }
 
     fn grpc(&self) -> GrpcServices {
@@ -80,6 +91,7 @@ impl service_runtime::Service for Service {
         self.opening.join().await;
         if let Ok(storage) = self.server.storage.get() {
             storage.close().await?;
+            self.listing.settle(&storage).await;
         }
         Ok(())
     }

@@ -16,9 +16,14 @@ pub enum Error {
         /// Its words.
         message: String,
     },
-    /// No ingester is known.
-    #[error("no ingester is known")]
-    NoIngester,
+    /// Not all ingesters that are needed answered.
+    #[error("{message}")]
+    Heads {
+        /// What sort of failure it is.
+        kind: Kind,
+        /// Which log or ingester failed, and why.
+        message: String,
+    },
     /// The table failed.
     #[error("table: {message}")]
     Table {
@@ -47,12 +52,19 @@ impl Error {
         }
     }
 
+    /// As asking all ingesters says it.
+    pub(crate) fn heads(status: &Status) -> Self {
+        Self::Heads { kind: rpc::status::kind(status), message: status.message().to_owned() }
+    }
+
     /// Says what sort of failure this is.
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Peer { kind, .. } | Self::Table { kind, .. } | Self::Query { kind, .. } => *kind,
-            Self::NoIngester => Kind::Unavailable,
+            Self::Peer { kind, .. }
+            | Self::Heads { kind, .. }
+            | Self::Table { kind, .. }
+            | Self::Query { kind, .. } => *kind,
         }
     }
 }

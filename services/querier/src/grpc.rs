@@ -11,11 +11,11 @@ use rpc::pb::model::Missing as PbMissing;
 use rpc::pb::querier as pb;
 use rpc::pb::querier::querier_server::Querier;
 use rpc::symbols::SymbolWriter;
+use service_runtime::Missing;
 use tonic::{Request, Response, Status};
 
 use crate::lookups::Lookup;
 use crate::query::{Queries, QueryParams, Times};
-use crate::sources::Missing;
 
 /// Label sets in one message.
 const LABELS_PER_MESSAGE: usize = 2_000;

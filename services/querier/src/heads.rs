@@ -28,7 +28,10 @@ pub(crate) struct HeadAnswer {
 
 impl HeadAnswer {
     /// Reads the state and every label set; samples are read later, as they are asked for.
-    pub(crate) async fn begin(source: String, stream: Streaming<pb::SelectResponse>) -> Result<Self> {
+    pub(crate) async fn begin(
+        source: String,
+        stream: Streaming<pb::SelectResponse>,
+    ) -> std::result::Result<Self, Status> {
         let mut answer = Self {
             source,
             stream,
@@ -38,15 +41,14 @@ impl HeadAnswer {
             ready: VecDeque::new(),
             delivered: 0,
         };
-        let first = answer.message().await?.ok_or_else(|| answer.broken("it sent nothing"))?;
-        answer.state = first.state.ok_or_else(|| answer.broken("its first message has no state"))?;
+        let first = answer.stream.message().await?.ok_or_else(|| unreadable("it sent nothing"))?;
+        answer.state = first.state.ok_or_else(|| unreadable("its first message has no state"))?;
         loop {
-            let message =
-                answer.message().await?.ok_or_else(|| answer.broken("it ended among the label sets"))?;
+            let message = answer.stream.message().await?;
+            let message = message.ok_or_else(|| unreadable("it ended among the label sets"))?;
             let symbols = SymbolReader(&message.symbols);
             for refs in &message.labels {
-                let labels = symbols.labels(refs).map_err(|e| answer.broken(e))?;
-                answer.labels.push(labels);
+                answer.labels.push(symbols.labels(refs).map_err(unreadable)?);
             }
             if message.is_labels_end {
                 return Ok(answer);
@@ -107,6 +109,10 @@ impl HeadAnswer {
     }
 
     fn broken(&self, problem: impl std::fmt::Display) -> Error {
-        Error::peer(&self.source, &Status::internal(format!("unreadable answer: {problem}")))
+        Error::peer(&self.source, &unreadable(problem))
     }
+}
+
+fn unreadable(problem: impl std::fmt::Display) -> Status {
+    Status::internal(format!("unreadable answer: {problem}"))
 }

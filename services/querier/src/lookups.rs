@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use futures::future::join_all;
 use model::{Labels, Matcher, Tenant, Timestamp};
 use rpc::pb::ingester as pb;
 use rpc::symbols::SymbolReader;
+use service_runtime::{Answers, Covering, Missing};
+use tonic::Status;
 use tsdb::table::{SelectLimits, Snapshot};
 
-use crate::error::{Error, Result};
-use crate::sources::{Missing, Sources, allow_missing};
+use crate::error::Result;
+use crate::sources::{Sources, covered};
 
 /// Time an ingester has for a look-up.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -33,16 +34,19 @@ pub(crate) type Found<T> = (BTreeSet<T>, Vec<Missing>);
 impl Lookup {
     /// Lists label names, or the values of one label.
     pub(crate) async fn names(&self, sources: &Sources, label: Option<&str>) -> Result<Found<String>> {
-        let asking = sources.ingesters()?.into_iter().map(|(source, mut client)| async move {
+        let asked = sources.ask(self.allow_partial, |_, mut client| {
             let request = rpc::with_deadline(self.labels_request(label), DEADLINE);
-            let answer = match label {
-                Some(_) => client.label_values(request).await,
-                None => client.label_names(request).await,
-            };
-            let answer = answer.map(tonic::Response::into_inner).map_err(|s| Error::peer(&source, &s));
-            (source, answer)
+            async move {
+                let answer = match label {
+                    Some(_) => client.label_values(request).await?,
+                    None => client.label_names(request).await?,
+                };
+                let answer = answer.into_inner();
+                let logs = covered(answer.state.as_ref());
+                Ok((answer, logs))
+            }
         });
-        let (answers, missing) = allow_missing(join_all(asking).await, self.allow_partial)?;
+        let Answers { came: answers, missing } = asked.await?;
         let version = answers.iter().filter_map(|a| a.state.as_ref()).map(|s| s.table_version).max();
         let mut all: BTreeSet<String> = answers.into_iter().flat_map(|a| a.values).collect();
         let snapshot = sources.table().await?.snapshot(version).await?;
@@ -79,7 +83,7 @@ impl Lookup {
 
     /// Lists label sets.
     pub(crate) async fn series(&self, sources: &Sources) -> Result<Found<Labels>> {
-        let asking = sources.ingesters()?.into_iter().map(|(source, mut client)| async move {
+        let asked = sources.ask(self.allow_partial, |_, mut client| {
             let request = pb::SeriesRequest {
                 tenant: self.tenant.as_str().to_owned(),
                 any_of: rpc::convert::matcher_sets_to_pb(&self.any_of),
@@ -87,13 +91,10 @@ impl Lookup {
                 max_time: self.max_time.millis(),
                 limit: 0,
             };
-            let answer = match client.series(rpc::with_deadline(request, DEADLINE)).await {
-                Ok(stream) => read_series(&source, stream.into_inner()).await,
-                Err(status) => Err(Error::peer(&source, &status)),
-            };
-            (source, answer)
+            let request = rpc::with_deadline(request, DEADLINE);
+            async move { read_series(client.series(request).await?.into_inner()).await }
         });
-        let (answers, missing) = allow_missing(join_all(asking).await, self.allow_partial)?;
+        let Answers { came: answers, missing } = asked.await?;
         let version = answers.iter().map(|(version, _)| *version).max();
         let mut all: BTreeSet<Labels> = answers.into_iter().flat_map(|(_, labels)| labels).collect();
         let snapshot = sources.table().await?.snapshot(version).await?;
@@ -106,18 +107,18 @@ impl Lookup {
     }
 }
 
-/// Reads an ingester's label sets; returns them with the table version they go with.
+/// Reads an ingester's label sets; returns them with the table version they go with, and the logs they cover.
 async fn read_series(
-    source: &str,
     mut stream: tonic::Streaming<pb::SeriesResponse>,
-) -> Result<(u64, Vec<Labels>)> {
-    let (mut version, mut all) = (0, Vec::new());
-    while let Some(message) = stream.message().await.map_err(|s| Error::peer(source, &s))? {
-        version = message.state.map_or(version, |s| s.table_version);
+) -> std::result::Result<Covering<(u64, Vec<Labels>)>, Status> {
+    let (mut state, mut all) = (pb::HeadState::default(), Vec::new());
+    while let Some(message) = stream.message().await? {
+        state = message.state.unwrap_or(state);
         let symbols = SymbolReader(&message.symbols);
         for refs in &message.labels {
-            all.push(symbols.labels(refs).map_err(|e| Error::peer(source, &e.into()))?);
+            all.push(symbols.labels(refs)?);
         }
     }
-    Ok((version, all))
+    let logs = covered(Some(&state));
+    Ok(((state.table_version, all), logs))
 }

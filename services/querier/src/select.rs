@@ -3,15 +3,15 @@
 use std::collections::VecDeque;
 use std::iter::Peekable;
 
-use futures::future::join_all;
 use model::{Labels, Matcher, Tenant, Timestamp};
 use rpc::pb::ingester as pb;
+use service_runtime::{Answers, Missing};
 use tsdb::series::{SeriesRow, SeriesSamples, compare_labels};
 use tsdb::table::SelectLimits;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::heads::HeadAnswer;
-use crate::sources::{Missing, Sources, allow_missing};
+use crate::sources::{Sources, covered};
 
 /// What to look for.
 #[derive(Debug, Clone)]
@@ -43,7 +43,7 @@ pub(crate) struct Selection {
 impl Selection {
     /// Asks every head, then reads a snapshot of the table that is new enough for all of them.
     pub(crate) async fn open(sources: &Sources, request: &Request) -> Result<Self> {
-        let opening = sources.ingesters()?.into_iter().map(|(name, mut client)| {
+        let asked = sources.ask(request.allow_partial, |name, mut client| {
             let message = pb::SelectRequest {
                 tenant: request.tenant.as_str().to_owned(),
                 matchers: rpc::convert::matchers_to_pb(&request.matchers),
@@ -54,14 +54,12 @@ impl Selection {
             };
             let message = rpc::with_deadline(message, request.deadline);
             async move {
-                let answer = match client.select(message).await {
-                    Ok(response) => HeadAnswer::begin(name.clone(), response.into_inner()).await,
-                    Err(status) => Err(Error::peer(&name, &status)),
-                };
-                (name, answer)
+                let answer = HeadAnswer::begin(name, client.select(message).await?.into_inner()).await?;
+                let logs = covered(Some(&answer.state));
+                Ok((answer, logs))
             }
         });
-        let (mut heads, missing) = allow_missing(join_all(opening).await, request.allow_partial)?;
+        let Answers { came: mut heads, missing } = asked.await?;
         let at_least = heads.iter().map(|h| h.state.table_version).max();
         let rows = read_table(sources, request, at_least).await?;
         let mut lists: Vec<Vec<Labels>> = heads.iter_mut().map(|h| std::mem::take(&mut h.labels)).collect();

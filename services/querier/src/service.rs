@@ -24,7 +24,7 @@ impl service_runtime::Service for Service {
 
     async fn build(config: Config, environment: &Environment) -> Result<Self, BoxError> {
         let sources = Sources::new(environment.peers.clone(), config.path.clone(), environment.clock.clone());
-        let discovery = rpc::Channel::new(environment.peers.role(Role::Discovery));
+        let discovery = environment.peers.role(Role::Discovery);
         let (prometheus_config, following) = config_watch::follow(discovery);
         environment.tasks.spawn("follow configuration", async move {
             following.await;

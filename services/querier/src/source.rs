@@ -6,12 +6,13 @@ use std::time::Instant;
 use model::{FloatHistogram, Labels, Tenant};
 use parking_lot::Mutex;
 use promql_engine::{Column, Selection as Wanted, SeriesSamples, SeriesSet, SeriesSource, SourceError};
+use service_runtime::Missing;
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::error::{Error, Result};
 use crate::select::{Request, Selection, promql_order};
-use crate::sources::{Missing, Sources};
+use crate::sources::Sources;
 
 /// Gives one query its series. Lives on a blocking thread, since the engine waits for what it asks.
 #[derive(Debug)]

@@ -32,7 +32,7 @@ impl service_runtime::Service for Service {
 
     async fn build(config: Config, environment: &Environment) -> Result<Self, BoxError> {
         let peers = environment.peers.clone();
-        let connect = move |address: &str| peers.channel(address).map(rpc::Channel::new);
+        let connect = move |address: &str| peers.channel(address);
         let options = Options { buffer_bytes_max: config.buffer_bytes_max, ..Options::default() };
         environment.metrics.register(|registry| {
             let help = "Samples sent to another ingester than their home, which was slow or away";
@@ -44,7 +44,7 @@ impl service_runtime::Service for Service {
             driver.run().await;
             Ok(())
         });
-        let discovery = rpc::Channel::new(environment.peers.role(Role::Discovery));
+        let discovery = environment.peers.role(Role::Discovery);
         Ok(Self::join(config, environment, writer, discovery).await)
     }
 

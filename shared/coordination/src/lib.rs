@@ -3,6 +3,7 @@
 //! - [`Coordinator`]: keys with revisions and compare-and-swap, leases, and watches of a prefix that resume.
 //!   [`InMemory`] serves one process and tests; every implementation passes the suite in `conformance`.
 //! - [`membership`]: a numbered list of the members of a [`Role`], kept alive by leases.
+//! - [`logs`]: which logs hold what is not in the table yet, and who answers for them.
 //! - [`placement`]: pure functions that say where a scrape group or a target lives.
 //! - [`epoch`]: numbers that order assignments, also across the loss of everything stored here.
 //!
@@ -18,6 +19,7 @@ pub mod conformance;
 mod coordinator;
 pub mod epoch;
 mod error;
+pub mod logs;
 pub mod membership;
 mod memory;
 pub mod placement;

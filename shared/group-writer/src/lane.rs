@@ -214,7 +214,7 @@ impl Lane {
                 () = self.queue.changed(), if !has_next => {}
                 // Nothing was answered for long.
                 () = tokio::time::sleep_until(probe_at), if !self.under_way.is_empty() => {
-                    if self.queue.may_give_up() && !is_serving(&self.member.address, &self.connect, self.options.patience).await {
+                    if self.queue.may_give_up() && !probe(&self.member.address, &self.connect, self.options.patience, rpc::health::is_alive).await {
                         return End::Hung;
                     }
                     probe_at = Instant::now() + self.options.patience;
@@ -227,7 +227,7 @@ impl Lane {
 /// Waits until an ingester that was away serves again, or its lane is to end.
 pub(crate) async fn wait_until_well(address: &str, connect: &Connect, queue: &LaneQueue, patience: Duration) {
     let probing = async {
-        while !is_serving(address, connect, patience).await {
+        while !probe(address, connect, patience, rpc::health::is_serving).await {
             tokio::time::sleep(patience / 2).await;
         }
     };
@@ -242,10 +242,18 @@ pub(crate) async fn wait_until_well(address: &str, connect: &Connect, queue: &La
     }
 }
 
-async fn is_serving(address: &str, connect: &Connect, patience: Duration) -> bool {
+/// Whether an ingester answers a question about its health with yes, in time.
+async fn probe<F>(
+    address: &str,
+    connect: &Connect,
+    patience: Duration,
+    ask: impl Fn(rpc::Channel, Duration) -> F,
+) -> bool
+where
+    F: Future<Output = bool>,
+{
     let Ok(channel) = connect(address) else { return false };
-    let probe = rpc::health::is_serving(channel, patience);
-    tokio::time::timeout(patience, probe).await.unwrap_or(false)
+    tokio::time::timeout(patience, ask(channel, patience)).await.unwrap_or(false)
 }
 
 /// The request side is gone: the response side says why.

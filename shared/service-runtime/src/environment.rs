@@ -15,6 +15,10 @@ pub struct Environment {
     pub clock: Clock,
     /// Where the service registers its metrics.
     pub metrics: Metrics,
+    /// The name under which it is a member.
+    pub member_name: String,
+    /// Where others reach it.
+    pub address: String,
     /// How it reaches other roles.
     pub peers: Peers,
     /// What it agrees on with others.
@@ -48,6 +52,8 @@ impl Environment {
         Self {
             clock,
             metrics: Metrics::default(),
+            member_name: role.to_string(),
+            address: crate::in_process_address(role),
             peers: Peers::new(coordinator.clone(), tasks.clone()),
             coordinator,
             tasks,

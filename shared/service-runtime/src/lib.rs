@@ -7,10 +7,11 @@
 //! - [`Environment`]: what a service is handed instead of globals.
 //! - [`Tasks`]: the only way to start background work. A failure or panic is never silent.
 //! - [`Readiness`]: latches; the last one dropped makes the program ready.
-//! - [`Peers`]: channels to other roles, over the network or to a router in this very program.
+//! - [`Peers`]: channels to other roles, over the network or to a router in this very program;
+//!   [`Peers::ask_heads`] asks all that hold what is not in the table yet.
 //! - Every request passes one set of layers ([`Limits`]): deadline, size caps, concurrency cap, span, metrics.
 //!
-//! Deliberately absent: our own gRPC messages (`rpc`), any domain, TLS.
+//! Deliberately absent: our own gRPC messages, any domain, TLS.
 #![warn(missing_docs)]
 
 mod arguments;
@@ -19,6 +20,7 @@ mod entry;
 mod environment;
 mod error;
 mod guard;
+mod heads;
 mod listener;
 mod metrics;
 mod peers;
@@ -35,8 +37,9 @@ pub use entry::{main, main_from, run};
 pub use environment::Environment;
 pub use error::{BoxError, Error, Result};
 pub use guard::Limits;
+pub use heads::{Answers, Covering, Head, Missing};
 pub use metrics::{BUILD, Build, Metrics};
-pub use peers::{Channel, Peers, in_process_address};
+pub use peers::{Peers, in_process_address};
 pub use program::{Options, Program, Reach, Running};
 pub use readiness::{Latch, Readiness};
 pub use service::{GrpcServices, Service, Surface};

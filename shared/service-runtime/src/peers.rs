@@ -9,20 +9,21 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
+use coordination::logs::{self, Logs};
 use coordination::membership::{self, Roster};
 use coordination::{Coordinator, Role};
 use http::{Request, Response};
 use parking_lot::Mutex;
+use rpc::Channel;
 use tokio::sync::watch;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::transport::Endpoint;
-use tower::util::BoxCloneSyncService;
 use tower::{ServiceExt as _, service_fn};
 
 use crate::{BoxError, Tasks};
@@ -39,9 +40,6 @@ const MEMBER_WAIT: Duration = Duration::from_secs(2);
 
 /// What comes before the role in the address of a service of the same program.
 const IN_PROCESS: &str = "in-process:";
-
-/// A connection to a gRPC server, cheap to clone, always ready.
-pub type Channel = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
 
 /// The address of a service of the same program.
 #[must_use]
@@ -61,6 +59,7 @@ struct Shared {
     mounted: Mutex<HashMap<Role, Router>>,
     channels: Mutex<HashMap<String, Channel>>,
     rosters: Mutex<HashMap<Role, watch::Receiver<Roster>>>,
+    logs: OnceLock<watch::Receiver<Logs>>,
 }
 
 impl fmt::Debug for Peers {
@@ -75,7 +74,7 @@ impl Peers {
     #[must_use]
     pub fn new(coordinator: Arc<dyn Coordinator>, tasks: Tasks) -> Self {
         let (mounted, channels, rosters) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let shared = Shared { coordinator, tasks, mounted, channels, rosters };
+        let shared = Shared { coordinator, tasks, mounted, channels, rosters, logs: OnceLock::new() };
         Self { shared: Arc::new(shared) }
     }
 
@@ -93,6 +92,21 @@ impl Peers {
             receiver
         };
         rosters.entry(role).or_insert_with(follow).clone()
+    }
+
+    /// Follows the logs that are listed as not in the table yet.
+    #[must_use]
+    pub fn logs(&self) -> watch::Receiver<Logs> {
+        let follow = || {
+            let (sender, receiver) = watch::channel(Logs::default());
+            let coordinator = self.shared.coordinator.clone();
+            self.shared.tasks.spawn("follow logs", async move {
+                logs::follow(coordinator, sender).await;
+                Ok(())
+            });
+            receiver
+        };
+        self.shared.logs.get_or_init(follow).clone()
     }
 
     /// Connects to one member, by its address. The connection is made at the first call and made again when it
@@ -122,7 +136,7 @@ impl Peers {
     pub fn role(&self, role: Role) -> Channel {
         let (peers, members) = (self.clone(), self.members(role));
         let turn = Arc::new(AtomicUsize::new(0));
-        BoxCloneSyncService::new(service_fn(move |request| {
+        Channel::new(service_fn(move |request| {
             let (peers, mut members, turn) =
                 (peers.clone(), members.clone(), turn.fetch_add(1, Ordering::Relaxed));
             async move {
@@ -131,7 +145,7 @@ impl Peers {
                 let roster = tokio::time::timeout(MEMBER_WAIT, known).await.map_err(|_| unknown())?;
                 let roster = roster.map_err(|_| unknown())?.members.clone();
                 let address = &roster[turn % roster.len()].address;
-                peers.channel(address)?.oneshot(request).await
+                peers.channel(address)?.oneshot(request).await.map_err(BoxError::from)
             }
         }))
     }
@@ -149,7 +163,7 @@ impl Peers {
 
     fn in_process(&self, role: Role) -> Channel {
         let peers = self.clone();
-        BoxCloneSyncService::new(service_fn(move |mut request: Request<Body>| {
+        Channel::new(service_fn(move |mut request: Request<Body>| {
             telemetry::inject_trace(request.headers_mut());
             let router = peers.shared.mounted.lock().get(&role).cloned();
             call_router(role, router, request)
@@ -183,5 +197,5 @@ fn network(address: &str) -> Result<Channel, BoxError> {
     });
     // Waiting for room happens inside the call, so that the channel is always ready.
     let ready = service_fn(move |request| traced.clone().oneshot(request));
-    Ok(BoxCloneSyncService::new(ready.map_err(BoxError::from)))
+    Ok(Channel::new(ready))
 }

@@ -248,9 +248,12 @@ impl Starting {
         let began = Instant::now();
         let (trigger, shutdown) = Shutdown::new();
         let tasks = Tasks::new(name, self.failures.clone());
+        let address = self.address(plan.role, &plan.listeners);
         let environment = Environment {
             clock: self.options.clock.clone(),
             metrics: self.metrics.clone(),
+            member_name: self.options.member_name.clone(),
+            address: address.clone(),
             peers: self.peers.clone(),
             coordinator: self.options.coordinator.clone(),
             tasks: tasks.clone(),
@@ -272,7 +275,6 @@ impl Starting {
             let router = guard.around(surface.grpc.router.clone().merge(surface.http));
             self.mount(name, surface.listener, router, surface.grpc)?;
         }
-        let address = self.address(plan.role, &plan.listeners);
         info!(service = name, address, took_ms = began.elapsed().as_millis() as u64, "built and mounted");
         let mounted = Mounted { role: plan.role, guard, tasks, trigger, shutdown, address };
         self.mounted.push((mounted, built.run));

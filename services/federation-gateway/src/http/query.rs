@@ -12,9 +12,11 @@ use http::StatusCode;
 use http_api::json::{Stats, TRUNCATED_WARNING};
 use http_api::{ApiError, QueryWriter};
 use model::query::QueryValue;
+use rpc::Channel;
 use rpc::convert::query::{End, Piece};
+use rpc::pb::querier::querier_client::QuerierClient;
 use rpc::pb::querier::{self as pb, query_request};
-use tonic::Streaming;
+use tonic::{Status, Streaming};
 
 use super::{Form, fail, from_status, json};
 use crate::gateway::Gateway;
@@ -73,18 +75,17 @@ async fn start(
         allow_partial: params.get("partial_response") == "true",
     };
     let deadline = if timeout_ms == 0 { longest } else { longest.min(Duration::from_millis(timeout_ms)) };
-    let request = rpc::with_deadline(request, deadline + DEADLINE_GRACE);
-    let mut client = gateway.peers.querier();
-    let mut responses = client.query(request).await.map_err(|s| query_error(&s))?.into_inner();
-    match responses.message().await {
-        Ok(Some(first)) => Ok((first, responses)),
-        Ok(None) => Err(ApiError::new(http_api::ErrorType::Internal, "the querier sent no answer")),
-        Err(status) => Err(query_error(&status)),
-    }
+    let ask = async |mut client: QuerierClient<Channel>, request| {
+        let mut responses = client.query(request).await?.into_inner();
+        let first = responses.message().await?;
+        Ok((first.ok_or_else(|| Status::internal("the querier sent no answer"))?, responses))
+    };
+    let asked = gateway.peers.ask_querier(request, deadline + DEADLINE_GRACE, ask).await;
+    asked.map_err(|s| query_error(&s))
 }
 
 /// A query that does not parse is a wrong parameter.
-fn query_error(status: &tonic::Status) -> ApiError {
+fn query_error(status: &Status) -> ApiError {
     match rpc::status::kind(status) {
         fault::Kind::Invalid => ApiError::parameter("query", status.message()),
         _ => from_status(status),

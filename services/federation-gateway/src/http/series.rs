@@ -8,7 +8,9 @@ use http_api::json::TRUNCATED_WARNING;
 use http_api::{ApiError, ErrorType};
 use model::Timestamp;
 use model::number::Quoted;
+use rpc::Channel;
 use rpc::pb::querier as pb;
+use rpc::pb::querier::querier_client::QuerierClient;
 use rpc::symbols::SymbolReader;
 use serde::Serialize;
 
@@ -47,10 +49,10 @@ async fn labels(gateway: &Gateway, form: Form, name: String) -> Result<Response,
         limit: params.limit("limit")?,
         allow_partial: params.get("partial_response") == "true",
     };
-    let request = rpc::with_deadline(request, LOOKUP_DEADLINE);
-    let mut client = gateway.peers.querier();
-    let response =
-        if wants_values { client.label_values(request).await } else { client.label_names(request).await };
+    let ask = async |mut client: QuerierClient<Channel>, request| {
+        if wants_values { client.label_values(request).await } else { client.label_names(request).await }
+    };
+    let response = gateway.peers.ask_querier(request, LOOKUP_DEADLINE, ask).await;
     let response = response.map_err(|s| from_status(&s))?.into_inner();
     let mut warnings = missing_warnings(&response.missing);
     if response.is_truncated {
@@ -87,9 +89,9 @@ async fn list(gateway: &Gateway, form: Form) -> Result<Response, ApiError> {
         limit: params.limit("limit")?,
         allow_partial: params.get("partial_response") == "true",
     };
-    let mut client = gateway.peers.querier();
-    let request = rpc::with_deadline(request, LOOKUP_DEADLINE);
-    let mut responses = client.series(request).await.map_err(|s| from_status(&s))?.into_inner();
+    let ask = async |mut client: QuerierClient<Channel>, request| client.series(request).await;
+    let responses = gateway.peers.ask_querier(request, LOOKUP_DEADLINE, ask).await;
+    let mut responses = responses.map_err(|s| from_status(&s))?.into_inner();
     let (mut sets, mut warnings) = (Vec::new(), Vec::new());
     while let Some(message) = responses.message().await.map_err(|s| from_status(&s))? {
         let symbols = SymbolReader(&message.symbols);

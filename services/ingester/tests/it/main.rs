@@ -45,7 +45,7 @@ impl Started {
         running.readiness().reached().await;
         let peers = running.peers().clone();
         let members = peers.members(Role::Ingester);
-        let connect = Arc::new(move |address: &str| Ok(Channel::new(peers.channel(address)?)));
+        let connect = Arc::new(move |address: &str| peers.channel(address));
         let (writer, driver) = GroupWriter::new(group_writer::Options::default(), members, connect);
         let driver = tokio::runtime::Handle::current().spawn(driver.run());
         Self { running, stopper, writer, driver }
@@ -59,7 +59,7 @@ impl Started {
     }
 
     fn client(&self) -> IngesterClient<Channel> {
-        IngesterClient::new(Channel::new(self.running.peers().role(Role::Ingester)))
+        IngesterClient::new(self.running.peers().role(Role::Ingester))
     }
 
     async fn write(&self, appends: Vec<Append>, is_atomic: bool) -> Written {

@@ -36,6 +36,8 @@ pub(super) struct Upkeep {
     pub(super) own_generation: u32,
     pub(super) last_flush: Timestamp,
     last_drop: Timestamp,
+    /// The own log has ended, and all of it is in the table.
+    has_ended: bool,
     /// What earlier lives left is flushed at once, and where that fails with the next flush.
     has_tried_adopted: bool,
 }
@@ -68,6 +70,7 @@ impl Upkeep {
             own_generation,
             last_flush: now,
             last_drop: now,
+            has_ended: false,
             has_tried_adopted: false,
         }
     }
@@ -117,6 +120,15 @@ impl Storage {
         };
         self.options.runtime.spawn_blocking(tidy).await.map_err(|_| Error::Worker("tidy up"))??;
         self.remove_adopted(&mut upkeep, before)
+    }
+
+    /// The logs that hold what is not in the table yet: the own one until the storage is closed, and those of earlier
+    /// lives until they are flushed. Waits for a flush under way.
+    pub async fn unflushed_logs(&self) -> Vec<Arc<str>> {
+        let upkeep = self.upkeep.lock().await;
+        let own = (!upkeep.has_ended).then(|| Arc::clone(&self.log));
+        let earlier = upkeep.adopted.iter().filter(|a| a.flushed_at.is_none()).map(|a| Arc::clone(&a.log));
+        own.into_iter().chain(earlier).collect()
     }
 
     fn is_flush_due(&self, upkeep: &mut Upkeep) -> bool {
@@ -222,7 +234,9 @@ impl Storage {
         let ended =
             self.options.runtime.spawn_blocking(end).await.map_err(|_| Error::Worker("end the log"))?;
         let report = flushed?;
-        ended.map(|()| report)
+        ended?;
+        upkeep.has_ended = true;
+        Ok(report)
     }
 }
 

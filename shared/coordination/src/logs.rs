@@ -1,0 +1,175 @@
+//! Which logs hold what is not in the table yet, and who answers for them.
+//!
+//! A log is listed before it acknowledges anything and until all of it is in the table. Its entry has no lease: a log
+//! whose ingester has crashed stays listed, so that a reader knows that something is missing.
+//!
+//! Invariants:
+//! - what was acknowledged lies in the table or in a listed log;
+//! - an entry names the ingester that answers for the log now, at its address now: whoever takes a log over lists it
+//!   anew.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tracing::warn;
+
+use crate::coordinator::{Change, Coordinator, Expect};
+use crate::{Error, Result};
+
+/// What comes before a log's name in its key.
+const PREFIX: &str = "logs/";
+/// How long [`follow`] waits after a failure, at first and at most.
+const FOLLOW_BACKOFF_MIN: Duration = Duration::from_millis(100);
+const FOLLOW_BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// Who answers for a log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The ingester's name.
+    pub ingester: String,
+    /// Where it is reached.
+    pub address: String,
+}
+
+/// The listed logs by their names.
+pub type Logs = Arc<BTreeMap<String, Holder>>;
+
+/// Lists a log, or says that somebody else answers for it now.
+///
+/// # Errors
+/// Those of the coordinator.
+pub async fn list(coordinator: &dyn Coordinator, log: &str, holder: &Holder) -> Result<()> {
+    let key = format!("{PREFIX}{log}");
+    let value = serde_json::to_vec(holder)
+        .map_err(|error| Error::Unreadable { key: key.clone(), cause: error.to_string() })?;
+    coordinator.put(&key, Bytes::from(value), Expect::Anything, None).await.map(drop)
+}
+
+/// Strikes a log off the list, since all of it is in the table.
+///
+/// # Errors
+/// Those of the coordinator.
+pub async fn strike(coordinator: &dyn Coordinator, log: &str) -> Result<()> {
+    coordinator.delete(&format!("{PREFIX}{log}"), Expect::Anything).await.map(drop)
+}
+
+/// The listed logs that none of the answers covers, with who should have answered.
+pub fn unanswered<'a>(
+    logs: &'a BTreeMap<String, Holder>,
+    answered: &[&str],
+) -> impl Iterator<Item = (&'a str, &'a Holder)> {
+    let is_missing = |(log, _): &(&String, &Holder)| !answered.contains(&log.as_str());
+    logs.iter().filter(is_missing).map(|(log, holder)| (log.as_str(), holder))
+}
+
+/// Keeps `logs` up to date until nobody listens any more. Failures are logged and tried again with back-off;
+/// meanwhile the last known list stands.
+pub async fn follow(coordinator: Arc<dyn Coordinator>, logs: watch::Sender<Logs>) {
+    let mut backoff = FOLLOW_BACKOFF_MIN;
+    loop {
+        let failure = tokio::select! {
+            () = logs.closed() => return,
+            failure = follow_once(&*coordinator, &logs, &mut backoff) => failure,
+        };
+        // A watch that fell behind is no trouble: the list that follows makes up for it.
+        if !matches!(failure, Error::Compacted { .. }) {
+            warn!(error = %failure, "list of logs may be out of date");
+        }
+        tokio::time::sleep(backoff).await;
+        backoff = (backoff * 2).min(FOLLOW_BACKOFF_MAX);
+    }
+}
+
+async fn follow_once(
+    coordinator: &dyn Coordinator,
+    logs: &watch::Sender<Logs>,
+    backoff: &mut Duration,
+) -> Error {
+    let snapshot = match coordinator.list(PREFIX).await {
+        Ok(snapshot) => snapshot,
+        Err(error) => return error,
+    };
+    let entries = snapshot.entries.iter();
+    let parsed: Result<BTreeMap<_, _>> = entries.map(|entry| parse(&entry.key, &entry.value)).collect();
+    let mut current = match parsed {
+        Ok(current) => current,
+        Err(error) => return error,
+    };
+    let mut events = coordinator.watch(PREFIX, snapshot.revision);
+    *backoff = FOLLOW_BACKOFF_MIN;
+    loop {
+        logs.send_if_modified(|told| {
+            let is_news = **told != current;
+            if is_news {
+                *told = Arc::new(current.clone());
+            }
+            is_news
+        });
+        let changed = match events.next().await {
+            Some(Ok(event)) => match &event.change {
+                Change::Put { value, .. } => parse(&event.key, value).map(|(log, holder)| {
+                    current.insert(log, holder);
+                }),
+                Change::Deleted => {
+                    current.remove(event.key.strip_prefix(PREFIX).unwrap_or_default());
+                    Ok(())
+                }
+            },
+            Some(Err(error)) => Err(error),
+            None => Err(Error::Unreachable { cause: "the watch ended".to_owned() }),
+        };
+        if let Err(error) = changed {
+            return error;
+        }
+    }
+}
+
+fn parse(key: &str, value: &[u8]) -> Result<(String, Holder)> {
+    let unreadable = |cause: String| Error::Unreadable { key: key.to_owned(), cause };
+    let log = key.strip_prefix(PREFIX).filter(|log| !log.is_empty());
+    let log = log.ok_or_else(|| unreadable("want logs/<log>".to_owned()))?;
+    let holder = serde_json::from_slice(value).map_err(|error| unreadable(error.to_string()))?;
+    Ok((log.to_owned(), holder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::InMemory;
+
+    fn holder(number: u32) -> Holder {
+        Holder { ingester: format!("ingester-{number}"), address: format!("10.0.0.{number}:9603") }
+    }
+
+    #[tokio::test]
+    async fn a_log_is_listed_until_it_is_struck_off_whoever_answers_for_it() {
+        let coordinator: Arc<dyn Coordinator> = Arc::new(InMemory::new());
+        list(&*coordinator, "01A", &holder(1)).await.expect("listed");
+        let (sender, mut logs) = watch::channel(Logs::default());
+        let following = follow(coordinator.clone(), sender);
+        let story = async {
+            let seen = logs.wait_for(|logs| logs.len() == 1).await.expect("followed").clone();
+            assert_eq!(seen["01A"], holder(1));
+            list(&*coordinator, "01B", &holder(2)).await.expect("listed");
+            // The first one's ingester is gone, and another has taken its log over.
+            list(&*coordinator, "01A", &holder(2)).await.expect("listed");
+            let seen =
+                logs.wait_for(|logs| logs.get("01A") == Some(&holder(2))).await.expect("followed").clone();
+            let missing: Vec<_> = unanswered(&seen, &["01B", "01C"]).collect();
+            assert_eq!(missing, [("01A", &holder(2))]);
+        };
+        tokio::select! {
+            () = following => panic!("it was listened to"),
+            () = story => {}
+        }
+        for log in ["01A", "01A", "01B"] {
+            strike(&*coordinator, log).await.expect("struck off, or nothing to do");
+        }
+        assert!(coordinator.list(PREFIX).await.expect("read").entries.is_empty());
+    }
+}
