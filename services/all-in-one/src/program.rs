@@ -86,9 +86,11 @@ fn settings(flags: &Flags) -> Result<Settings, Vec<String>> {
         environment: environment.collect(),
         ..discovery::Config::default()
     };
+    let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let settings = Settings {
         discovery,
-        scraper: scraper::Config::default(),
+        // As Prometheus, but for the fully qualified name, for which it asks DNS.
+        scraper: scraper::Config { offset_host: hostname.clone(), ..scraper::Config::default() },
         ingester: ingester::Config { path: path.clone(), lookback_delta, ..ingester::Config::default() },
         querier: querier::Config {
             path,
@@ -112,7 +114,7 @@ fn settings(flags: &Flags) -> Result<Settings, Vec<String>> {
                 .retention_time
                 .map_or_else(|| "unlimited".to_owned(), |t| PrometheusDuration(t).to_string()),
             working_directory: std::env::current_dir().map(|d| d.display().to_string()).unwrap_or_default(),
-            hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            hostname,
             ..federation_gateway::Config::default()
         },
         telemetry: telemetry::Options {

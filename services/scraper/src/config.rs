@@ -9,9 +9,8 @@ const BYTES_MIN: usize = 1 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The name under which this scraper is a member; empty is the name of the only scraper there is.
-    pub member_name: String,
-    /// The host name that takes part in the offset of scrapes; empty is the machine's.
+    /// What takes part in the offset of scrapes, so that two systems with the same targets do not scrape them at the
+    /// same moment. The same for all scrapers of a system: a target that moves then keeps its schedule.
     pub offset_host: String,
     /// The largest body of one target, in bytes after decompression; a job's `body_size_limit` may be lower.
     pub body_bytes_max: usize,
@@ -24,7 +23,6 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            member_name: String::new(),
             offset_host: String::new(),
             body_bytes_max: 128 << 20,
             bodies_bytes_max: 512 << 20,
@@ -59,7 +57,6 @@ mod tests {
     #[test]
     fn the_defaults_are_these() {
         let defaults = Config {
-            member_name: String::new(),
             offset_host: String::new(),
             body_bytes_max: 134_217_728,
             bodies_bytes_max: 536_870_912,

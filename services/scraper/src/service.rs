@@ -1,11 +1,14 @@
 //! Builds the scraper's parts and joins them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use coordination::Role;
+use coordination::membership::Roster;
 use group_writer::{GroupWriter, Options};
-use service_runtime::{Backoff, BoxError, Environment, GrpcServices, Shutdown, Tasks};
-use tokio::sync::Semaphore;
+use service_runtime::{Backoff, BoxError, Environment, GrpcServices, Shutdown, ShutdownTrigger, Tasks};
+use tokio::sync::{Semaphore, watch};
+use tracing::warn;
 
 use crate::client::{BodyBudget, Roots, Shared};
 use crate::config::Config;
@@ -16,14 +19,19 @@ use crate::scrape_loop::{ScrapeLoop, Surroundings};
 use crate::targets::{Registry, Start, Targets};
 use crate::watch::Follower;
 
-/// Where Linux tells the machine's name.
-const HOSTNAME_FILE: &str = "/proc/sys/kernel/hostname";
+/// How long a stop waits for other scrapers to take the targets over.
+const HANDOVER_MAX: Duration = Duration::from_secs(5);
+/// Time between two looks at whether they have.
+const HANDOVER_POLL: Duration = Duration::from_millis(20);
 
 /// The scraper as the runtime starts it.
 #[derive(Debug)]
 pub struct Service {
     registry: Registry,
     outlet: Outlet,
+    stop_loops: ShutdownTrigger,
+    scrapers: watch::Receiver<Roster>,
+    member_name: String,
 }
 
 impl service_runtime::Service for Service {
@@ -45,7 +53,7 @@ impl service_runtime::Service for Service {
             Ok(())
         });
         let discovery = environment.peers.role(Role::Discovery);
-        Ok(Self::join(config, environment, writer, discovery).await)
+        Ok(Self::join(config, environment, writer, discovery))
     }
 
     fn grpc(&self) -> GrpcServices {
@@ -53,7 +61,13 @@ impl service_runtime::Service for Service {
     }
 
     async fn run(self, shutdown: Shutdown) -> Result<(), BoxError> {
-        // Loops end by themselves when the stop is requested; what they have handed in is waited for.
+        shutdown.requested().await;
+        if tokio::time::timeout(HANDOVER_MAX, self.handed_over()).await.is_err() {
+            let targets = self.registry.all().len();
+            warn!(targets, "targets were not taken over by other scrapers in time");
+        }
+        // Loops end by themselves now; what they have handed in is waited for.
+        self.stop_loops.request();
         shutdown.drained().await;
         self.outlet.drain().await;
         Ok(())
@@ -61,22 +75,27 @@ impl service_runtime::Service for Service {
 }
 
 impl Service {
+    /// Waits until discovery has given every target to another scraper, so that no interval goes by without a scrape;
+    /// at once where there is no other. The program has left the member list by now.
+    async fn handed_over(&self) {
+        let is_other = |member: &coordination::Member| member.name != self.member_name;
+        while !self.registry.all().is_empty() && self.scrapers.borrow().members.iter().any(is_other) {
+            tokio::time::sleep(HANDOVER_POLL).await;
+        }
+    }
+
     /// Joins the parts between discovery and the writer, and starts to follow discovery.
-    async fn join(
-        config: Config,
-        environment: &Environment,
-        writer: GroupWriter,
-        discovery: rpc::Channel,
-    ) -> Self {
+    fn join(config: Config, environment: &Environment, writer: GroupWriter, discovery: rpc::Channel) -> Self {
         let metrics = Metrics::register(&environment.metrics);
         let outlet = Outlet::new(writer, metrics.clone());
+        let (stop_loops, loops_stop) = Shutdown::new();
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let around = Surroundings {
             clock: environment.clock.clone(),
             outlet: outlet.clone(),
             metrics: metrics.clone(),
             readers: Arc::new(Semaphore::new(cpus)),
-            shutdown: environment.shutdown.clone(),
+            shutdown: loops_stop,
         };
         let shared = Shared {
             budget: BodyBudget::new(config.bodies_bytes_max),
@@ -85,18 +104,14 @@ impl Service {
         };
         let registry = Registry::default();
         let start = starter(around, environment.tasks.clone());
-        let host = offset_host(&config).await;
+        let scrapers = environment.peers.members(Role::Scraper);
+        let member_name = environment.member_name.clone();
+        let host = config.offset_host;
         let targets = Targets::new(start, shared, metrics.clone(), registry.clone(), host);
-        let follower = Follower {
-            channel: discovery,
-            peers: environment.peers.clone(),
-            name: config.member_name,
-            targets,
-            metrics,
-            revision: 0,
-        };
+        let follower =
+            Follower { channel: discovery, name: member_name.clone(), targets, metrics, revision: 0 };
         environment.tasks.spawn("follow discovery", follower.run());
-        Self { registry, outlet }
+        Self { registry, outlet, stop_loops, scrapers, member_name }
     }
 }
 
@@ -109,17 +124,6 @@ fn starter(around: Surroundings, tasks: Tasks) -> Start {
             scrape_loop.run(orders.clone())
         });
     })
-}
-
-/// The host that takes part in the offset. Prometheus takes the fully qualified name, for which it asks DNS; without
-/// that the offsets differ from Prometheus's on hosts that have such a name, unless it is configured.
-async fn offset_host(config: &Config) -> String {
-    if !config.offset_host.is_empty() {
-        return config.offset_host.clone();
-    }
-    // Without a name the offsets still spread over the interval.
-    let name = tokio::fs::read_to_string(HOSTNAME_FILE).await.unwrap_or_default();
-    name.trim().to_owned()
 }
 
 #[cfg(test)]

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use rpc::pb::discovery as pb;
 use rpc::pb::discovery::discovery_client::DiscoveryClient;
-use service_runtime::{BoxError, Peers};
-use tokio::sync::watch;
+use service_runtime::BoxError;
 use tracing::{info, warn};
 
 use crate::grpc::Parts;
@@ -22,8 +21,7 @@ const REAP_INTERVAL: Duration = Duration::from_secs(30);
 /// Follows discovery for ever.
 pub(crate) struct Follower {
     pub(crate) channel: rpc::Channel,
-    pub(crate) peers: Peers,
-    /// This scraper's name where it was configured.
+    /// This scraper's name among the members.
     pub(crate) name: String,
     pub(crate) targets: Targets,
     pub(crate) metrics: Metrics,
@@ -57,7 +55,7 @@ impl Follower {
 
     /// Follows one stream to its end.
     async fn follow(&mut self) -> Result<(), BoxError> {
-        let scraper = self.member_name().await?;
+        let scraper = self.name.clone();
         let mut client =
             DiscoveryClient::new(self.channel.clone()).max_decoding_message_size(rpc::MESSAGE_BYTES_MAX);
         let request = pb::WatchTargetsRequest { scraper: scraper.clone(), revision: self.revision };
@@ -73,22 +71,6 @@ impl Follower {
                 self.revision = update.revision;
                 self.metrics.updates.inc();
                 self.targets.apply(update);
-            }
-        }
-    }
-
-    /// The name discovery knows this scraper by.
-    async fn member_name(&self) -> Result<String, BoxError> {
-        if !self.name.is_empty() {
-            return Ok(self.name.clone());
-        }
-        let mut members: watch::Receiver<_> = self.peers.members(coordination::Role::Scraper);
-        let roster = members.wait_for(|roster| !roster.members.is_empty()).await?;
-        match &*roster.members {
-            [only] => Ok(only.name.clone()),
-            several => {
-                let count = several.len();
-                Err(format!("{count} scrapers are known: set member_name to say which one this is").into())
             }
         }
     }

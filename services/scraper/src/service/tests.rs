@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use coordination::InMemory;
+use coordination::{InMemory, membership};
 use futures::{Stream, StreamExt as _};
 use model::{Clock, Labels};
 use rpc::pb::discovery as pb;
@@ -70,12 +70,14 @@ struct Story {
     streams: mpsc::Receiver<(pb::WatchTargetsRequest, Queue)>,
     stop: ShutdownTrigger,
     metrics: service_runtime::Metrics,
+    scrapers: InMemory,
     _roster: Box<dyn Send>,
 }
 
 impl Story {
     async fn start() -> Self {
-        let mut environment = Environment::alone(Role::Scraper, Clock::System, Arc::new(InMemory::new()));
+        let scrapers = InMemory::new();
+        let mut environment = Environment::alone(Role::Scraper, Clock::System, Arc::new(scrapers.clone()));
         let (stop, shutdown) = Shutdown::new();
         environment.shutdown = shutdown;
         let ingester = FakeIngester::new();
@@ -87,9 +89,10 @@ impl Story {
         let (sender, streams) = mpsc::channel(8);
         let discovery = FakeDiscovery { streams: sender };
         let channel = rpc::Channel::new(DiscoveryServer::new(discovery));
-        let config = Config { member_name: "me".into(), ..Config::default() };
-        let service = Service::join(config, &environment, writer, channel).await;
-        Self { service, ingester, streams, stop, metrics: environment.metrics, _roster: Box::new(roster) }
+        environment.member_name = "me".into();
+        let service = Service::join(Config::default(), &environment, writer, channel);
+        let (metrics, _roster) = (environment.metrics, Box::new(roster));
+        Self { service, ingester, streams, stop, metrics, scrapers, _roster }
     }
 
     /// Waits for the scraper's next stream.
@@ -251,6 +254,33 @@ async fn a_stop_waits_for_what_was_handed_in() {
     let run = service_runtime::Service::run(story.service, shutdown);
     tokio::time::timeout(Duration::from_secs(20), run).await.unwrap().unwrap();
     assert!(!values(&story.ingester.stored(), "a").contains(&"stale"));
+}
+
+#[tokio::test]
+async fn a_stop_scrapes_on_until_another_scraper_has_the_targets() {
+    let fake = FakeTarget::start(Answer::text("a 1\n")).await;
+    let mut story = Story::start().await;
+    membership::add_static(&story.scrapers, Role::Scraper, "other", "other:1").await.unwrap();
+    story.service.scrapers.wait_for(|roster| !roster.members.is_empty()).await.unwrap();
+    let (_, discovery) = story.stream().await;
+    discovery.send(snapshot(1, vec![target(&fake, 1)])).await.unwrap();
+    fake.wait_for(2).await;
+    let (stop, shutdown) = Shutdown::new();
+    stop.request();
+    stop.drained();
+    let ingester = story.ingester.clone();
+    let run = service_runtime::Service::run(story.service, shutdown);
+    let told = async {
+        fake.wait_for(fake.seen().len() + 3).await;
+        let removed =
+            pb::RemovedTarget { id: "t".into(), reason: pb::removed_target::Reason::Moved.into(), epoch: 1 };
+        let moved = pb::WatchTargetsResponse { revision: 2, removed: vec![removed], ..Default::default() };
+        discovery.send(moved).await.unwrap();
+    };
+    let (ended, ()) =
+        tokio::time::timeout(Duration::from_secs(20), async { tokio::join!(run, told) }).await.unwrap();
+    ended.unwrap();
+    assert!(!values(&ingester.stored(), "a").contains(&"stale"), "its series go on elsewhere");
 }
 
 #[tokio::test]
