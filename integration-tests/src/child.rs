@@ -1,18 +1,13 @@
 //! A process that does not outlive its value.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::wait::eventually;
 
-/// Ports are taken from below the range that the kernel hands out to outgoing connections, so that none of those
-/// takes a port between the look and the server's bind.
-const PORTS: std::ops::Range<u16> = 15_000..31_000;
 /// Bytes of a log that a failure shows.
 const SHOWN_BYTES: usize = 4_000;
 
@@ -91,20 +86,4 @@ impl Drop for Child {
     fn drop(&mut self) {
         self.kill_9();
     }
-}
-
-/// A loopback port that nobody listens on.
-pub(crate) fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let count = PORTS.end - PORTS.start;
-    // Test binaries that run at the same time start at different places.
-    let offset = u16::try_from(process::id().wrapping_mul(61) % u32::from(count)).expect("below a u16");
-    for _ in 0..count {
-        let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = PORTS.start + offset.wrapping_add(step) % count;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no free port in {PORTS:?}");
 }

@@ -3,7 +3,9 @@
 use std::ffi::OsStr;
 use std::process::Command;
 
-use crate::parts::{part, repository};
+use test_kit::part;
+
+use crate::parts::repository;
 
 /// Runs a script of `integration-tests/python/` and returns what it printed.
 ///

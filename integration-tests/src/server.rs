@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
+use test_kit::{free_port, part, profile_folder};
 
-use crate::child::{Child, free_port};
+use crate::child::Child;
 use crate::http::Http;
-use crate::parts::{part, profile_folder};
 
 /// Which program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
