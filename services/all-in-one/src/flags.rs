@@ -25,6 +25,10 @@ pub(crate) struct Flags {
     /// Base path of the data; Tributary's own lies below `tributary/` there.
     #[arg(long = "storage.tsdb.path", value_name = "DIR", default_value = "data/")]
     pub(crate) storage_path: PathBuf,
+    /// Where the table lies instead: file:///folder or s3://bucket/prefix, the latter with the usual AWS_... variables.
+    /// The log stays below --storage.tsdb.path.
+    #[arg(long = "storage.url", value_name = "URL")]
+    pub(crate) storage_url: Option<String>,
     /// How long samples are kept.
     #[arg(long = "storage.tsdb.retention.time", value_name = "DURATION", value_parser = duration)]
     pub(crate) retention_time: Option<Duration>,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use coordination::InMemory;
 use model::Clock;
 use model::time::PrometheusDuration;
-use service_runtime::{BUILD, Config as _, ConfigDuration, Limits, Options, Program, Reach};
+use service_runtime::{BUILD, Config as _, ConfigDuration, Limits, Options, Overrides, Program, Reach};
 
 use crate::flags::Flags;
 
@@ -78,16 +78,14 @@ fn settings(flags: &Flags) -> Result<Settings, Vec<String>> {
     let path = flags.storage_path.join("tributary");
     let lookback_delta = ConfigDuration(flags.lookback_delta);
     let query_timeout = ConfigDuration(flags.query_timeout);
-    #[expect(clippy::disallowed_methods, reason = "part of main: the environment is handed on as a value")]
-    let environment =
-        std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+    let overrides = Overrides::of_process(flags.storage_url.clone());
     let discovery = discovery::Config {
         config_file: flags.config_file.clone(),
-        environment: environment.collect(),
+        environment: overrides.variables.clone(),
         ..discovery::Config::default()
     };
     let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let settings = Settings {
+    let mut settings = Settings {
         discovery,
         // As Prometheus, but for the fully qualified name, for which it asks DNS.
         scraper: scraper::Config { offset_host: hostname.clone(), ..scraper::Config::default() },
@@ -104,6 +102,7 @@ fn settings(flags: &Flags) -> Result<Settings, Vec<String>> {
                 .filter(|f| PROMQL_FEATURES.contains(&f.as_str()))
                 .cloned()
                 .collect(),
+            ..querier::Config::default()
         },
         gateway: federation_gateway::Config {
             query_timeout,
@@ -134,6 +133,8 @@ fn settings(flags: &Flags) -> Result<Settings, Vec<String>> {
             clock: Clock::System,
         },
     };
+    settings.ingester.override_with(&overrides);
+    settings.querier.override_with(&overrides);
     faults.extend(settings.discovery.validate());
     faults.extend(settings.ingester.validate());
     faults.extend(settings.querier.validate());

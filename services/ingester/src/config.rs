@@ -3,14 +3,17 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use service_runtime::ConfigDuration;
+use service_runtime::{ConfigDuration, Overrides};
+use tsdb::StorageSettings;
 
 /// The ingester's own settings.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The folder that holds `wal/` and `metrics/`.
+    /// The folder that holds `wal/`, and `metrics/` as long as no URL of storage says otherwise.
     pub path: PathBuf,
+    /// Where the table lies.
+    pub storage: StorageSettings,
     /// How far behind the newest sample a sample may be; 0s keeps Prometheus's strict order.
     pub out_of_order_time_window: ConfigDuration,
     /// How old a sample may be that an instant query takes; the head keeps at least that much.
@@ -35,6 +38,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             path: PathBuf::from("data/tributary"),
+            storage: StorageSettings::default(),
             out_of_order_time_window: ConfigDuration::from_secs(30 * 60),
             lookback_delta: ConfigDuration::from_secs(300),
             flush_interval: ConfigDuration::from_secs(15 * 60),
@@ -49,8 +53,12 @@ impl Default for Config {
 }
 
 impl service_runtime::Config for Config {
+    fn override_with(&mut self, overrides: &Overrides) {
+        self.storage.override_with(overrides.storage_url.as_deref(), &overrides.variables);
+    }
+
     fn validate(&self) -> Vec<String> {
-        let mut faults = Vec::new();
+        let mut faults = self.storage.validate();
         if self.path.as_os_str().is_empty() {
             faults.push("path: must not be empty".to_owned());
         }
@@ -84,9 +92,9 @@ mod tests {
 
     #[test]
     fn every_fault_is_reported() {
-        let yaml = "path: ''\nflush_interval: 0s\nseries_max: 0\n";
-        let faults = service_runtime::parse_config::<Config>(yaml).expect_err("three faults");
-        assert_eq!(faults.len(), 3, "{faults:?}");
+        let yaml = "path: ''\nflush_interval: 0s\nseries_max: 0\nstorage: {url: nowhere}\n";
+        let faults = service_runtime::parse_config::<Config>(yaml).expect_err("four faults");
+        assert_eq!(faults.len(), 4, "{faults:?}");
         assert!(service_runtime::parse_config::<Config>("").is_ok());
     }
 }

@@ -104,14 +104,15 @@ fn out_of_order_window(latest: &config_watch::Latest, config: &Config) -> Durati
     window_ms.map_or(config.out_of_order_time_window.0, Duration::from_millis)
 }
 
-/// Opens the table and the log below the configured folder; returns when everything acknowledged can be read.
+/// Opens the table where it lies and the log below the configured folder; returns when everything acknowledged can be read.
 async fn open(
     config: &Config,
     out_of_order_window: Duration,
     clock: Clock,
 ) -> Result<Arc<Storage>, BoxError> {
     let path = &config.path;
-    let table = Table::open_in(path, clock.clone()).await?;
+    let location = config.storage.location(path).map_err(|faults| faults.join("; "))?;
+    let table = Table::open_in(&location, clock.clone()).await?;
     let options = StorageOptions {
         out_of_order_window,
         lookback: config.lookback_delta.0,

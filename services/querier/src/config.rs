@@ -3,14 +3,17 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use service_runtime::ConfigDuration;
+use service_runtime::{ConfigDuration, Overrides};
+use tsdb::StorageSettings;
 
 /// The querier's own settings.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The folder that holds `metrics/`.
+    /// The folder that holds `metrics/` as long as no URL of storage says otherwise.
     pub path: PathBuf,
+    /// Where the table lies.
+    pub storage: StorageSettings,
     /// How old a sample may be that an instant query takes.
     pub lookback_delta: ConfigDuration,
     /// The longest a query may take.
@@ -27,6 +30,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             path: PathBuf::from("data/tributary"),
+            storage: StorageSettings::default(),
             lookback_delta: ConfigDuration::from_secs(300),
             query_timeout: ConfigDuration::from_secs(120),
             query_samples_max: 50_000_000,
@@ -37,8 +41,12 @@ impl Default for Config {
 }
 
 impl service_runtime::Config for Config {
+    fn override_with(&mut self, overrides: &Overrides) {
+        self.storage.override_with(overrides.storage_url.as_deref(), &overrides.variables);
+    }
+
     fn validate(&self) -> Vec<String> {
-        let mut faults = Vec::new();
+        let mut faults = self.storage.validate();
         for (name, duration) in
             [("lookback_delta", self.lookback_delta), ("query_timeout", self.query_timeout)]
         {
@@ -62,9 +70,10 @@ mod tests {
 
     #[test]
     fn every_fault_is_reported() {
-        let yaml = "lookback_delta: 0s\nquery_samples_max: 0\nquery_concurrency_max: 0\n";
-        let faults = service_runtime::parse_config::<Config>(yaml).expect_err("three faults");
-        assert_eq!(faults.len(), 3, "{faults:?}");
+        let yaml =
+            "lookback_delta: 0s\nquery_samples_max: 0\nquery_concurrency_max: 0\nstorage: {url: nowhere}\n";
+        let faults = service_runtime::parse_config::<Config>(yaml).expect_err("four faults");
+        assert_eq!(faults.len(), 4, "{faults:?}");
         assert!(service_runtime::parse_config::<Config>("").is_ok());
     }
 }

@@ -23,7 +23,8 @@ impl service_runtime::Service for Service {
     type Config = Config;
 
     async fn build(config: Config, environment: &Environment) -> Result<Self, BoxError> {
-        let sources = Sources::new(environment.peers.clone(), config.path.clone(), environment.clock.clone());
+        let location = config.storage.location(&config.path).map_err(|faults| faults.join("; "))?;
+        let sources = Sources::new(environment.peers.clone(), location, environment.clock.clone());
         let discovery = environment.peers.role(Role::Discovery);
         let (prometheus_config, following) = config_watch::follow(discovery);
         environment.tasks.spawn("follow configuration", async move {

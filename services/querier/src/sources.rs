@@ -1,6 +1,5 @@
 //! Where series come from: every ingester's head, and the table.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use model::Clock;
@@ -10,6 +9,7 @@ use rpc::pb::ingester::ingester_client::IngesterClient;
 use service_runtime::{Answers, Covering};
 use tokio::sync::OnceCell;
 use tonic::Status;
+use tsdb::Location;
 use tsdb::table::Table;
 
 use crate::error::{Error, Result};
@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub(crate) struct Sources {
     peers: service_runtime::Peers,
-    path: PathBuf,
+    location: Location,
     clock: Clock,
     table: OnceCell<Arc<Table>>,
 }
@@ -29,10 +29,10 @@ pub(crate) fn covered(state: Option<&pb::HeadState>) -> Vec<String> {
 }
 
 impl Sources {
-    pub(crate) fn new(peers: service_runtime::Peers, path: PathBuf, clock: Clock) -> Self {
+    pub(crate) fn new(peers: service_runtime::Peers, location: Location, clock: Clock) -> Self {
         // The roster is wanted from now on, not only when the first query comes.
         drop(peers.heads());
-        Self { peers, path, clock, table: OnceCell::new() }
+        Self { peers, location, clock, table: OnceCell::new() }
     }
 
     /// Asks every ingester that holds what is not in the table yet.
@@ -53,7 +53,7 @@ impl Sources {
 
     /// The table, opened at the first use.
     pub(crate) async fn table(&self) -> Result<&Arc<Table>> {
-        let open = || async { Ok(Table::open_in(&self.path, self.clock.clone()).await?) };
+        let open = || async { Ok(Table::open_in(&self.location, self.clock.clone()).await?) };
         self.table.get_or_try_init(open).await
     }
 }

@@ -28,6 +28,10 @@ pub struct Arguments {
     /// The etcd that coordinates the members.
     #[arg(long = "etcd.endpoints", value_name = "URL", value_delimiter = ',')]
     pub etcd_endpoints: Vec<String>,
+    /// Where the table lies: file:///folder or s3://bucket/prefix, the latter with the usual AWS_... variables. Of
+    /// effect for ingester and querier; the other roles store nothing.
+    #[arg(long = "storage.url", value_name = "URL")]
+    pub storage_url: Option<String>,
     /// What is logged: debug, info, warn, error, or a list like info,ingester=debug.
     #[arg(long = "log.level", default_value = "info")]
     pub log_level: String,

@@ -1,5 +1,7 @@
 //! A service's own file: YAML in, a checked value or all of its faults out.
 
+use std::collections::BTreeMap;
+
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_path_to_error::{Path, Segment};
@@ -11,8 +13,34 @@ const CONFIG_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// What a service's own file says. `Default` is the file that is empty.
 pub trait Config: DeserializeOwned + Default + Send + 'static {
+    /// Takes what the program was started with besides the file. Called before `validate`.
+    fn override_with(&mut self, _overrides: &Overrides) {}
+
     /// Returns all that is wrong with the values, each with the path of its field.
     fn validate(&self) -> Vec<String>;
+}
+
+/// What a program was started with that is stronger than a service's own file, or fills what it leaves open.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `--storage.url`.
+    pub storage_url: Option<String>,
+    /// The environment of the process, as far as it is text.
+    pub variables: BTreeMap<String, String>,
+}
+
+impl Overrides {
+    /// Reads the environment.
+    #[must_use]
+    pub fn of_process(storage_url: Option<String>) -> Self {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the one place that hands the environment on as a value"
+        )]
+        let variables = std::env::vars_os();
+        let variables = variables.filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+        Self { storage_url, variables: variables.collect() }
+    }
 }
 
 impl Config for () {
@@ -21,11 +49,20 @@ impl Config for () {
     }
 }
 
-/// Reads a config from YAML and checks it.
+/// Reads a config from YAML alone and checks it.
+///
+/// # Errors
+/// As [`read_config`].
+pub fn parse_config<C: Config>(yaml: &str) -> Result<C, Vec<String>> {
+    read_config(yaml, &Overrides::default())
+}
+
+/// Reads a config from YAML, takes the overrides over, and checks the result.
 ///
 /// # Errors
 /// All faults at once: unknown keys and wrong types by their paths, then whatever `validate` finds in the rest.
-pub fn parse_config<C: Config>(yaml: &str) -> Result<C, Vec<String>> {
+pub fn read_config<C: Config>(yaml: &str, overrides: &Overrides) -> Result<C, Vec<String>> {
+    let validated = |config, faults| validated::<C>(config, overrides, faults);
     if yaml.len() > CONFIG_BYTES_MAX {
         return Err(vec![format!("file of {} bytes: at most {CONFIG_BYTES_MAX} are allowed", yaml.len())]);
     }
@@ -45,7 +82,12 @@ pub fn parse_config<C: Config>(yaml: &str) -> Result<C, Vec<String>> {
     }
 }
 
-fn validated<C: Config>(config: C, mut faults: Vec<String>) -> Result<C, Vec<String>> {
+fn validated<C: Config>(
+    mut config: C,
+    overrides: &Overrides,
+    mut faults: Vec<String>,
+) -> Result<C, Vec<String>> {
+    config.override_with(overrides);
     faults.extend(config.validate());
     faults.truncate(FAULTS_MAX);
     if faults.is_empty() { Ok(config) } else { Err(faults) }

@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::{
-    Arguments, BUILD, Error, Limits, Options, Program, Reach, Reload, Result, Service, Stopper,
-    default_address, parse_config,
+    Arguments, BUILD, Error, Limits, Options, Overrides, Program, Reach, Reload, Result, Service, Stopper,
+    default_address, read_config,
 };
 
 /// The exit status of wrong arguments or config.
@@ -166,10 +166,11 @@ fn checked<S: Service>(arguments: &Arguments) -> std::result::Result<Checked<S::
     let peers = arguments.static_members().map_err(|found| faults.extend(found)).unwrap_or_default();
     let telemetry =
         arguments.telemetry(S::ROLE.as_str()).map_err(|found| faults.extend(found)).unwrap_or_default();
+    let overrides = Overrides::of_process(arguments.storage_url.clone());
     let config = match &arguments.config {
-        None => parse_config::<S::Config>("").map_err(|found| faults.extend(found)).ok(),
+        None => read_config::<S::Config>("", &overrides).map_err(|found| faults.extend(found)).ok(),
         Some(path) => match std::fs::read_to_string(path) {
-            Ok(yaml) => parse_config::<S::Config>(&yaml)
+            Ok(yaml) => read_config::<S::Config>(&yaml, &overrides)
                 .map_err(|found| {
                     faults.extend(found.iter().map(|fault| format!("{}: {fault}", path.display())))
                 })

@@ -32,7 +32,7 @@ mod tasks;
 mod values;
 
 pub use arguments::{Arguments, default_address};
-pub use config::{Config, parse_config};
+pub use config::{Config, Overrides, parse_config, read_config};
 pub use entry::{main, main_from, run};
 pub use environment::Environment;
 pub use error::{BoxError, Error, Result};

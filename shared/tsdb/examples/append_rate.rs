@@ -27,6 +27,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         prefix: "metrics".into(),
         clock: clock.clone(),
         runtime: runtime.clone(),
+        request_cost_bytes: 64 << 10,
     })
     .await?;
     let options = StorageOptions {

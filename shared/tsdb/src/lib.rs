@@ -14,17 +14,21 @@ pub mod catalogue;
 mod error;
 pub mod file;
 mod head;
+mod location;
 mod log;
 pub mod merge;
 mod options;
 pub mod series;
 mod storage;
 pub mod table;
+#[cfg(test)]
+mod testing;
 
 pub use append::{
     Appended, GroupAppend, GroupChange, GroupDeclaration, GroupId, LogPosition, MemberDeclaration, Presence,
     Refusal, RefusalReason,
 };
 pub use error::{Error, Result};
+pub use location::{Location, Secret, StorageSettings};
 pub use options::StorageOptions;
 pub use storage::{FlushReport, HeadSelection, HeadState, LastSample, LogState, Stats, Storage};

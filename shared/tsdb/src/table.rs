@@ -14,8 +14,9 @@ mod snapshot;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
 use model::{Clock, Tenant};
-use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use tokio::runtime::Handle;
@@ -24,6 +25,7 @@ use crate::catalogue::DataFile;
 use crate::catalogue::log::{DeltaLog, Flush, new_name};
 use crate::file::encode::{EncodedFile, encode};
 use crate::file::windows::{day_name, pieces_by_day};
+use crate::location::{Location, Opened};
 use crate::series::SeriesRow;
 
 pub use crate::file::encode::{FileStats, Tail};
@@ -32,11 +34,16 @@ pub use snapshot::{SelectLimits, Snapshot};
 
 /// Series rows of a file at most; a flush of more writes several. Bounds what one reader has to take in at once.
 const FILE_ROWS_MAX: usize = 1 << 19;
+/// A file longer than this is uploaded in parts of this length; S3 takes no parts below 5 MiB.
+const PART_BYTES: usize = 8 << 20;
+/// Parts of one file under way at a time.
+const PARTS_AT_ONCE: usize = 4;
 
 /// Where a table is and what it runs on.
 #[derive(Debug, Clone)]
 pub struct TableOptions {
-    /// The store; a local one should have fsync on, since a commit is believed to last.
+    /// The store, which must have conditional puts; a local one should have fsync on, since a commit is believed to
+    /// last.
     pub store: Arc<dyn ObjectStore>,
     /// The table's root in the store.
     pub prefix: Path,
@@ -44,6 +51,9 @@ pub struct TableOptions {
     pub clock: Clock,
     /// Takes the CPU work of encoding and decoding.
     pub runtime: Handle,
+    /// Bytes that the store delivers in about the time that one request takes: ranges closer together are read as
+    /// one, and files of no more are read whole.
+    pub request_cost_bytes: u64,
 }
 
 /// A file that is written but not yet in the table.
@@ -66,25 +76,16 @@ pub struct Table {
 }
 
 impl Table {
-    /// Opens the table that lies in `metrics/` of a local folder, making both when they are not there. What is written
-    /// is synced, since a commit is believed to last. To be called within a runtime, which then takes the CPU work.
+    /// Opens the table that lies in `metrics/` of a location, making both when they are not there. To be called within
+    /// a runtime, which then takes the CPU work.
     ///
     /// # Errors
     /// As [`Table::open`].
-    pub async fn open_in(folder: &std::path::Path, clock: Clock) -> Result<Arc<Self>> {
-        let attempt = format!("open the table in {}", folder.display());
-        let made = tokio::fs::create_dir_all(folder).await;
-        let store = made
-            .map_err(|e| object_store::Error::Generic { store: "local", source: e.into() })
-            .and_then(|()| LocalFileSystem::new_with_prefix(folder))
-            .map_err(Error::store(attempt))?;
-        Self::open(TableOptions {
-            store: Arc::new(store.with_fsync(true)),
-            prefix: Path::from("metrics"),
-            clock,
-            runtime: Handle::current(),
-        })
-        .await
+    pub async fn open_in(location: &Location, clock: Clock) -> Result<Arc<Self>> {
+        let Opened { store, root, request_cost_bytes } = location.open().await?;
+        let prefix = root.join("metrics");
+        Self::open(TableOptions { store, prefix, clock, runtime: Handle::current(), request_cost_bytes })
+            .await
     }
 
     /// Opens the table, creating it when there is none; several may do so at once.
@@ -126,11 +127,7 @@ impl Table {
         let path = format!("tenant={}/day={day}/{}.parquet", partition_name(tenant.as_str()), new_name(now));
         let size = file.bytes.len() as u64;
         let location = location(&self.options.prefix, &path)?;
-        self.options
-            .store
-            .put(&location, PutPayload::from(file.bytes))
-            .await
-            .map_err(Error::store(format!("write {location}")))?;
+        self.upload(&location, file.bytes).await.map_err(Error::store(format!("write {location}")))?;
         Ok(NewFile(DataFile {
             path,
             tenant: tenant.clone(),
@@ -141,6 +138,28 @@ impl Table {
             tail: Some(file.tail),
             origin: None,
         }))
+    }
+
+    /// Writes one file. Its name is new, so that repeating a request whose answer was lost does no harm.
+    async fn upload(&self, location: &Path, bytes: Bytes) -> object_store::Result<()> {
+        let store = &self.options.store;
+        if bytes.len() <= PART_BYTES {
+            return store.put(location, PutPayload::from(bytes)).await.map(drop);
+        }
+        let mut upload = store.put_multipart(location).await?;
+        let starts = (0..bytes.len()).step_by(PART_BYTES);
+        let parts = starts.map(|start| bytes.slice(start..bytes.len().min(start + PART_BYTES)));
+        let parts: Vec<_> = parts.map(|part| upload.put_part(PutPayload::from(part))).collect();
+        let sent = futures::stream::iter(parts).buffer_unordered(PARTS_AT_ONCE).try_collect::<()>().await;
+        let done = match sent {
+            Ok(()) => upload.complete().await.map(drop),
+            Err(error) => Err(error),
+        };
+        if done.is_err() {
+            // Parts are paid for until then. That this fails as well adds nothing to the first failure.
+            drop(upload.abort().await);
+        }
+        done
     }
 
     /// Makes the files of a flush visible and moves the log's transaction from `base` to `through`, in one commit.

@@ -1,18 +1,45 @@
 """Reads a table with readers that are not ours and compares it, bit for bit, with what was written.
 
 usage: check_readers.py TABLE EXPECTED.jsonl
-Each line of EXPECTED is one float sample: {"tenant", "metric", "labels", "t", "bits"}, bits in hexadecimal.
+TABLE is a folder or s3://bucket/prefix; the latter takes server and keys from the AWS_... variables. Each line of EXPECTED is one float sample: {"tenant", "metric", "labels", "t", "bits"}, bits in hexadecimal.
 """
 
 import json
+import os
 import pathlib
 import sys
+import urllib.parse
 
 import deltalake
 import duckdb
 import numpy
+import pyarrow.fs
+from fsspec.implementations.arrow import ArrowFSWrapper
 
 STALE = 0x7FF0000000000002
+
+
+class Bucket(ArrowFSWrapper):
+    """S3 for DuckDB, whose own extension for it has to be fetched from elsewhere."""
+
+    protocol = "bucket"
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return path.removeprefix("bucket://")
+
+    @classmethod
+    def from_variables(cls):
+        endpoint = urllib.parse.urlparse(os.environ["AWS_ENDPOINT_URL"])
+        return cls(
+            pyarrow.fs.S3FileSystem(
+                scheme=endpoint.scheme,
+                endpoint_override=endpoint.netloc,
+                region=os.environ["AWS_REGION"],
+                access_key=os.environ["AWS_ACCESS_KEY_ID"],
+                secret_key=os.environ["AWS_SECRET_ACCESS_KEY"],
+            )
+        )
 
 
 def main(table_path, expected_path):
@@ -27,9 +54,12 @@ def main(table_path, expected_path):
         assert key not in want, f"{key} was written twice"
         want[key] = int(s["bits"], 16)
 
+    con = duckdb.connect()
+    if table_path.startswith("s3://"):
+        con.register_filesystem(Bucket.from_variables())
+        files = ["bucket://" + f.removeprefix("s3://") for f in files]
     quoted = ", ".join("'" + f.removeprefix("file://").replace("'", "''") + "'" for f in files)
     sql = pathlib.Path(__file__).with_name("samples.sql").read_text().replace("{files}", quoted)
-    con = duckdb.connect()
     query = f"select tenant, metric, labels::json::varchar labels, time_ms, value, value is null stale from ({sql})"
     columns = con.execute(query).fetchnumpy()
     values = numpy.ma.getdata(columns["value"]).view(numpy.uint64)

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use coordination::Role;
-use service_runtime::{Channel, Limits, in_process_address};
+use rpc::Channel;
+use service_runtime::{Limits, in_process_address};
 use tokio_stream::StreamExt as _;
 use tonic::transport::Endpoint;
 use tonic::{Code, Status};
@@ -35,7 +36,7 @@ async fn echo(
     timeout: Option<Duration>,
 ) -> Result<HealthCheckResponse, Status> {
     let mut grpc = tonic::client::Grpc::new(channel);
-    grpc.ready().await.map_err(Status::from_error)?;
+    grpc.ready().await.map_err(|e| Status::from_error(e.into()))?;
     let mut request = tonic::Request::new(HealthCheckRequest { service: what.to_owned() });
     if let Some(timeout) = timeout {
         request.set_timeout(timeout);

@@ -29,7 +29,7 @@ const BACKOFF_MIN: Duration = Duration::from_millis(4);
 /// The longest pause between two attempts is a random part of this.
 const BACKOFF_MAX: Duration = Duration::from_millis(512);
 /// Commits read at a time.
-const READS_MAX: usize = 8;
+const READS_MAX: usize = 32;
 /// A commit file larger than this is not ours.
 const COMMIT_BYTES_MAX: u64 = 64 << 20;
 /// Metric names longer than this are left out of the statistics.
@@ -146,7 +146,8 @@ impl DeltaLog {
     pub(crate) async fn commit_flush(&self, flush: &Flush<'_>) -> Result<u64> {
         let now = self.clock.now();
         let name = new_name(now);
-        let body = PutPayload::from(encode(&flush_lines(flush, &name, now)?)?);
+        let lines = flush_lines(flush, &name, now)?;
+        let body = PutPayload::from(encode(&lines)?);
         // The version of the last attempt, as long as it is not known who holds it. An attempt that seems to have
         // failed may have arrived, or arrive yet; its version is settled once any commit stands there.
         let mut unsettled: Option<u64> = None;
@@ -164,13 +165,12 @@ impl DeltaLog {
             let path = commit_path(&self.directory, version);
             match self.store.put_opts(&path, body.clone(), PutMode::Create.into()).await {
                 Ok(_) => {
-                    self.refresh().await?;
+                    self.take_over(version, &path, lines).await?;
                     return Ok(version);
                 }
-                // Another writer was faster, or the store sent this very commit twice.
-                Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
-                    unsettled = Some(version)
-                }
+                // Another writer was faster, or the store sent this very commit twice; S3 also says so of a put that
+                // met another one under way, and then nothing need stand there.
+                Err(error) if is_taken(&error) => unsettled = Some(version),
                 Err(error) => {
                     unsettled = Some(version);
                     failures += 1;
@@ -183,6 +183,18 @@ impl DeltaLog {
             tokio::time::sleep(backoff(attempt, now)).await;
         }
         Err(Error::Contended { attempts: COMMIT_ATTEMPTS_MAX })
+    }
+
+    /// Applies a commit that was just written, without reading it back.
+    async fn take_over(&self, version: u64, path: &Path, lines: Vec<Line>) -> Result<()> {
+        let _one_at_a_time = self.refreshing.lock().await;
+        let known = self.known();
+        // Unless somebody read it in the meantime.
+        if known.version + 1 == version {
+            let state = State::clone(&known).next(path.as_ref(), lines)?;
+            *self.state.write() = Arc::new(state);
+        }
+        Ok(())
     }
 
     /// Reads the random name of a commit.
@@ -275,19 +287,32 @@ async fn refuse_remains(store: &dyn ObjectStore, directory: &Path) -> Result<()>
 
 /// Creates version 0, or reads what somebody else created at the same time.
 async fn create(store: &dyn ObjectStore, path: &Path, clock: &Clock) -> Result<Vec<Line>> {
-    let lines = first_lines(clock.now());
+    let now = clock.now();
+    let lines = first_lines(now);
     let body = PutPayload::from(encode(&lines)?);
-    match store.put_opts(path, body, PutMode::Create.into()).await {
-        Ok(_) => Ok(lines),
-        Err(object_store::Error::AlreadyExists { .. }) => match get(store, path).await? {
-            Some(bytes) => parse(path, &bytes),
-            None => Err(Error::CorruptCommit {
-                path: path.to_string(),
-                reason: "it exists and cannot be found".to_owned(),
-            }),
-        },
-        Err(error) => Err(Error::store(format!("create {path}"))(error)),
+    let mut failures = 0;
+    for attempt in 0..COMMIT_ATTEMPTS_MAX {
+        let Err(error) = store.put_opts(path, body.clone(), PutMode::Create.into()).await else {
+            return Ok(lines);
+        };
+        // Whoever wrote it, be it this put whose answer was lost: what stands there is the table.
+        if let Some(bytes) = get(store, path).await? {
+            return parse(path, &bytes);
+        }
+        if !is_taken(&error) {
+            failures += 1;
+            if failures == STORE_FAILURES_MAX {
+                return Err(Error::store(format!("create {path}"))(error));
+            }
+        }
+        tokio::time::sleep(backoff(attempt, now)).await;
     }
+    Err(Error::Contended { attempts: COMMIT_ATTEMPTS_MAX })
+}
+
+/// Whether a conditional put was refused because something stands there, as far as the store knows.
+fn is_taken(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. })
 }
 
 async fn get(store: &dyn ObjectStore, path: &Path) -> Result<Option<Bytes>> {

@@ -17,6 +17,7 @@ use super::log::{DeltaLog, Flush};
 use super::state::{DataFile, Origin};
 use crate::file::encode::{FileStats, Tail};
 use crate::table::{Error, Result};
+use crate::testing::{Kind, on_every_store};
 
 const NOW: i64 = 1_795_477_800_000;
 
@@ -69,9 +70,8 @@ async fn lines(store: &Arc<dyn ObjectStore>, version: u64) -> Vec<Value> {
     text.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect()
 }
 
-#[tokio::test]
-async fn a_commit_is_what_the_protocol_says() {
-    let store = memory();
+async fn a_commit_is_what_the_protocol_says(kind: Kind) {
+    let store = kind.store();
     let log = open(&store).await.expect("opens");
     let odd = DataFile { path: "tenant=a%2Ab/x y.parquet".to_owned(), ..file("") };
     assert_eq!(
@@ -116,9 +116,8 @@ async fn a_commit_is_what_the_protocol_says() {
     }
 }
 
-#[tokio::test]
-async fn racing_creators_share_one_table() {
-    let store = memory();
+async fn racing_creators_share_one_table(kind: Kind) {
+    let store = kind.store();
     let opened = futures::future::join_all((0..8).map(|_| open(&store))).await;
     let ids: Vec<String> = opened
         .iter()
@@ -127,9 +126,8 @@ async fn racing_creators_share_one_table() {
     assert!(ids.iter().all(|id| *id == ids[0] && id.len() == 36), "{ids:?}");
 }
 
-#[tokio::test]
-async fn every_one_of_many_committers_lands_once() {
-    let store = memory();
+async fn every_one_of_many_committers_lands_once(kind: Kind) {
+    let store = kind.store();
     let logs = futures::future::join_all((0..8).map(|_| open(&store))).await;
     let work = logs.iter().enumerate().map(|(i, log)| async move {
         let log = log.as_ref().expect("opens");
@@ -144,9 +142,8 @@ async fn every_one_of_many_committers_lands_once() {
     assert!((0..8).all(|i| state.transactions[&format!("log{i}")] == 4));
 }
 
-#[tokio::test]
-async fn of_flushers_of_one_log_with_one_base_exactly_one_wins() {
-    let store = memory();
+async fn of_flushers_of_one_log_with_one_base_exactly_one_wins(kind: Kind) {
+    let store = kind.store();
     let logs = futures::future::join_all((0..6).map(|_| open(&store))).await;
     let tries = logs.iter().enumerate().map(|(i, log)| async move {
         commit(log.as_ref().expect("opens"), "log", None, 7, &[file(&format!("f{i}"))]).await
@@ -164,7 +161,7 @@ async fn of_flushers_of_one_log_with_one_base_exactly_one_wins() {
 /// A store whose conditional puts misbehave for some calls.
 #[derive(Debug)]
 struct Flaky {
-    inner: InMemory,
+    inner: Arc<dyn ObjectStore>,
     /// Conditional puts seen so far.
     puts: AtomicUsize,
     /// What happens to the n-th conditional put.
@@ -180,6 +177,8 @@ enum Fault {
     SentTwice,
     /// It does not arrive.
     Dropped,
+    /// It is refused though nothing stands there: it met another put that then failed.
+    Refused,
     /// Somebody else takes the version first.
     Overtaken,
 }
@@ -214,6 +213,10 @@ impl ObjectStore for Flaky {
                 self.inner.put_opts(path, payload, options).await
             }
             Fault::Dropped => Err(failure()),
+            Fault::Refused => Err(object_store::Error::AlreadyExists {
+                path: path.to_string(),
+                source: "409 ConditionalRequestConflict".into(),
+            }),
             Fault::Overtaken => {
                 let other = r#"{"commitInfo":{"txnId":"other"}}"#;
                 self.inner.put(path, other.into()).await?;
@@ -254,9 +257,8 @@ impl ObjectStore for Flaky {
     }
 }
 
-#[tokio::test]
-async fn a_lost_answer_is_found_again_and_nothing_happens_twice() {
-    use Fault::{AnswerLost, Dropped, None, Overtaken, SentTwice};
+async fn a_lost_answer_is_found_again_and_nothing_happens_twice(kind: Kind) {
+    use Fault::{AnswerLost, Dropped, None, Overtaken, Refused, SentTwice};
     for (faults, version) in [
         (vec![AnswerLost], 1),
         (vec![SentTwice], 1),
@@ -266,11 +268,14 @@ async fn a_lost_answer_is_found_again_and_nothing_happens_twice() {
         (vec![Overtaken], 2),
         (vec![Overtaken, Overtaken, AnswerLost], 3),
         (vec![Dropped, Overtaken, SentTwice], 2),
+        (vec![Refused], 1),
+        (vec![Refused, Refused, Overtaken, Refused, AnswerLost], 2),
     ] {
         // The first conditional put creates the table.
         let all = [vec![None], faults.clone()].concat();
+        let kept = kind.store();
         let store: Arc<dyn ObjectStore> =
-            Arc::new(Flaky { inner: InMemory::new(), puts: AtomicUsize::new(0), faults: all });
+            Arc::new(Flaky { inner: Arc::clone(&kept), puts: AtomicUsize::new(0), faults: all });
         let log = open(&store).await.expect("opens");
         assert_eq!(
             commit(&log, "l", Option::None, 1, &[file("a")]).await.expect("lands"),
@@ -287,11 +292,11 @@ async fn a_lost_answer_is_found_again_and_nothing_happens_twice() {
     }
 }
 
-#[tokio::test]
-async fn a_store_that_keeps_failing_is_reported() {
+async fn a_store_that_keeps_failing_is_reported(kind: Kind) {
     let faults = vec![Fault::None, Fault::Dropped, Fault::Dropped, Fault::Dropped];
+    let kept = kind.store();
     let store: Arc<dyn ObjectStore> =
-        Arc::new(Flaky { inner: InMemory::new(), puts: AtomicUsize::new(0), faults });
+        Arc::new(Flaky { inner: Arc::clone(&kept), puts: AtomicUsize::new(0), faults });
     let log = open(&store).await.expect("opens");
     let error = commit(&log, "l", None, 1, &[]).await.expect_err("fails");
     assert_eq!(error.kind(), fault::Kind::Unavailable);
@@ -303,13 +308,30 @@ async fn a_store_that_keeps_failing_is_reported() {
 #[tokio::test(start_paused = true)]
 async fn a_commit_that_always_loses_gives_up() {
     let faults = [vec![Fault::None], vec![Fault::Overtaken; 100]].concat();
-    let store: Arc<dyn ObjectStore> =
-        Arc::new(Flaky { inner: InMemory::new(), puts: AtomicUsize::new(0), faults });
+    let store: Arc<dyn ObjectStore> = Arc::new(Flaky { inner: memory(), puts: AtomicUsize::new(0), faults });
     let log = open(&store).await.expect("opens");
     let error = commit(&log, "l", None, 1, &[]).await.expect_err("gives up");
     assert!(matches!(error, Error::Contended { attempts: 100 }), "{error}");
     assert_eq!(error.kind(), fault::Kind::Busy);
     assert_eq!(commit(&log, "l", None, 1, &[]).await.expect("lands"), 101);
+}
+
+/// The very first put may meet the same; whoever created the table, there is one.
+async fn a_table_is_created_once_whatever_becomes_of_the_answer(kind: Kind) {
+    use Fault::{AnswerLost, Dropped, Refused, SentTwice};
+    for faults in
+        [vec![AnswerLost], vec![SentTwice], vec![Dropped, Refused], vec![Refused, Dropped, AnswerLost]]
+    {
+        let kept = kind.store();
+        let store: Arc<dyn ObjectStore> =
+            Arc::new(Flaky { inner: Arc::clone(&kept), puts: AtomicUsize::new(0), faults });
+        let log = open(&store).await.expect("opens");
+        let id = log.known().metadata.clone().expect("metadata").id;
+        assert_eq!(open(&kept).await.expect("opens").known().metadata.clone().expect("metadata").id, id);
+    }
+    let faults = vec![Dropped; 3];
+    let store: Arc<dyn ObjectStore> = Arc::new(Flaky { inner: memory(), puts: AtomicUsize::new(0), faults });
+    assert_eq!(open(&store).await.expect_err("fails").kind(), fault::Kind::Unavailable);
 }
 
 #[tokio::test]
@@ -335,8 +357,7 @@ async fn very_long_metric_names_stay_out_of_the_statistics() {
     assert_eq!((stats.min_metric.as_ref().map(String::len), &stats.max_metric), (Some(1_024), &None));
 }
 
-#[tokio::test]
-async fn what_cannot_be_understood_is_named() {
+async fn what_cannot_be_understood_is_named(stores: Kind) {
     let meta = |reader: u32, columns: Value| {
         let meta = json!({"metaData": {"id": "x", "format": {"provider": "parquet"}, "schemaString": "{}",
             "partitionColumns": columns}});
@@ -375,7 +396,7 @@ async fn what_cannot_be_understood_is_named() {
             "01.json",
         ),
     ] {
-        let store = memory();
+        let store = stores.store();
         for (version, text) in files {
             put(&store, &format!("t/_delta_log/{version:020}.json"), text).await;
         }
@@ -385,11 +406,10 @@ async fn what_cannot_be_understood_is_named() {
     }
 }
 
-#[tokio::test]
-async fn a_table_with_a_checkpoint_is_refused() {
+async fn a_table_with_a_checkpoint_is_refused(kind: Kind) {
     for checkpoint in ["_last_checkpoint", "00000000000000000001.checkpoint.parquet"] {
         for existing in [true, false] {
-            let store = memory();
+            let store = kind.store();
             if existing {
                 let log = open(&store).await.expect("opens");
                 commit(&log, "l", None, 1, &[]).await.expect("lands");
@@ -403,9 +423,8 @@ async fn a_table_with_a_checkpoint_is_refused() {
     }
 }
 
-#[tokio::test]
-async fn a_table_for_newer_writers_is_read_and_not_written() {
-    let store = memory();
+async fn a_table_for_newer_writers_is_read_and_not_written(kind: Kind) {
+    let store = kind.store();
     open(&store).await.expect("opens");
     let newer = json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 7}});
     put(&store, "t/_delta_log/00000000000000000001.json", &newer.to_string()).await;
@@ -414,9 +433,8 @@ async fn a_table_for_newer_writers_is_read_and_not_written() {
     assert!(matches!(error, Error::Unsupported { .. }), "{error}");
 }
 
-#[tokio::test]
-async fn removed_files_are_no_longer_live() {
-    let store = memory();
+async fn removed_files_are_no_longer_live(kind: Kind) {
+    let store = kind.store();
     let log = open(&store).await.expect("opens");
     commit(&log, "l", None, 1, &[file("a b"), file("c")]).await.expect("lands");
     let remove = json!({"remove": {"path": "a%20b", "dataChange": true}});
@@ -434,6 +452,20 @@ fn positions_that_delta_has_no_room_for_are_refused() {
         assert_eq!(error.kind(), fault::Kind::Invalid);
     });
 }
+
+on_every_store!(
+    a_table_is_created_once_whatever_becomes_of_the_answer,
+    a_commit_is_what_the_protocol_says,
+    racing_creators_share_one_table,
+    every_one_of_many_committers_lands_once,
+    of_flushers_of_one_log_with_one_base_exactly_one_wins,
+    a_lost_answer_is_found_again_and_nothing_happens_twice,
+    a_store_that_keeps_failing_is_reported,
+    what_cannot_be_understood_is_named,
+    a_table_with_a_checkpoint_is_refused,
+    a_table_for_newer_writers_is_read_and_not_written,
+    removed_files_are_no_longer_live,
+);
 
 proptest::proptest! {
     #[test]

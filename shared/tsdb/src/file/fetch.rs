@@ -1,4 +1,4 @@
-//! Reads byte ranges of one file from the object store: the place where caching would go.
+//! Reads byte ranges of one file from the object store, in few requests: the place where caching would go.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,30 +10,40 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::DecodeResult;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataPushDecoder};
 use tokio::runtime::Handle;
+use tokio::sync::OnceCell;
 
 use super::encode::Tail;
 use crate::table::{Error, Result};
 
-/// Ranges closer together than this are read as one: a request costs about as much as these bytes.
-const GAP_MAX: u64 = 64 << 10;
 /// Requests for one file under way at a time.
 const REQUESTS_MAX: usize = 8;
 /// Bytes read from the end of a file whose catalogue entry does not say how long its footer is.
 const FOOTER_GUESS: u64 = 64 << 10;
 
 /// One file in the store.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct FileSource {
     store: Arc<dyn ObjectStore>,
     path: Path,
     size: u64,
     tail: Option<Tail>,
+    /// Ranges closer together than this are read as one.
+    gap_max: u64,
+    /// All of a file that is not longer than a gap: one request then serves every step of a query.
+    whole: OnceCell<Bytes>,
 }
 
 impl FileSource {
-    /// Names a file, its size in bytes, and its end where that is known.
-    pub(crate) fn new(store: Arc<dyn ObjectStore>, path: Path, size: u64, tail: Option<Tail>) -> Self {
-        Self { store, path, size, tail }
+    /// Names a file, its size in bytes, and its end where that is known. A request costs as much as reading
+    /// `request_cost_bytes`.
+    pub(crate) fn new(
+        store: Arc<dyn ObjectStore>,
+        path: Path,
+        size: u64,
+        tail: Option<Tail>,
+        request_cost_bytes: u64,
+    ) -> Self {
+        Self { store, path, size, tail, gap_max: request_cost_bytes, whole: OnceCell::new() }
     }
 
     /// The file's path, for messages.
@@ -43,21 +53,32 @@ impl FileSource {
 
     /// Reads ranges, in the order given; neighbours share a request.
     pub(crate) async fn fetch(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        let merged = coalesce(ranges);
-        let reads = futures::stream::iter(merged.iter().cloned()).map(|range| async move {
-            let read = self.store.get_range(&self.path, range.clone()).await;
-            let bytes = read.map_err(|e| match e {
-                object_store::Error::NotFound { .. } => Error::Gone { path: self.name().to_owned() },
-                e => Error::store(format!("read {}", self.path))(e),
-            })?;
-            if bytes.len() as u64 == range.end - range.start {
-                Ok(bytes)
-            } else {
-                Err(Error::corrupt(self.name(), "the file is shorter than the catalogue says"))
+        if self.size <= self.gap_max {
+            let whole = self.whole.get_or_try_init(|| self.get(0..self.size)).await?;
+            // A decoder that met damage may ask for what the file does not have.
+            let is_within = |r: &Range<u64>| r.start <= r.end && r.end <= self.size;
+            if !ranges.iter().all(is_within) {
+                return Err(Error::corrupt(self.name(), "it points beyond its own end"));
             }
-        });
+            return Ok(ranges.iter().map(|r| slice(whole, 0, r)).collect());
+        }
+        let merged = coalesce(ranges, self.gap_max);
+        let reads = futures::stream::iter(merged.iter().cloned()).map(|range| self.get(range));
         let parts: Vec<Bytes> = reads.buffered(REQUESTS_MAX).try_collect().await?;
         Ok(ranges.iter().map(|r| slice_of(&merged, &parts, r)).collect())
+    }
+
+    async fn get(&self, range: Range<u64>) -> Result<Bytes> {
+        let read = self.store.get_range(&self.path, range.clone()).await;
+        let bytes = read.map_err(|e| match e {
+            object_store::Error::NotFound { .. } => Error::Gone { path: self.name().to_owned() },
+            e => Error::store(format!("read {}", self.path))(e),
+        })?;
+        if bytes.len() as u64 == range.end - range.start {
+            Ok(bytes)
+        } else {
+            Err(Error::corrupt(self.name(), "the file is shorter than the catalogue says"))
+        }
     }
 
     /// Reads footer and page index; both can be large, so they are decoded on a blocking thread.
@@ -92,13 +113,13 @@ impl FileSource {
 }
 
 /// Joins ranges that overlap or are close together, in ascending order.
-fn coalesce(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
+fn coalesce(ranges: &[Range<u64>], gap_max: u64) -> Vec<Range<u64>> {
     let mut sorted: Vec<Range<u64>> = ranges.to_vec();
     sorted.sort_by_key(|r| r.start);
     let mut merged: Vec<Range<u64>> = Vec::new();
     for range in sorted {
         match merged.last_mut() {
-            Some(last) if range.start <= last.end.saturating_add(GAP_MAX) => {
+            Some(last) if range.start <= last.end.saturating_add(gap_max) => {
                 last.end = last.end.max(range.end)
             }
             _ => merged.push(range),
@@ -109,8 +130,13 @@ fn coalesce(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
 
 fn slice_of(merged: &[Range<u64>], parts: &[Bytes], range: &Range<u64>) -> Bytes {
     let i = merged.partition_point(|m| m.start <= range.start) - 1;
-    let at = |offset: u64| usize::try_from(offset - merged[i].start).expect("the part is in memory");
-    parts[i].slice(at(range.start)..at(range.end))
+    slice(&parts[i], merged[i].start, range)
+}
+
+/// Cuts a range of the file out of bytes that begin at `start`.
+fn slice(bytes: &Bytes, start: u64, range: &Range<u64>) -> Bytes {
+    let at = |offset: u64| usize::try_from(offset - start).expect("the bytes are in memory");
+    bytes.slice(at(range.start)..at(range.end))
 }
 
 #[cfg(test)]
@@ -119,9 +145,10 @@ mod tests {
 
     #[test]
     fn close_ranges_are_read_as_one() {
+        const GAP_MAX: u64 = 1_000;
         let far = GAP_MAX * 3;
         let ranges = [far..far + 10, 0..5, 5..8, 8 + GAP_MAX..20 + GAP_MAX, 2..4];
-        let merged = coalesce(&ranges);
+        let merged = coalesce(&ranges, GAP_MAX);
         assert_eq!(merged, [0..20 + GAP_MAX, far..far + 10]);
         let parts: Vec<Bytes> = merged
             .iter()

@@ -204,7 +204,8 @@ impl Snapshot {
 
     async fn reader(&self, file: &DataFile, query: Arc<OwnedQuery>) -> Result<Reader> {
         let path = location(&self.options.prefix, &file.path)?;
-        let source = FileSource::new(Arc::clone(&self.options.store), path, file.size, file.tail);
+        let TableOptions { store, request_cost_bytes, .. } = &self.options;
+        let source = FileSource::new(Arc::clone(store), path, file.size, file.tail, *request_cost_bytes);
         Reader::open(source, self.options.runtime.clone(), query).await
     }
 }

@@ -52,6 +52,7 @@ impl World {
             prefix: "metrics".into(),
             clock: self.clock.clone(),
             runtime: tokio::runtime::Handle::current(),
+            request_cost_bytes: 64 << 10,
         };
         Table::open(options).await.expect("a table")
     }
