@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # Fetches what the tests run beside Tributary, and unpacks it below a folder. The one place that fetches anything.
 #
-#   parts.sh FOLDER all             Debian's Prometheus, promtool and node_exporter, and a Python venv
+#   parts.sh FOLDER all             Debian's Prometheus, promtool, node_exporter and etcd, and a Python venv
 #   parts.sh FOLDER node_exporter   node_exporter alone
+#   parts.sh FOLDER etcd            etcd alone
 #
 # Packages are unpacked, never installed: installing them would start daemons on the standard ports. Does nothing when
 # everything is there; a half-fetched part is fetched anew.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
-parts=${1:?usage: parts.sh FOLDER all|node_exporter}
-what=${2:?usage: parts.sh FOLDER all|node_exporter}
+parts=${1:?usage: parts.sh FOLDER all|node_exporter|etcd}
+what=${2:?usage: parts.sh FOLDER all|node_exporter|etcd}
 mkdir -p "$parts"
 parts=$(cd "$parts" && pwd)
 
@@ -55,9 +56,11 @@ venv() {
 
 case $what in
     node_exporter) debian prometheus-node-exporter ;;
+    etcd) debian etcd-server ;;
     all)
         debian prometheus
         debian prometheus-node-exporter
+        debian etcd-server
         venv
         ;;
     *)

@@ -25,5 +25,5 @@ pub use parts::{node_exporter, promtool, repository};
 pub use python::python;
 pub use remote_write::write;
 pub use server::{Kind, Server};
-pub use test_kit::{S3Server, free_port, part, target_folder};
+pub use test_kit::{EtcdCluster, S3Server, free_port, part, target_folder};
 pub use wait::{DEADLINE, eventually, now_ms};
