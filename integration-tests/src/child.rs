@@ -60,10 +60,24 @@ impl Child {
     /// # Panics
     /// When it does not, or not with success.
     pub fn stop(&mut self) {
-        let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw).expect("a process id");
-        kill_process(pid, Signal::TERM).unwrap_or_else(|e| panic!("signal {}: {e}", self.name));
+        self.signal(Signal::TERM);
         let status = self.wait();
         assert!(status.success(), "{} stopped with {status}\n{}", self.name, self.output());
+    }
+
+    /// Stops the program's clock.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets the paused program go on.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw).expect("a process id");
+        kill_process(pid, signal).unwrap_or_else(|e| panic!("signal {}: {e}", self.name));
     }
 
     /// Ends the program at once, as a crash does.

@@ -9,6 +9,7 @@
 //! Deliberately absent: the stories (`tests/stories`), and anything that knows Tributary from inside.
 
 mod child;
+mod cluster;
 mod fixture;
 mod http;
 mod parts;
@@ -19,6 +20,7 @@ mod server;
 mod wait;
 
 pub use child::Child;
+pub use cluster::{Cluster, Store};
 pub use fixture::Fixture;
 pub use http::{Http, Reply};
 pub use parts::{node_exporter, promtool, repository};

@@ -1,4 +1,7 @@
 //! Tributary and Prometheus, started and stopped the same way.
+//!
+//! With `TRIBUTARY_SHAPE=cluster` in the environment a Tributary is a cluster of five roles instead of one process:
+//! the stories run unchanged, and nobody can tell the difference from outside.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,6 +11,7 @@ use tempfile::TempDir;
 use test_kit::{free_port, part, profile_folder};
 
 use crate::child::Child;
+use crate::cluster::{Cluster, Store};
 use crate::http::Http;
 
 /// Which program.
@@ -49,9 +53,17 @@ impl Kind {
 #[derive(Debug)]
 pub struct Server {
     kind: Kind,
-    folder: TempDir,
     port: u16,
-    child: Option<Child>,
+    processes: Processes,
+    /// Behind what works in it.
+    folder: TempDir,
+}
+
+/// What a server consists of.
+#[derive(Debug)]
+enum Processes {
+    One(Option<Child>),
+    Cluster(Box<Cluster>),
 }
 
 impl Server {
@@ -74,9 +86,43 @@ impl Server {
     pub fn stopped(kind: Kind, config: &str) -> Self {
         let folder =
             tempfile::Builder::new().prefix("tributary-story-").tempdir().expect("a temporary folder");
-        let server = Self { kind, folder, port: free_port(), child: None };
+        let port = free_port();
+        let is_cluster = kind == Kind::Tributary && shape() == Shape::Cluster;
+        let processes = match is_cluster {
+            true => Processes::Cluster(Box::new(Cluster::prepare(folder.path(), port, Store::Folder))),
+            false => Processes::One(None),
+        };
+        let server = Self { kind, port, processes, folder };
         server.write_config(config);
         server
+    }
+
+    /// Starts a Tributary as a cluster, whatever the shape of others, and waits until it is ready.
+    ///
+    /// # Panics
+    /// When it does not get ready.
+    #[must_use]
+    pub fn start_cluster(config: &str, store: Store) -> Self {
+        let folder =
+            tempfile::Builder::new().prefix("tributary-story-").tempdir().expect("a temporary folder");
+        let port = free_port();
+        let cluster = Cluster::prepare(folder.path(), port, store);
+        let processes = Processes::Cluster(Box::new(cluster));
+        let mut server = Self { kind: Kind::Tributary, port, processes, folder };
+        server.write_config(config);
+        server.start_again();
+        server
+    }
+
+    /// The members of a cluster.
+    ///
+    /// # Panics
+    /// When it is none.
+    pub fn cluster(&mut self) -> &mut Cluster {
+        match &mut self.processes {
+            Processes::Cluster(cluster) => cluster,
+            Processes::One(_) => panic!("the server is one process"),
+        }
     }
 
     /// Starts the stopped server on its own data.
@@ -84,11 +130,17 @@ impl Server {
     /// # Panics
     /// When it does not get ready.
     pub fn start_again(&mut self) {
-        let log = self.folder.path().join("log");
-        let mut child = Child::spawn(&format!("{:?}", self.kind), &mut self.command(), &log);
-        let http = self.http();
-        child.wait_for("gets ready", || http.try_get("/-/ready", &[]).filter(|reply| reply.status == 200));
-        self.child = Some(child);
+        let (http, mut command) = (self.http(), self.command());
+        match &mut self.processes {
+            Processes::Cluster(cluster) => cluster.start(),
+            Processes::One(running) => {
+                let log = self.folder.path().join("log");
+                let mut child = Child::spawn(&format!("{:?}", self.kind), &mut command, &log);
+                let is_ready = || http.try_get("/-/ready", &[]).filter(|reply| reply.status == 200);
+                child.wait_for("gets ready", is_ready);
+                *running = Some(child);
+            }
+        }
     }
 
     /// How the server is started.
@@ -112,19 +164,22 @@ impl Server {
     }
 
     /// Stops in order.
+    ///
+    /// # Panics
+    /// When it does not run.
     pub fn stop(&mut self) {
-        self.running().stop();
-        self.child = None;
+        match &mut self.processes {
+            Processes::One(child) => child.take().expect("the server runs").stop(),
+            Processes::Cluster(cluster) => cluster.stop(),
+        }
     }
 
-    /// Ends the process as a crash does.
+    /// Ends every process as a crash does.
     pub fn kill_9(&mut self) {
-        self.running().kill_9();
-        self.child = None;
-    }
-
-    fn running(&mut self) -> &mut Child {
-        self.child.as_mut().expect("the server runs")
+        match &mut self.processes {
+            Processes::One(child) => drop(child.take()),
+            Processes::Cluster(cluster) => cluster.kill_9(),
+        }
     }
 
     /// A client of the default tenant.
@@ -189,6 +244,25 @@ impl Server {
     /// The end of what the server printed.
     #[must_use]
     pub fn output(&self) -> String {
-        self.child.as_ref().map(Child::output).unwrap_or_default()
+        match &self.processes {
+            Processes::One(child) => child.as_ref().map(Child::output).unwrap_or_default(),
+            Processes::Cluster(cluster) => cluster.output(),
+        }
+    }
+}
+
+/// What a Tributary of the stories is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    One,
+    Cluster,
+}
+
+fn shape() -> Shape {
+    #[expect(clippy::disallowed_methods, reason = "how the tests are run is said by who runs them")]
+    match std::env::var("TRIBUTARY_SHAPE").as_deref() {
+        Ok("cluster") => Shape::Cluster,
+        Ok(other) => panic!("TRIBUTARY_SHAPE={other}: want cluster, or nothing"),
+        Err(_) => Shape::One,
     }
 }

@@ -4,6 +4,7 @@
 //! answers to the same input is the measure wherever 2.42 and 3.14 agree.
 
 mod bad_input;
+mod cluster;
 mod cross_service;
 mod hierarchy;
 mod kill_nine;
@@ -13,3 +14,4 @@ mod pair;
 mod promtool;
 mod same_answers;
 mod tenants;
+mod writers;

@@ -1,0 +1,217 @@
+//! A Tributary as five roles in eight processes, coordinated by a real etcd of three members: what `make cluster`
+//! starts, on ports and folders of its own.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use test_kit::{EtcdCluster, S3Server, free_port};
+
+use crate::child::Child;
+use crate::http::Http;
+use crate::server::Kind;
+
+/// The bucket that a cluster on S3 keeps its table in.
+const BUCKET: &str = "metrics";
+
+/// The members in the order in which they are started.
+const MEMBERS: [(&str, &str); 8] = [
+    ("discovery-0", "discovery"),
+    ("ingester-0", "ingester"),
+    ("ingester-1", "ingester"),
+    ("querier-0", "querier"),
+    ("querier-1", "querier"),
+    ("gateway-0", "gateway"),
+    ("scraper-0", "scraper"),
+    ("scraper-1", "scraper"),
+];
+
+/// Where the table lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Store {
+    /// In a folder that all members share.
+    Folder,
+    /// In a `SeaweedFS`.
+    S3,
+}
+
+/// The processes of a cluster, and what they stand on. What runs is ended when the value is dropped.
+#[derive(Debug)]
+pub struct Cluster {
+    members: BTreeMap<&'static str, Member>,
+    folder: PathBuf,
+    /// Its etcd.
+    pub etcd: EtcdCluster,
+    s3: Option<S3Server>,
+}
+
+#[derive(Debug)]
+struct Member {
+    role: &'static str,
+    port: u16,
+    child: Option<Child>,
+}
+
+impl Cluster {
+    /// Starts etcd and, where the table is to lie there, S3; the members are yet to be started. Files go below `folder`,
+    /// which holds the `prometheus.yml`; the gateway answers HTTP at `port`.
+    ///
+    /// # Panics
+    /// When they do not start.
+    #[must_use]
+    pub fn prepare(folder: &Path, port: u16, store: Store) -> Self {
+        let s3 = (store == Store::S3).then(S3Server::start);
+        if let Some(s3) = &s3 {
+            s3.create_bucket(BUCKET);
+        }
+        let member = |(name, role): (&'static str, &'static str)| {
+            let port = if role == "gateway" { port } else { free_port() };
+            (name, Member { role, port, child: None })
+        };
+        let members = MEMBERS.into_iter().map(member).collect();
+        Self { members, folder: folder.to_path_buf(), etcd: EtcdCluster::start(3), s3 }
+    }
+
+    /// Starts every member that does not run, and waits until all are ready.
+    ///
+    /// # Panics
+    /// When one is not in time.
+    pub fn start(&mut self) {
+        for (name, _) in MEMBERS {
+            if self.members[name].child.is_none() {
+                self.spawn(name);
+            }
+        }
+        for (name, _) in MEMBERS {
+            self.wait_until_ready(name);
+        }
+    }
+
+    /// Starts one member on its own data, and waits until it is ready.
+    ///
+    /// # Panics
+    /// When it is not in time.
+    pub fn start_member(&mut self, name: &str) {
+        self.spawn(name);
+        self.wait_until_ready(name);
+    }
+
+    /// Stops all members in order: what writes before what stores.
+    pub fn stop(&mut self) {
+        for (name, _) in MEMBERS.iter().rev() {
+            self.stop_member(name);
+        }
+    }
+
+    /// Stops one member in order.
+    ///
+    /// # Panics
+    /// When it does not stop well.
+    pub fn stop_member(&mut self, name: &str) {
+        if let Some(mut child) = self.member(name).child.take() {
+            child.stop();
+        }
+    }
+
+    /// Ends all members at once, as a power cut does.
+    pub fn kill_9(&mut self) {
+        for member in self.members.values_mut() {
+            member.child = None;
+        }
+    }
+
+    /// Ends one member at once, as a crash does.
+    pub fn kill_9_member(&mut self, name: &str) {
+        self.member(name).child = None;
+    }
+
+    /// Stops a member's clock: it holds its connections and answers nobody.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn pause(&self, name: &str) {
+        self.members[name].child.as_ref().expect("it runs").pause();
+    }
+
+    /// Lets a paused member go on.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn resume(&self, name: &str) {
+        self.members[name].child.as_ref().expect("it runs").resume();
+    }
+
+    /// A client of one member.
+    #[must_use]
+    pub fn http(&self, name: &str) -> Http {
+        Http::new(format!("http://127.0.0.1:{}", self.members[name].port))
+    }
+
+    /// The end of what all members printed.
+    #[must_use]
+    pub fn output(&self) -> String {
+        let members = self.members.iter();
+        let of = |(name, member): (&&str, &Member)| {
+            member.child.as_ref().map(|child| format!("== {name}\n{}", child.output()))
+        };
+        members.filter_map(of).collect()
+    }
+
+    /// How a member is started.
+    ///
+    /// # Panics
+    /// When its own file cannot be written.
+    #[must_use]
+    pub fn command(&self, name: &str) -> Command {
+        let Member { role, port, .. } = &self.members[name];
+        let file = self.folder.join(format!("{name}.yml"));
+        fs::write(&file, self.settings(name, role)).expect("a service's own file");
+        let mut command = Command::new(Kind::Tributary.binary());
+        command
+            .arg(role)
+            .arg(format!("--service.config={}", file.display()))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .arg(format!("--cluster.member-name={name}"))
+            .arg(format!("--etcd.endpoints={}", self.etcd.endpoints().join(",")))
+            .current_dir(&self.folder);
+        if matches!(*role, "ingester" | "querier") {
+            command.arg(format!("--storage.url={}", self.storage_url()));
+            command.envs(self.s3.iter().flat_map(S3Server::variables));
+        }
+        command
+    }
+
+    fn storage_url(&self) -> String {
+        match &self.s3 {
+            Some(_) => format!("s3://{BUCKET}/table"),
+            None => format!("file://{}/data/tributary", self.folder.display()),
+        }
+    }
+
+    fn settings(&self, name: &str, role: &str) -> String {
+        let folder = self.folder.display();
+        match role {
+            "discovery" => format!("config_file: {folder}/prometheus.yml\n"),
+            "ingester" => format!("path: {folder}/{name}\n"),
+            "gateway" => "enable_lifecycle: true\nenable_admin_api: true\n".to_owned(),
+            _ => String::new(),
+        }
+    }
+
+    fn spawn(&mut self, name: &str) {
+        let mut command = self.command(name);
+        let log = self.folder.join(format!("{name}.log"));
+        self.member(name).child = Some(Child::spawn(name, &mut command, &log));
+    }
+
+    fn wait_until_ready(&mut self, name: &str) {
+        let http = self.http(name);
+        let child = self.member(name).child.as_mut().expect("it was started");
+        child.wait_for("gets ready", || http.try_get("/-/ready", &[]).filter(|reply| reply.status == 200));
+    }
+
+    fn member(&mut self, name: &str) -> &mut Member {
+        self.members.get_mut(name).unwrap_or_else(|| panic!("no member {name}"))
+    }
+}
