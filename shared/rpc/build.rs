@@ -1,4 +1,4 @@
-//! Compiles the contracts of our own services, with a compiler in Rust: nobody needs `protoc`.
+//! Compiles the contracts of our own services, and the calls to etcd, with a compiler in Rust: nobody needs `protoc`.
 
 use std::path::{Path, PathBuf};
 
@@ -17,5 +17,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+
+    // Apart, since reflection shows our own services alone.
+    let root = root.join("third-party/etcd");
+    println!("cargo:rerun-if-changed={}", root.display());
+    let etcd = protox::compile(["etcd.proto"], [root])?;
+    tonic_prost_build::configure().bytes(".").build_server(false).compile_fds(etcd)?;
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Our gRPC services: code generated from `proto/`, conversions to `model`, statuses, and channels.
+//! Our gRPC services: code generated from `proto/`, conversions to `model`, statuses, and channels; and the calls
+//! to etcd, the one server of others that members speak gRPC with.
 //!
 //! Generated types end at a service's `grpc.rs`: this crate turns them into values of `model` that are valid by
 //! construction, or into an [`Error`] that says which field is wrong.
@@ -10,6 +11,7 @@
 pub mod channel;
 pub mod convert;
 pub mod error;
+pub mod etcd;
 pub mod health;
 pub mod pb;
 pub mod status;

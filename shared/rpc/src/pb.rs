@@ -42,6 +42,19 @@ mod tributary {
     }
 }
 
+/// The calls to etcd.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    missing_debug_implementations,
+    unused_qualifications,
+    reason = "generated"
+)]
+#[allow(clippy::all, clippy::pedantic, reason = "generated; the .proto file holds the documentation")]
+pub mod etcd {
+    tonic::include_proto!("etcdserverpb");
+}
+
 pub use tributary::discovery::v1 as discovery;
 pub use tributary::federation::v1 as federation;
 pub use tributary::ingester::v1 as ingester;
