@@ -15,10 +15,12 @@ use crate::coordinator::{
 };
 use crate::{Error, Result};
 
-/// The shortest lease that a real etcd keeps to.
-const TTL: Duration = Duration::from_secs(2);
-/// By when the end of a lease must have been noticed.
-const TTL_AND_SOME: Duration = Duration::from_secs(6);
+/// A lease that is waited for. A real etcd keeps to nothing shorter than two seconds.
+const TTL: Duration = Duration::from_secs(3);
+/// By when the end of a lease must have been noticed, and everything else too.
+const TTL_AND_SOME: Duration = Duration::from_secs(20);
+/// A lease that does not end by itself while a case runs.
+const LONG: Duration = Duration::from_secs(120);
 
 /// Runs all cases under `prefix`, each below a folder of its own.
 ///
@@ -31,6 +33,7 @@ pub async fn run(store: &dyn Coordinator, prefix: &str) {
     sizes_are_limited(store, &format!("{prefix}/sizes/")).await;
     watches_yield_each_change_once_and_in_order(store, &format!("{prefix}/watch/")).await;
     watches_resume_from_a_revision(store, &format!("{prefix}/resume/")).await;
+    watches_of_another_life_are_told_and_end(store, &format!("{prefix}/life/")).await;
     leases_take_their_keys_with_them(store, &format!("{prefix}/revoke/")).await;
     leases_end_unless_they_are_kept(store, &format!("{prefix}/expire/")).await;
     a_key_written_anew_leaves_its_lease(store, &format!("{prefix}/detach/")).await;
@@ -178,8 +181,17 @@ async fn watches_resume_from_a_revision(store: &dyn Coordinator, prefix: &str) {
     assert_eq!(next(&mut events).await.change, written("4", None));
 }
 
+async fn watches_of_another_life_are_told_and_end(store: &dyn Coordinator, prefix: &str) {
+    let now = store.list(prefix).await.expect("listed").revision;
+    let ahead = Revision(now.0 + 1_000_000);
+    let mut events = store.watch(prefix, ahead);
+    let told = tokio::time::timeout(TTL_AND_SOME, events.next()).await.expect("told in time");
+    assert_eq!(told, Some(Err(Error::Compacted { after: ahead })), "the store never was at {ahead}");
+    assert_eq!(events.next().await, None);
+}
+
 async fn leases_take_their_keys_with_them(store: &dyn Coordinator, prefix: &str) {
-    let lease = store.grant(TTL).await.expect("granted");
+    let lease = store.grant(LONG).await.expect("granted");
     let start = store.list(prefix).await.expect("listed").revision;
     let mut events = store.watch(prefix, start);
     for name in ["a", "b"] {
@@ -225,7 +237,7 @@ async fn leases_end_unless_they_are_kept(store: &dyn Coordinator, prefix: &str) 
 }
 
 async fn a_key_written_anew_leaves_its_lease(store: &dyn Coordinator, prefix: &str) {
-    let (old, new) = (store.grant(TTL).await.expect("granted"), store.grant(TTL).await.expect("granted"));
+    let (old, new) = (store.grant(LONG).await.expect("granted"), store.grant(LONG).await.expect("granted"));
     let (moved, freed) = (format!("{prefix}moved"), format!("{prefix}freed"));
     for key in [&moved, &freed] {
         done(store.put(key, "1".into(), Expect::Absent, Some(old)).await);

@@ -61,6 +61,14 @@ pub enum Error {
         /// What the decoder said.
         cause: String,
     },
+    /// The coordinator answers, and does not do what was asked for; asking again does not help.
+    #[error("coordinator refuses: {cause}")]
+    Refused {
+        /// What sort of refusal it is.
+        kind: fault::Kind,
+        /// What it said.
+        cause: String,
+    },
     /// The coordinator cannot be reached.
     #[error("coordinator cannot be reached: {cause}")]
     Unreachable {
@@ -84,6 +92,7 @@ impl Error {
             Self::Unreadable { .. } => fault::Kind::Corrupt,
             // Not retryable as it stands: the same watch fails again.
             Self::Compacted { .. } => fault::Kind::NotFound,
+            Self::Refused { kind, .. } => *kind,
             Self::Unreachable { .. } => fault::Kind::Unavailable,
         }
     }

@@ -1,7 +1,7 @@
 //! Who is there, who does what, and in which order it was decided.
 //!
 //! - [`Coordinator`]: keys with revisions and compare-and-swap, leases, and watches of a prefix that resume.
-//!   [`InMemory`] serves one process and tests; every implementation passes the suite in `conformance`.
+//!   [`InMemory`] serves one process and tests, [`Etcd`] a cluster; both pass the suite in `conformance`.
 //! - [`membership`]: a numbered list of the members of a [`Role`], kept alive by leases.
 //! - [`logs`]: which logs hold what is not in the table yet, and who answers for them.
 //! - [`placement`]: pure functions that say where a scrape group or a target lives.
@@ -10,7 +10,7 @@
 //! What lies here is kilobytes, is never a sample and never the only truth about data: whoever reads it goes on
 //! with the last known state when the coordinator is away.
 //!
-//! Deliberately absent: gRPC and HTTP (a member's address is text here), any election (correctness of data never
+//! Deliberately absent: sockets (a channel to etcd is handed in, a member's address is text here), any election (correctness of data never
 //! depends on one), and samples.
 #![warn(missing_docs)]
 
@@ -19,6 +19,7 @@ pub mod conformance;
 mod coordinator;
 pub mod epoch;
 mod error;
+mod etcd;
 pub mod logs;
 pub mod membership;
 mod memory;
@@ -30,5 +31,6 @@ pub use coordinator::{
 };
 pub use epoch::Epoch;
 pub use error::{Error, Result};
+pub use etcd::{Connect, Endpoint, Etcd, EtcdOptions};
 pub use membership::{Member, Role};
 pub use memory::InMemory;

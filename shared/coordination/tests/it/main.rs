@@ -1,4 +1,6 @@
-//! The in-memory coordinator against the suite that every implementation passes.
+//! Both coordinators against the suite that every implementation passes, and etcd's where it loses members.
+
+mod etcd;
 
 use coordination::{InMemory, conformance};
 
