@@ -1,12 +1,19 @@
 //! Who is there: a numbered list of the members of each role.
 //!
-//! A member holds the key `members/<role>/<number>` under a lease. Its number is what placement counts with, so a
-//! member that comes back under its name gets its old number when that is still free or still its own.
+//! A member writes two keys. `members/<role>/known/<number>` says who has the number and stays when the member crashes
+//! or etcd loses its leases; `members/<role>/live/<number>` is kept by a lease. Who leaves in order deletes the first;
+//! who only loses the lease is in doubt, and [`follow`] asks the member itself.
+//!
+//! Its number is what placement counts with: a member gets its number back whatever happened to it or to its lease,
+//! as long as it did not leave.
 //!
 //! Invariants:
 //! - a number has one holder at a time (create if absent, or swap of one's own earlier entry);
-//! - a name is unique within a role: whoever registers a name takes over the entry of its earlier life;
+//! - a name is unique within a role: whoever registers a name takes over the number of its earlier life;
 //! - a [`Roster`] is sorted by number.
+
+mod census;
+mod follow;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,13 +22,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-use crate::coordinator::{Change, Coordinator, Event, Expect, Lease, Revision, Snapshot, Swap};
+use crate::coordinator::{Coordinator, Expect, Lease, Revision, Swap};
 use crate::{Error, Result};
+use census::Census;
+pub use follow::{Follow, Probe};
 
 /// How many members a role may have.
 pub const MEMBERS_MAX: u32 = 10_000;
@@ -29,9 +37,8 @@ pub const MEMBERS_MAX: u32 = 10_000;
 const ATTEMPTS_MAX: u32 = 64;
 /// How often a lease is kept alive within its time.
 const KEEP_ALIVES_PER_TTL: u32 = 3;
-/// How long [`follow`] waits after a failure, at first and at most.
-const FOLLOW_BACKOFF_MIN: Duration = Duration::from_millis(100);
-const FOLLOW_BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How long to wait before joining is tried again.
+const JOIN_RETRY: Duration = Duration::from_secs(1);
 
 /// What a member does; a process may be a member of several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -111,102 +118,63 @@ pub struct Roster {
     pub revision: Revision,
 }
 
-impl Roster {
-    /// Reads a listing of a role's keys.
-    ///
-    /// # Errors
-    /// [`Error::Unreadable`] when a key or value is not what a member writes.
-    pub fn from_snapshot(role: Role, snapshot: &Snapshot) -> Result<Self> {
-        let parse = |entry: &crate::Entry| parse_member(role, &entry.key, &entry.value);
-        let mut members = snapshot.entries.iter().map(parse).collect::<Result<Vec<_>>>()?;
-        members.sort_by_key(|member| member.number);
-        Ok(Self { members: members.into(), revision: snapshot.revision })
-    }
-
-    /// The roster after a change of one of the role's keys.
-    ///
-    /// # Errors
-    /// [`Error::Unreadable`].
-    pub fn after(&self, role: Role, event: &Event) -> Result<Self> {
-        let number = parse_number(role, &event.key)?;
-        let mut members: Vec<Member> = self.members.iter().filter(|m| m.number != number).cloned().collect();
-        if let Change::Put { value, .. } = &event.change {
-            let place = members.partition_point(|member| member.number < number);
-            members.insert(place, parse_member(role, &event.key, value)?);
-        }
-        Ok(Self { members: members.into(), revision: event.revision })
-    }
+/// What is stored of a member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    #[serde(flatten)]
+    member: Member,
+    /// Whether somebody named the member by hand: then no lease speaks for it, and none is missed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    given: bool,
 }
 
-/// Reads the members of a role as they are now.
+/// Reads the members of a role as their leases have them now.
 ///
 /// # Errors
 /// Those of the coordinator; [`Error::Unreadable`].
 pub async fn list(coordinator: &dyn Coordinator, role: Role) -> Result<Roster> {
-    Roster::from_snapshot(role, &coordinator.list(&prefix(role)).await?)
+    let snapshot = coordinator.list(&prefix(role)).await?;
+    let mut census = Census::new(role);
+    census.listed(&snapshot, tokio::time::Instant::now())?;
+    Ok(Roster { members: census.certain().into(), revision: snapshot.revision })
 }
 
-/// Keeps `roster` up to date until nobody listens any more. Failures are logged and tried again with back-off;
-/// meanwhile the last known state stands.
-pub async fn follow(coordinator: Arc<dyn Coordinator>, role: Role, roster: watch::Sender<Roster>) {
-    let mut backoff = FOLLOW_BACKOFF_MIN;
-    loop {
-        let failure = tokio::select! {
-            () = roster.closed() => return,
-            failure = follow_once(&*coordinator, role, &roster, &mut backoff) => failure,
-        };
-        // A watch that fell behind is no trouble: the list that follows makes up for it.
-        if !matches!(failure, Error::Compacted { .. }) {
-            warn!(%role, error = %failure, "member list may be out of date");
-        }
-        tokio::time::sleep(backoff).await;
-        backoff = (backoff * 2).min(FOLLOW_BACKOFF_MAX);
-    }
-}
-
-async fn follow_once(
-    coordinator: &dyn Coordinator,
-    role: Role,
-    roster: &watch::Sender<Roster>,
-    backoff: &mut Duration,
-) -> Error {
-    let mut current = match list(coordinator, role).await {
-        Ok(listed) => listed,
-        Err(error) => return error,
-    };
-    let mut events = coordinator.watch(&prefix(role), current.revision);
-    *backoff = FOLLOW_BACKOFF_MIN;
-    loop {
-        roster.send_if_modified(|told| {
-            let is_news = told.members != current.members;
-            *told = current.clone();
-            is_news
-        });
-        let next = match events.next().await {
-            Some(Ok(event)) => current.after(role, &event),
-            Some(Err(error)) => Err(error),
-            None => Err(Error::Unreachable { cause: "the watch ended".to_owned() }),
-        };
-        match next {
-            Ok(next) => current = next,
-            Err(error) => return error,
-        }
-    }
-}
-
-/// A member's place in the list, kept while [`Membership::keep`] runs.
+/// A member's place in the list, taken and kept while [`Membership::keep`] runs.
 #[derive(Debug)]
 pub struct Membership {
     coordinator: Arc<dyn Coordinator>,
     role: Role,
+    /// As it was last listed, or as it wants to be.
     member: Member,
-    lease: Lease,
     ttl: Duration,
+    seat: Option<Seat>,
+    joined: watch::Sender<Option<Member>>,
+}
+
+/// What a member holds while it is listed.
+#[derive(Debug, Clone, Copy)]
+struct Seat {
+    lease: Lease,
+    /// Of the key that says who has the number.
+    known: Revision,
 }
 
 impl Membership {
-    /// Joins the members of a role: takes over the entry of an earlier life under this name, or else the lowest
-    /// free number. Others see the member from now on, for `ttl` unless it is kept.
+    /// Prepares a membership. Nobody sees the member before [`Membership::keep`] has joined.
+    #[must_use]
+    pub fn new(
+        coordinator: Arc<dyn Coordinator>,
+        role: Role,
+        name: &str,
+        address: &str,
+        ttl: Duration,
+    ) -> Self {
+        let (member, joined) = (Member::new(0, name, address), watch::Sender::new(None));
+        Self { coordinator, role, member, ttl, seat: None, joined }
+    }
+
+    /// Joins the members of a role: takes over the number of an earlier life under this name, or else the lowest
+    /// free one. Others see the member from now on, for `ttl` unless it is kept.
     ///
     /// # Errors
     /// Those of the coordinator; [`Error::Full`] with [`MEMBERS_MAX`] members; [`Error::Contended`].
@@ -217,44 +185,99 @@ impl Membership {
         address: &str,
         ttl: Duration,
     ) -> Result<Self> {
-        let wanted = Member::new(0, name, address);
-        let (member, lease) = register(&*coordinator, role, wanted, ttl).await?;
-        Ok(Self { coordinator, role, member, lease, ttl })
+        let mut membership = Self::new(coordinator, role, name, address, ttl);
+        membership.take_seat().await?;
+        Ok(membership)
     }
 
-    /// The member as others see it.
+    /// The member as others see it, or, before it has joined, as it wants to be seen.
     #[must_use]
     pub fn member(&self) -> &Member {
         &self.member
     }
 
-    /// Keeps the membership; never returns. When the lease was lost all the same, joins anew, maybe under another
-    /// number. Failures are logged and tried again. May be dropped at any time.
+    /// Tells when the member has joined, and with which number.
+    #[must_use]
+    pub fn joined(&self) -> watch::Receiver<Option<Member>> {
+        self.joined.subscribe()
+    }
+
+    /// Joins, and keeps the membership; never returns. When the lease was lost all the same, joins anew under the same
+    /// number. Failures are tried again for ever. May be dropped at any time.
     pub async fn keep(&mut self) -> std::convert::Infallible {
+        let mut is_told = false;
         loop {
-            tokio::time::sleep(self.ttl / KEEP_ALIVES_PER_TTL).await;
-            let kept = match self.coordinator.keep_alive(self.lease).await {
-                Err(Error::LeaseGone { .. }) => self.rejoin().await,
-                other => other,
+            let step = match self.seat {
+                None => self.take_seat().await,
+                Some(seat) => {
+                    tokio::time::sleep(self.ttl / KEEP_ALIVES_PER_TTL).await;
+                    self.coordinator.keep_alive(seat.lease).await
+                }
             };
-            if let Err(error) = kept {
-                warn!(role = %self.role, member = self.member.number, %error, "membership was not renewed");
+            let error = match step {
+                Ok(()) => {
+                    is_told = false;
+                    continue;
+                }
+                Err(Error::LeaseGone { lease }) => {
+                    info!(role = %self.role, member = self.member.number, %lease, "lost the lease, joining anew");
+                    self.seat = None;
+                    continue;
+                }
+                Err(error) => error,
+            };
+            // The coordinator itself says when it is away, once for all that needs it.
+            if is_told || matches!(error, Error::Unreachable { .. }) {
+                debug!(role = %self.role, name = self.member.name, %error, "still not a member");
+            } else {
+                warn!(role = %self.role, name = self.member.name, %error, "membership is tried again");
+                is_told = true;
+            }
+            if self.seat.is_none() {
+                tokio::time::sleep(JOIN_RETRY).await;
             }
         }
     }
 
-    /// Leaves the list at once.
+    /// Leaves the list at once: who follows it sees that this was meant.
     ///
     /// # Errors
-    /// Those of the coordinator; the lease then ends by itself.
+    /// Those of the coordinator; the lease then ends by itself, and the member is missed for a while.
     pub async fn leave(self) -> Result<()> {
-        self.coordinator.revoke(self.lease).await
+        let Some(seat) = self.seat else { return Ok(()) };
+        // A conflict is a later life under this name, which stays.
+        let known = known_key(self.role, self.member.number);
+        self.coordinator.delete(&known, Expect::Unchanged(seat.known)).await?;
+        self.coordinator.revoke(seat.lease).await
     }
 
-    async fn rejoin(&mut self) -> Result<()> {
-        let (member, lease) = register(&*self.coordinator, self.role, self.member.clone(), self.ttl).await?;
-        info!(role = %self.role, was = self.member.number, member = member.number, "joined anew after losing the lease");
-        (self.member, self.lease) = (member, lease);
+    async fn take_seat(&mut self) -> Result<()> {
+        let lease = self.coordinator.grant(self.ttl).await?;
+        match self.sit_down(lease).await {
+            Ok(()) => {
+                let Member { number, name, address } = &self.member;
+                info!(role = %self.role, member = number, name, address, "joined the members");
+                let told = Some(self.member.clone());
+                self.joined.send_if_modified(|before| std::mem::replace(before, told.clone()) != told);
+                Ok(())
+            }
+            Err(error) => {
+                if let Err(left) = self.coordinator.revoke(lease).await {
+                    debug!(%lease, error = %left, "lease is left to end by itself");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn sit_down(&mut self, lease: Lease) -> Result<()> {
+        let record = Record { member: self.member.clone(), given: false };
+        let (member, known) = claim(&*self.coordinator, self.role, record).await?;
+        let key = live_key(self.role, member.number);
+        let value = Bytes::from(member.name.clone());
+        self.coordinator.put(&key, value, Expect::Anything, Some(lease)).await?;
+        self.member = member;
+        self.seat = Some(Seat { lease, known });
         Ok(())
     }
 }
@@ -269,86 +292,73 @@ pub async fn add_static(
     name: &str,
     address: &str,
 ) -> Result<Member> {
-    claim(coordinator, role, Member::new(0, name, address), None).await
+    let record = Record { member: Member::new(0, name, address), given: true };
+    Ok(claim(coordinator, role, record).await?.0)
 }
 
-async fn register(
-    coordinator: &dyn Coordinator,
-    role: Role,
-    wanted: Member,
-    ttl: Duration,
-) -> Result<(Member, Lease)> {
-    let lease = coordinator.grant(ttl).await?;
-    match claim(coordinator, role, wanted, Some(lease)).await {
-        Ok(member) => Ok((member, lease)),
-        Err(error) => {
-            if let Err(left) = coordinator.revoke(lease).await {
-                warn!(%lease, error = %left, "lease is left to end by itself");
-            }
-            Err(error)
-        }
-    }
-}
-
-/// Claims a number: that of the same name, else the wanted one if it is free, else the lowest free.
-async fn claim(
-    coordinator: &dyn Coordinator,
-    role: Role,
-    wanted: Member,
-    lease: Option<Lease>,
-) -> Result<Member> {
+/// Claims a number: that of the same name, else the wanted one if nobody is known by it, else the lowest free.
+///
+/// The key is written anew even when nothing in it changes: whoever wants to forget a member that is gone deletes the
+/// key of the revision he has seen, and so misses one that has come back.
+async fn claim(coordinator: &dyn Coordinator, role: Role, wanted: Record) -> Result<(Member, Revision)> {
+    let prefix = format!("{}{KNOWN}", prefix(role));
     for _ in 0..ATTEMPTS_MAX {
-        let snapshot = coordinator.list(&prefix(role)).await?;
-        let roster = Roster::from_snapshot(role, &snapshot)?;
-        let own = roster.members.iter().find(|member| member.name == wanted.name);
-        let (number, expect) = match own {
-            Some(own) => {
-                let key = key(role, own.number);
-                let entry = snapshot.entries.iter().find(|entry| entry.key == key);
-                (own.number, entry.map_or(Expect::Absent, |entry| Expect::Unchanged(entry.revision)))
+        let snapshot = coordinator.list(&prefix).await?;
+        let (mut own, mut taken) = (None, BTreeSet::new());
+        for entry in &snapshot.entries {
+            let number = parse_number(&prefix, &entry.key)?;
+            taken.insert(number);
+            if parse_record(number, &entry.key, &entry.value)?.member.name == wanted.member.name {
+                own = Some((number, Expect::Unchanged(entry.revision)));
             }
-            None => (free_number(&roster, wanted.number)?, Expect::Absent),
+        }
+        let (number, expect) = match own {
+            Some(own) => own,
+            None => (free_number(&taken, wanted.member.number)?, Expect::Absent),
         };
-        let member = Member { number, ..wanted.clone() };
-        let key = key(role, number);
-        let value = serde_json::to_vec(&member)
+        let key = known_key(role, number);
+        let value = serde_json::to_vec(&wanted)
             .map_err(|error| Error::Unreadable { key: key.clone(), cause: error.to_string() })?;
-        if let Swap::Done(_) = coordinator.put(&key, Bytes::from(value), expect, lease).await? {
-            return Ok(member);
+        if let Swap::Done(revision) = coordinator.put(&key, Bytes::from(value), expect, None).await? {
+            return Ok((Member { number, ..wanted.member }, revision));
         }
     }
-    Err(Error::Contended { key: prefix(role), attempts: ATTEMPTS_MAX })
+    Err(Error::Contended { key: prefix, attempts: ATTEMPTS_MAX })
 }
 
-fn free_number(roster: &Roster, wanted: u32) -> Result<u32> {
-    let taken: BTreeSet<u32> = roster.members.iter().map(|member| member.number).collect();
+fn free_number(taken: &BTreeSet<u32>, wanted: u32) -> Result<u32> {
     std::iter::once(wanted)
         .chain(0..MEMBERS_MAX)
         .find(|number| *number < MEMBERS_MAX && !taken.contains(number))
         .ok_or(Error::Full { what: "number of members", limit: MEMBERS_MAX as usize })
 }
 
+/// What follows on a role's prefix: who has a number, and whether he lives.
+const KNOWN: &str = "known/";
+const LIVE: &str = "live/";
+
 fn prefix(role: Role) -> String {
     format!("members/{role}/")
 }
 
-fn key(role: Role, number: u32) -> String {
-    format!("members/{role}/{number:05}")
+fn known_key(role: Role, number: u32) -> String {
+    format!("members/{role}/{KNOWN}{number:05}")
 }
 
-fn parse_number(role: Role, key: &str) -> Result<u32> {
-    let number = key.strip_prefix(&prefix(role)).and_then(|number| number.parse().ok());
-    number.ok_or_else(|| Error::Unreadable {
-        key: key.to_owned(),
-        cause: "want members/<role>/<number>".to_owned(),
-    })
+fn live_key(role: Role, number: u32) -> String {
+    format!("members/{role}/{LIVE}{number:05}")
 }
 
-fn parse_member(role: Role, key: &str, value: &[u8]) -> Result<Member> {
-    let number = parse_number(role, key)?;
-    let member: Member = serde_json::from_slice(value)
+fn parse_number(prefix: &str, key: &str) -> Result<u32> {
+    let number = key.strip_prefix(prefix).and_then(|number| number.parse().ok());
+    number.ok_or_else(|| Error::Unreadable { key: key.to_owned(), cause: format!("want {prefix}<number>") })
+}
+
+fn parse_record(number: u32, key: &str, value: &[u8]) -> Result<Record> {
+    let mut record: Record = serde_json::from_slice(value)
         .map_err(|error| Error::Unreadable { key: key.to_owned(), cause: error.to_string() })?;
-    Ok(Member { number, ..member })
+    record.member.number = number;
+    Ok(record)
 }
 
 #[cfg(test)]

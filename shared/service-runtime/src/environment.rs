@@ -15,7 +15,7 @@ pub struct Environment {
     pub clock: Clock,
     /// Where the service registers its metrics.
     pub metrics: Metrics,
-    /// The name under which it is a member.
+    /// The name under which it is a member, the same after a restart.
     pub member_name: String,
     /// Where others reach it.
     pub address: String,

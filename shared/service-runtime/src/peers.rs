@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use axum::Router;
 use coordination::logs::{self, Logs};
-use coordination::membership::{self, Roster};
-use coordination::{Coordinator, Role};
+use coordination::membership::{Follow, Probe, Roster};
+use coordination::{Coordinator, Member, Role};
 use http::{Request, Response};
 use parking_lot::Mutex;
 use rpc::Channel;
@@ -37,6 +37,8 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a call to a role waits for its first member to be known.
 const MEMBER_WAIT: Duration = Duration::from_secs(2);
+/// How long a member may take to answer whether it lives.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What comes before the role in the address of a service of the same program.
 const IN_PROCESS: &str = "in-process:";
@@ -56,6 +58,8 @@ pub struct Peers {
 struct Shared {
     coordinator: Arc<dyn Coordinator>,
     tasks: Tasks,
+    /// Members given by hand, used for as long as the coordinator has never answered.
+    fallback: Vec<(Role, String)>,
     mounted: Mutex<HashMap<Role, Router>>,
     channels: Mutex<HashMap<String, Channel>>,
     rosters: Mutex<HashMap<Role, watch::Receiver<Roster>>>,
@@ -73,8 +77,18 @@ impl Peers {
     /// Finds members through `coordinator`; `tasks` follow the lists that are asked for.
     #[must_use]
     pub fn new(coordinator: Arc<dyn Coordinator>, tasks: Tasks) -> Self {
+        Self::with_fallback(coordinator, tasks, Vec::new())
+    }
+
+    /// As [`Peers::new`], with members that are used for as long as the coordinator has never answered.
+    pub(crate) fn with_fallback(
+        coordinator: Arc<dyn Coordinator>,
+        tasks: Tasks,
+        fallback: Vec<(Role, String)>,
+    ) -> Self {
         let (mounted, channels, rosters) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let shared = Shared { coordinator, tasks, mounted, channels, rosters, logs: OnceLock::new() };
+        let logs = OnceLock::new();
+        let shared = Shared { coordinator, tasks, fallback, mounted, channels, rosters, logs };
         Self { shared: Arc::new(shared) }
     }
 
@@ -84,9 +98,16 @@ impl Peers {
         let mut rosters = self.shared.rosters.lock();
         let follow = || {
             let (sender, receiver) = watch::channel(Roster::default());
-            let coordinator = self.shared.coordinator.clone();
+            let given = self.shared.fallback.iter().filter(|(of, _)| *of == role).map(|(_, address)| address);
+            let fallback = (0..).zip(given).map(|(number, address)| Member::new(number, address, address));
+            let follow = Follow {
+                coordinator: self.shared.coordinator.clone(),
+                role,
+                probe: self.probe(),
+                fallback: fallback.collect(),
+            };
             self.shared.tasks.spawn("follow members", async move {
-                membership::follow(coordinator, role, sender).await;
+                follow.run(sender).await;
                 Ok(())
             });
             receiver
@@ -148,6 +169,21 @@ impl Peers {
                 peers.channel(address)?.oneshot(request).await.map_err(BoxError::from)
             }
         }))
+    }
+
+    /// Asks members directly whether they live.
+    fn probe(&self) -> Probe {
+        // Not the peers themselves: their own task would keep them for ever.
+        let peers = Arc::downgrade(&self.shared);
+        Arc::new(move |member| {
+            let channel = peers.upgrade().and_then(|shared| Self { shared }.channel(&member.address).ok());
+            Box::pin(async move {
+                let Some(channel) = channel else { return false };
+                // A member that hangs keeps no deadline.
+                let asked = rpc::health::is_alive(channel, PROBE_TIMEOUT);
+                tokio::time::timeout(PROBE_TIMEOUT, asked).await.unwrap_or(false)
+            })
+        })
     }
 
     /// Makes a service reachable within the program.

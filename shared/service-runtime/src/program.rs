@@ -49,6 +49,8 @@ use crate::{
 
 /// How long members are listed that no longer say they live.
 const MEMBER_TTL: Duration = Duration::from_secs(10);
+/// How long a start waits for this program to be listed.
+const JOIN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How others reach the services of this program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +71,7 @@ pub struct Options {
     pub clock: Clock,
     /// What members agree on.
     pub coordinator: Arc<dyn Coordinator>,
-    /// The name of this member, the same after a restart.
+    /// The name of this member, the same after a restart; empty is the address that others are told.
     pub member_name: String,
     /// How others reach the services.
     pub reach: Reach,
@@ -102,6 +104,7 @@ struct Built {
 /// Services to be run in one program.
 pub struct Program {
     options: Options,
+    fallback: Vec<(Role, String)>,
     listeners: Vec<(&'static str, SocketAddr)>,
     plans: Vec<Plan>,
 }
@@ -117,7 +120,14 @@ impl Program {
     /// Makes a program without services.
     #[must_use]
     pub fn new(options: Options) -> Self {
-        Self { options, listeners: Vec::new(), plans: Vec::new() }
+        Self { options, fallback: Vec::new(), listeners: Vec::new(), plans: Vec::new() }
+    }
+
+    /// Names members by role and address that are used for as long as the coordinator has never answered.
+    #[must_use]
+    pub fn fallback(mut self, members: Vec<(Role, String)>) -> Self {
+        self.fallback = members;
+        self
     }
 
     /// Adds a listener. Port 0 takes any free port.
@@ -162,7 +172,7 @@ impl Program {
     /// Binds, builds and mounts everything. The program answers when this returns.
     ///
     /// # Errors
-    /// [`Error::Bind`], [`Error::UnknownListener`], [`Error::Build`], [`Error::Membership`].
+    /// [`Error::Bind`], [`Error::UnknownListener`], [`Error::Build`].
     pub async fn start(self, stopper: Stopper, reload: (watch::Sender<u64>, Reload)) -> Result<Running> {
         let mut listeners = Vec::new();
         for (name, wanted) in &self.listeners {
@@ -170,7 +180,7 @@ impl Program {
             info!(listener = name, address = %listener.address, "listening");
             listeners.push(listener);
         }
-        let mut starting = Starting::new(self.options, listeners, stopper, reload);
+        let mut starting = Starting::new(self.options, self.fallback, listeners, stopper, reload);
         let mut roles = HashSet::new();
         for plan in self.plans {
             if !roles.insert(plan.role) {
@@ -210,12 +220,14 @@ struct Mounted {
     tasks: Tasks,
     trigger: ShutdownTrigger,
     shutdown: Shutdown,
+    member_name: String,
     address: String,
 }
 
 impl Starting {
     fn new(
         options: Options,
+        fallback: Vec<(Role, String)>,
         listeners: Vec<Listener>,
         stopper: Stopper,
         reload: (watch::Sender<u64>, Reload),
@@ -233,7 +245,7 @@ impl Starting {
             metrics,
             latch: readiness.latch("start"),
             readiness,
-            peers: Peers::new(options.coordinator.clone(), tasks.clone()),
+            peers: Peers::with_fallback(options.coordinator.clone(), tasks.clone(), fallback),
             failures,
             tasks,
             stopper,
@@ -249,10 +261,12 @@ impl Starting {
         let (trigger, shutdown) = Shutdown::new();
         let tasks = Tasks::new(name, self.failures.clone());
         let address = self.address(plan.role, &plan.listeners);
+        let member_name = Some(self.options.member_name.clone()).filter(|name| !name.is_empty());
+        let member_name = member_name.unwrap_or_else(|| address.clone());
         let environment = Environment {
             clock: self.options.clock.clone(),
             metrics: self.metrics.clone(),
-            member_name: self.options.member_name.clone(),
+            member_name: member_name.clone(),
             address: address.clone(),
             peers: self.peers.clone(),
             coordinator: self.options.coordinator.clone(),
@@ -275,8 +289,14 @@ impl Starting {
             let router = guard.around(surface.grpc.router.clone().merge(surface.http));
             self.mount(name, surface.listener, router, surface.grpc)?;
         }
-        info!(service = name, address, took_ms = began.elapsed().as_millis() as u64, "built and mounted");
-        let mounted = Mounted { role: plan.role, guard, tasks, trigger, shutdown, address };
+        info!(
+            service = name,
+            member_name,
+            address,
+            took_ms = began.elapsed().as_millis() as u64,
+            "built and mounted"
+        );
+        let mounted = Mounted { role: plan.role, guard, tasks, trigger, shutdown, member_name, address };
         self.mounted.push((mounted, built.run));
         Ok(())
     }
@@ -356,15 +376,19 @@ impl Starting {
                 run(mounted.shutdown.clone()).instrument(info_span!(parent: None, "run", service = %role));
             let run = spawn(caught(run));
             runs.push(async move { (role, run.await.unwrap_or_else(|error| Err(error.to_string()))) });
-            let membership = Membership::join(
+            let membership = Membership::new(
                 self.options.coordinator.clone(),
                 role,
-                &self.options.member_name,
+                &mounted.member_name,
                 &mounted.address,
                 MEMBER_TTL,
             );
-            let membership = membership.await.map_err(|cause| Error::Membership { role, cause })?;
             services.push(Joined::new(mounted, membership));
+        }
+        let all_joined = futures::future::join_all(services.iter().map(Joined::joined));
+        // A coordinator that answers has its moment, so that who is ready is listed; one that is away holds up nobody.
+        if tokio::time::timeout(JOIN_PATIENCE, all_joined).await.is_err() {
+            info!("going on without being a member yet");
         }
         drop(self.latch);
         Ok(Running {

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use coordination::membership::{Follow, Membership, Probe, Role, Roster};
 use coordination::{
     Change, Coordinator, Error, Etcd, EtcdOptions, Event, EventStream, Expect, Lease, Revision, Swap,
     conformance,
 };
 use futures::StreamExt as _;
 use test_kit::EtcdCluster;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 /// How long anything is waited for.
@@ -300,4 +302,114 @@ async fn an_etcd_that_is_not_there_is_unreachable() {
     let error = store.get("k").await.expect_err("nobody listens");
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
     assert_eq!(error.kind().as_str(), "unavailable");
+}
+
+/// Follows the scrapers; whoever is probed is alive unless `dead` names it.
+fn follow(store: &Etcd, dead: &'static str) -> (impl Future<Output = ()>, watch::Receiver<Roster>) {
+    let (sender, roster) = watch::channel(Roster::default());
+    let probe: Probe = Arc::new(move |member| {
+        let is_alive = member.name != dead;
+        Box::pin(async move { is_alive })
+    });
+    let coordinator: Arc<dyn Coordinator> = Arc::new(store.clone());
+    let follow = Follow { coordinator, role: Role::Scraper, probe, fallback: Vec::new() };
+    (follow.run(sender), roster)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_roster_neither_shrinks_nor_moves_when_all_leases_are_revoked() {
+    let cluster = EtcdCluster::start(3);
+    let store = coordinator(&cluster);
+    let coordinator: Arc<dyn Coordinator> = Arc::new(store.clone());
+    let mut members: Vec<Membership> = ["a", "b", "c", "d"]
+        .iter()
+        .map(|name| Membership::new(coordinator.clone(), Role::Scraper, name, "h:1", Duration::from_secs(3)))
+        .collect();
+    let joined: Vec<_> = members.iter().map(Membership::joined).collect();
+    let keep = futures::future::join_all(members.iter_mut().map(Membership::keep));
+    let (follower, mut roster) = follow(&store, "none");
+    let story = async {
+        let before = roster.wait_for(|roster| roster.members.len() == 4).await.expect("told").clone();
+        for round in 0..5 {
+            let leases = membership_leases(&store).await;
+            assert!(cluster.revoke_all_leases() >= 4);
+            let told = async {
+                // All have new leases.
+                while membership_leases(&store).await.iter().filter(|lease| !leases.contains(lease)).count()
+                    < 4
+                {
+                    sleep(Duration::from_millis(50)).await;
+                }
+            };
+            let changed = async {
+                loop {
+                    roster.changed().await.expect("open");
+                    let seen = roster.borrow_and_update().members.clone();
+                    assert_eq!(seen, before.members, "round {round}");
+                }
+            };
+            tokio::select! {
+                back = timeout(DEADLINE, told) => back.expect("everybody joins anew"),
+                () = changed => {}
+            }
+            assert_eq!(roster.borrow().members, before.members, "round {round}");
+        }
+        for joined in &joined {
+            let member = joined.borrow().clone().expect("joined");
+            assert!(before.members.contains(&member), "{member:?} has kept its number");
+        }
+        drop(roster);
+    };
+    let all = async { tokio::join!(follower, story) };
+    tokio::select! {
+        _ = all => {}
+        _ = keep => unreachable!("keeps on"),
+    }
+}
+
+async fn membership_leases(store: &Etcd) -> Vec<Lease> {
+    let live = store.list("members/scraper/live/").await.expect("listed");
+    live.entries.iter().filter_map(|entry| entry.lease).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_dies_is_dropped_and_the_rest_stays_while_etcd_is_gone() {
+    let mut cluster = EtcdCluster::start(1);
+    let store = coordinator(&cluster);
+    let coordinator: Arc<dyn Coordinator> = Arc::new(store.clone());
+    let join = |name: &'static str| {
+        Membership::join(coordinator.clone(), Role::Scraper, name, "h:1", Duration::from_secs(3))
+    };
+    let mut lives = [join("a").await.expect("joins"), join("b").await.expect("joins")];
+    let dies = join("dies").await.expect("joins");
+    let leaves = join("leaves").await.expect("joins");
+    let (follower, mut roster) = follow(&store, "dies");
+    let names = |roster: &Roster| -> Vec<String> { roster.members.iter().map(|m| m.name.clone()).collect() };
+    let story = async {
+        roster.wait_for(|roster| names(roster) == ["a", "b", "dies", "leaves"]).await.expect("told");
+        leaves.leave().await.expect("leaves");
+        roster.wait_for(|roster| names(roster) == ["a", "b", "dies"]).await.expect("told");
+        drop(dies);
+        roster.wait_for(|roster| names(roster) == ["a", "b"]).await.expect("told");
+        roster.mark_unchanged();
+        cluster.kill_all();
+        // Longer than the leases.
+        sleep(Duration::from_secs(5)).await;
+        cluster.lose_everything();
+        let back = async {
+            while membership_leases(&store).await.len() < 2 {
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(DEADLINE, back).await.expect("both join anew");
+        assert!(!roster.has_changed().expect("open"), "{:?}", names(&roster.borrow()));
+        drop(roster);
+    };
+    let [a, b] = &mut lives;
+    let all = async { tokio::join!(follower, story) };
+    tokio::select! {
+        _ = all => {}
+        never = a.keep() => match never {},
+        never = b.keep() => match never {},
+    }
 }

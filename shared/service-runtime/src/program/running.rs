@@ -41,7 +41,8 @@ pub(super) struct Joined {
     guard: Guard,
     tasks: Tasks,
     trigger: ShutdownTrigger,
-    member: Member,
+    /// The member as it is listed; none before it is.
+    member: watch::Receiver<Option<Member>>,
     /// Tells the keeper of the membership to leave.
     leave: CancellationToken,
     keeper: JoinHandle<()>,
@@ -50,7 +51,7 @@ pub(super) struct Joined {
 impl Joined {
     pub(super) fn new(mounted: Mounted, mut membership: Membership) -> Self {
         let Mounted { role, guard, tasks, trigger, .. } = mounted;
-        let (member, leave) = (membership.member().clone(), CancellationToken::new());
+        let (member, leave) = (membership.joined(), CancellationToken::new());
         let asked = leave.clone();
         let keeper = spawn(async move {
             asked.run_until_cancelled(membership.keep()).await;
@@ -60,8 +61,13 @@ impl Joined {
                 Err(_) => warn!(%role, "membership is left to end by itself: no answer"),
             }
         });
-        info!(%role, member = member.number, address = member.address, "joined the members");
         Self { role, guard, tasks, trigger, member, leave, keeper }
+    }
+
+    /// Waits until the member is listed.
+    pub(super) async fn joined(&self) {
+        // Fails only with the keeper, which is then told of elsewhere.
+        drop(self.member.clone().wait_for(Option::is_some).await);
     }
 }
 
@@ -86,7 +92,8 @@ pub struct Running {
 
 impl fmt::Debug for Running {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let members: Vec<(Role, &Member)> = self.services.iter().map(|s| (s.role, &s.member)).collect();
+        let members: Vec<(Role, Option<Member>)> =
+            self.services.iter().map(|service| (service.role, service.member.borrow().clone())).collect();
         f.debug_struct("Running").field("addresses", &self.addresses).field("services", &members).finish()
     }
 }
