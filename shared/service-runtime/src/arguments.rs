@@ -4,7 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use coordination::Role;
+use coordination::{Endpoint, EtcdOptions, Role};
+
+/// The longest prefix of keys in etcd, in bytes.
+const ETCD_PREFIX_BYTES_MAX: usize = 256;
 
 /// The flags of a program that runs one service. Flags that mean what one of Prometheus's means have its name.
 #[derive(Debug, Clone, clap::Parser)]
@@ -22,12 +25,18 @@ pub struct Arguments {
     /// The address others reach this member at [default: the listener's].
     #[arg(long = "cluster.advertise-address", value_name = "HOST:PORT")]
     pub advertise: Option<String>,
-    /// A member of another role, as ROLE=HOST:PORT; may be repeated.
+    /// The name of this member, the same after a restart [default: the address others reach it at].
+    #[arg(long = "cluster.member-name", value_name = "NAME")]
+    pub member_name: Option<String>,
+    /// A member of another role, as ROLE=HOST:PORT; may be repeated. Beside etcd: until etcd has answered once.
     #[arg(long = "cluster.peer", value_name = "ROLE=HOST:PORT")]
     pub peers: Vec<String>,
-    /// The etcd that coordinates the members.
+    /// The etcd that coordinates the members, as http://HOST:PORT, separated by commas.
     #[arg(long = "etcd.endpoints", value_name = "URL", value_delimiter = ',')]
     pub etcd_endpoints: Vec<String>,
+    /// What comes before every key in etcd; a cluster has one of its own.
+    #[arg(long = "etcd.prefix", default_value = EtcdOptions::PREFIX)]
+    pub etcd_prefix: String,
     /// Where the table lies: file:///folder or s3://bucket/prefix, the latter with the usual AWS_... variables. Of
     /// effect for ingester and querier; the other roles store nothing.
     #[arg(long = "storage.url", value_name = "URL")]
@@ -84,6 +93,30 @@ impl Arguments {
         if faults.is_empty() { Ok(members) } else { Err(faults) }
     }
 
+    /// The etcd that was named; none without `--etcd.endpoints`.
+    ///
+    /// # Errors
+    /// All endpoints that are none, and a prefix that is none.
+    pub fn etcd(&self) -> Result<Option<EtcdOptions>, Vec<String>> {
+        let (mut endpoints, mut faults) = (Vec::new(), Vec::new());
+        for text in &self.etcd_endpoints {
+            match text.parse::<Endpoint>() {
+                Ok(endpoint) => endpoints.push(endpoint),
+                Err(cause) => faults.push(format!("--etcd.endpoints {text:?}: {cause}")),
+            }
+        }
+        let prefix = self.etcd_prefix.clone();
+        // With its last character it ends at a name, so that no other prefix begins with it.
+        if !prefix.starts_with('/') || !prefix.ends_with('/') || prefix.len() > ETCD_PREFIX_BYTES_MAX {
+            let limit = ETCD_PREFIX_BYTES_MAX;
+            faults.push(format!("--etcd.prefix {prefix:?}: want /NAME/ of at most {limit} bytes"));
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        Ok((!endpoints.is_empty()).then(|| EtcdOptions { prefix, ..EtcdOptions::new(endpoints) }))
+    }
+
     /// What is logged and traced.
     ///
     /// # Errors
@@ -136,6 +169,7 @@ mod tests {
         let members = vec![(Role::Ingester, "h:1".to_owned()), (Role::Querier, "[::1]:2".to_owned())];
         assert_eq!(good.static_members(), Ok(members));
         assert!(good.telemetry("x").is_ok());
+        assert!(good.etcd().expect("no fault").is_none());
 
         let bad = Arguments::try_parse_from([
             "x",
@@ -145,9 +179,30 @@ mod tests {
             "--log.level=loud",
             "--log.format=xml",
             "--trace.ratio=2",
+            "--etcd.endpoints=https://h:1,h",
+            "--etcd.prefix=metrics",
         ]);
         let bad = bad.expect("parsed");
         assert_eq!(bad.static_members().expect_err("bad").len(), 3);
         assert_eq!(bad.telemetry("x").expect_err("bad").len(), 3);
+        let faults = [
+            "--etcd.endpoints \"https://h:1\": TLS to etcd is not built yet: want http://HOST:PORT",
+            "--etcd.endpoints \"h\": want http://HOST:PORT",
+            "--etcd.prefix \"metrics\": want /NAME/ of at most 256 bytes",
+        ];
+        assert_eq!(bad.etcd().expect_err("bad"), faults);
+    }
+
+    #[test]
+    fn several_members_of_etcd_are_one_flag_or_many() {
+        for flags in [
+            &["x", "--etcd.endpoints=http://a:1,b:2", "--etcd.prefix=/team/metrics/"][..],
+            &["x", "--etcd.endpoints=a:1", "--etcd.endpoints=http://b:2", "--etcd.prefix=/team/metrics/"],
+        ] {
+            let etcd = Arguments::try_parse_from(flags).expect("parsed").etcd();
+            let etcd = etcd.expect("no fault").expect("named");
+            let addresses: Vec<&str> = etcd.endpoints.iter().map(Endpoint::address).collect();
+            assert_eq!((addresses, etcd.prefix.as_str()), (vec!["a:1", "b:2"], "/team/metrics/"));
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
-use coordination::{InMemory, membership};
+use coordination::{Coordinator, EtcdOptions, InMemory, Role, membership};
 use model::Clock;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -53,7 +53,7 @@ pub fn main_from<S: Service>(arguments: &[OsString]) -> ExitCode {
             let source =
                 arguments.config.as_deref().map_or("defaults".to_owned(), |p| p.display().to_string());
             run(&checked.telemetry, &source, async || {
-                single::<S>(checked.config, checked.peers, &arguments).await
+                single::<S>(checked.config, checked.members, &arguments).await
             })
         }
         Err(faults) => fail(&Error::Config { faults }, EXIT_USAGE),
@@ -152,18 +152,21 @@ fn log_panics() {
 struct Checked<C> {
     config: C,
     telemetry: telemetry::Options,
-    peers: Vec<(coordination::Role, String)>,
+    members: Members,
+}
+
+/// How members find each other.
+#[derive(Debug, Default)]
+struct Members {
+    etcd: Option<EtcdOptions>,
+    /// The members given by hand.
+    given: Vec<(Role, String)>,
 }
 
 fn checked<S: Service>(arguments: &Arguments) -> std::result::Result<Checked<S::Config>, Vec<String>> {
     let mut faults = Vec::new();
-    if !arguments.etcd_endpoints.is_empty() {
-        faults.push(
-            "--etcd.endpoints: coordination through etcd is not built yet; name members with --cluster.peer"
-                .to_owned(),
-        );
-    }
-    let peers = arguments.static_members().map_err(|found| faults.extend(found)).unwrap_or_default();
+    let etcd = arguments.etcd().map_err(|found| faults.extend(found)).unwrap_or_default();
+    let given = arguments.static_members().map_err(|found| faults.extend(found)).unwrap_or_default();
     let telemetry =
         arguments.telemetry(S::ROLE.as_str()).map_err(|found| faults.extend(found)).unwrap_or_default();
     let overrides = Overrides::of_process(arguments.storage_url.clone());
@@ -182,32 +185,38 @@ fn checked<S: Service>(arguments: &Arguments) -> std::result::Result<Checked<S::
         },
     };
     match config {
-        Some(config) if faults.is_empty() => Ok(Checked { config, telemetry, peers }),
+        Some(config) if faults.is_empty() => {
+            Ok(Checked { config, telemetry, members: Members { etcd, given } })
+        }
         _ => Err(faults),
     }
 }
 
-/// The program of a single service: its members are those given by hand.
-async fn single<S: Service>(
-    config: S::Config,
-    peers: Vec<(coordination::Role, String)>,
-    arguments: &Arguments,
-) -> Result<Program> {
-    let coordinator = Arc::new(InMemory::new());
-    for (role, address) in peers {
-        let added = membership::add_static(&*coordinator, role, &address, &address).await;
-        added.map_err(|cause| Error::Membership { role, cause })?;
-    }
+/// The program of a single service. Its members are those in etcd, and those given by hand until etcd has answered;
+/// without etcd they are those given by hand.
+async fn single<S: Service>(config: S::Config, members: Members, arguments: &Arguments) -> Result<Program> {
+    let Members { etcd, given } = members;
+    let (coordinator, fallback): (Arc<dyn Coordinator>, _) = match etcd {
+        Some(options) => (crate::etcd::coordinator(options), given),
+        None => {
+            let coordinator = Arc::new(InMemory::new());
+            for (role, address) in given {
+                let added = membership::add_static(&*coordinator, role, &address, &address).await;
+                added.map_err(|cause| Error::Membership { role, cause })?;
+            }
+            (coordinator, Vec::new())
+        }
+    };
     let web = arguments.web_address.unwrap_or_else(|| default_address(S::ROLE));
     let options = Options {
         clock: Clock::System,
         coordinator,
-        member_name: arguments.advertise.clone().unwrap_or_else(|| web.to_string()),
+        member_name: arguments.member_name.clone().unwrap_or_default(),
         reach: Reach::Network { advertise: arguments.advertise.clone() },
         grace: arguments.grace(),
         limits: Limits::default(),
     };
-    let program = Program::new(options).listen(WEB, web);
+    let program = Program::new(options).fallback(fallback).listen(WEB, web);
     // Peers speak gRPC: where it has a listener of its own, that is the one they are told.
     Ok(match arguments.grpc_address {
         None => program.service::<S>(config, &[WEB]),
@@ -224,7 +233,6 @@ fn fail(error: &Error, status: u8) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
-    use coordination::Role;
     use rustix::process::{Signal, getpid, kill_process};
 
     use super::*;
@@ -275,26 +283,26 @@ mod tests {
         std::fs::write(&path, "shards: 9\nspeed: high\n").expect("written");
         let (config, path) = (format!("--service.config={}", path.display()), path.display());
         let expected = [
-            "--etcd.endpoints: coordination through etcd is not built yet; name members with --cluster.peer"
-                .to_owned(),
+            "--etcd.endpoints \"http://h\": want http://HOST:PORT".to_owned(),
             "--cluster.peer \"x\": want ROLE=HOST:PORT".to_owned(),
             "--log.format: unknown log format \"xml\": want logfmt or json".to_owned(),
             format!("{path}: speed: unknown field `speed`, expected `shards`"),
             format!("{path}: shards: at most 8"),
         ];
-        let flags = ["--etcd.endpoints=http://h:1", "--cluster.peer=x", "--log.format=xml", &config];
+        let flags = ["--etcd.endpoints=http://h", "--cluster.peer=x", "--log.format=xml", &config];
         assert_eq!(faults(&flags), expected);
         assert!(faults(&["--service.config=/no/such/file"])[0].starts_with("read /no/such/file: "));
-        assert!(faults(&["--cluster.peer=ingester=h:1"]).is_empty());
+        assert!(faults(&["--cluster.peer=ingester=h:1", "--etcd.endpoints=http://h:1,h:2"]).is_empty());
     }
 
     #[tokio::test]
     async fn a_single_service_knows_the_members_it_was_given() {
         let flags = ["sample", "--web.listen-address=127.0.0.1:0", "--grpc.listen-address=127.0.0.1:0"];
         let arguments = Arguments::try_parse_from(flags).expect("known flags");
-        let peers = vec![(Role::Ingester, "h:1".to_owned()), (Role::Ingester, "h:2".to_owned())];
-        let program =
-            single::<Sample>(SampleConfig::default(), peers, &arguments).await.expect("put together");
+        let given = vec![(Role::Ingester, "h:1".to_owned()), (Role::Ingester, "h:2".to_owned())];
+        let members = Members { etcd: None, given };
+        let program = single::<Sample>(SampleConfig::default(), members, &arguments).await;
+        let program = program.expect("put together");
         let running = program.start(Stopper::default(), Reload::new()).await.expect("started");
         let mut members = running.peers().members(Role::Ingester);
         let roster = members.wait_for(|roster| !roster.members.is_empty()).await.expect("followed").clone();
@@ -304,6 +312,59 @@ mod tests {
         let roster = own.wait_for(|roster| !roster.members.is_empty()).await.expect("followed").clone();
         let grpc = running.address("grpc").expect("bound").to_string();
         assert_eq!(roster.members[0].address, grpc, "peers are told the gRPC listener");
+    }
+
+    /// Waits until the members of a role are reached at these addresses.
+    async fn reached_at(program: &crate::Running, role: Role, addresses: &[&str]) {
+        let mut members = program.peers().members(role);
+        let expected = members.wait_for(|roster| {
+            roster.members.iter().map(|member| member.address.as_str()).eq(addresses.iter().copied())
+        });
+        let deadline = Duration::from_secs(60);
+        let seen = tokio::time::timeout(deadline, expected).await.map(|seen| seen.map(|_| ()));
+        assert!(
+            matches!(seen, Ok(Ok(()))),
+            "{role}: {addresses:?} / {:?}",
+            program.peers().members(role).borrow()
+        );
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_service_starts_without_etcd_and_joins_when_it_comes() {
+        let mut cluster = test_kit::EtcdCluster::start(1);
+        cluster.kill(0);
+        let etcd = format!("--etcd.endpoints={}", cluster.endpoints().join(","));
+        let flags = ["sample", "--web.listen-address=127.0.0.1:0", "--cluster.peer=ingester=h:1", &etcd];
+        let arguments = Arguments::try_parse_from(flags).expect("known flags");
+        let members =
+            checked::<Sample>(&arguments).map_err(|faults| faults.join(", ")).expect("good").members;
+        let program = single::<Sample>(SampleConfig::default(), members, &arguments).await;
+        let (program, stopper) = (program.expect("put together"), Stopper::default());
+        let running = program.start(stopper.clone(), Reload::new()).await.expect("started");
+        assert!(running.readiness().is_ready(), "nothing waits for etcd");
+        reached_at(&running, Role::Ingester, &["h:1"]).await;
+        reached_at(&running, Role::Querier, &[]).await;
+
+        cluster.start_again(0);
+        let web = running.address("web").expect("bound").to_string();
+        reached_at(&running, Role::Querier, &[&web]).await;
+        reached_at(&running, Role::Ingester, &[]).await;
+
+        // Its lease is lost; the member answers, and so it never leaves the list.
+        let store = crate::etcd::coordinator(arguments.etcd().expect("no fault").expect("named"));
+        let leased = async || store.list("members/querier/live/").await.expect("listed").entries.pop();
+        let before = leased().await.expect("there").lease;
+        let mut own = running.peers().members(Role::Querier);
+        own.mark_unchanged();
+        assert_eq!(cluster.revoke_all_leases(), 1);
+        while leased().await.is_none_or(|entry| entry.lease == before) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(!own.has_changed().expect("followed"), "{:?}", own.borrow());
+
+        stopper.stop();
+        running.wait().await.expect("stopped in order");
+        assert_eq!(store.list("").await.expect("listed").entries, [], "nothing stays of who leaves in order");
     }
 
     #[tokio::test]

@@ -19,6 +19,7 @@ mod config;
 mod entry;
 mod environment;
 mod error;
+mod etcd;
 mod guard;
 mod heads;
 mod listener;
