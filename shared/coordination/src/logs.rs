@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::coordinator::{Change, Coordinator, Expect};
 use crate::{Error, Result};
@@ -76,9 +76,12 @@ pub async fn follow(coordinator: Arc<dyn Coordinator>, logs: watch::Sender<Logs>
             () = logs.closed() => return,
             failure = follow_once(&*coordinator, &logs, &mut backoff) => failure,
         };
-        // A watch that fell behind is no trouble: the list that follows makes up for it.
-        if !matches!(failure, Error::Compacted { .. }) {
-            warn!(error = %failure, "list of logs may be out of date");
+        match failure {
+            // A watch that fell behind is no trouble: the list that follows makes up for it.
+            Error::Compacted { .. } => {}
+            // The coordinator itself says when it is away, once for all that needs it.
+            Error::Unreachable { .. } => debug!(error = %failure, "list of logs may be out of date"),
+            _ => warn!(error = %failure, "list of logs may be out of date"),
         }
         tokio::time::sleep(backoff).await;
         backoff = (backoff * 2).min(FOLLOW_BACKOFF_MAX);
