@@ -46,10 +46,10 @@ impl Lookup {
                 Ok((answer, logs))
             }
         });
-        let Answers { came: answers, missing } = asked.await?;
+        let Answers { came: answers, missing, struck } = asked.await?;
         let version = answers.iter().filter_map(|a| a.state.as_ref()).map(|s| s.table_version).max();
         let mut all: BTreeSet<String> = answers.into_iter().flat_map(|a| a.values).collect();
-        let snapshot = sources.table().await?.snapshot(version).await?;
+        let snapshot = sources.snapshot(struck, version).await?;
         for set in &self.any_of {
             all.append(&mut self.names_in(&snapshot, set, label).await?);
         }
@@ -94,10 +94,10 @@ impl Lookup {
             let request = rpc::with_deadline(request, DEADLINE);
             async move { read_series(client.series(request).await?.into_inner()).await }
         });
-        let Answers { came: answers, missing } = asked.await?;
+        let Answers { came: answers, missing, struck } = asked.await?;
         let version = answers.iter().map(|(version, _)| *version).max();
         let mut all: BTreeSet<Labels> = answers.into_iter().flat_map(|(_, labels)| labels).collect();
-        let snapshot = sources.table().await?.snapshot(version).await?;
+        let snapshot = sources.snapshot(struck, version).await?;
         let (min, max) = (self.min_time.millis(), self.max_time.millis());
         for set in &self.any_of {
             let found = snapshot.labels(&self.tenant, set, min, max, SelectLimits::NONE).await?;

@@ -59,9 +59,9 @@ impl Selection {
                 Ok((answer, logs))
             }
         });
-        let Answers { came: mut heads, missing } = asked.await?;
+        let Answers { came: mut heads, missing, struck } = asked.await?;
         let at_least = heads.iter().map(|h| h.state.table_version).max();
-        let rows = read_table(sources, request, at_least).await?;
+        let rows = read_table(sources, request, struck, at_least).await?;
         let mut lists: Vec<Vec<Labels>> = heads.iter_mut().map(|h| std::mem::take(&mut h.labels)).collect();
         lists.push(rows.iter().map(|r| r.labels.clone()).collect());
         let (labels, holders) = union(lists);
@@ -82,8 +82,12 @@ impl Selection {
     }
 }
 
-async fn read_table(sources: &Sources, request: &Request, at_least: Option<u64>) -> Result<Vec<SeriesRow>> {
-    let table = sources.table().await?;
+async fn read_table(
+    sources: &Sources,
+    request: &Request,
+    struck: u64,
+    at_least: Option<u64>,
+) -> Result<Vec<SeriesRow>> {
     let limits = SelectLimits {
         samples: usize::try_from(request.samples_max).unwrap_or(usize::MAX),
         ..SelectLimits::NONE
@@ -91,7 +95,7 @@ async fn read_table(sources: &Sources, request: &Request, at_least: Option<u64>)
     let (min, max) = (request.min_time.millis(), request.max_time.millis());
     let mut at_least = at_least;
     loop {
-        let snapshot = table.snapshot(at_least).await?;
+        let snapshot = sources.snapshot(struck, at_least).await?;
         match snapshot.select(&request.tenant, &request.matchers, min, max, limits).await {
             // The files were replaced and removed while they were read: once more with a newer snapshot.
             Err(tsdb::table::Error::Gone { .. }) if at_least <= Some(snapshot.version()) => {

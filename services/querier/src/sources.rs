@@ -1,6 +1,7 @@
 //! Where series come from: every ingester's head, and the table.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use model::Clock;
 use rpc::Channel;
@@ -10,7 +11,7 @@ use service_runtime::{Answers, Covering};
 use tokio::sync::OnceCell;
 use tonic::Status;
 use tsdb::Location;
-use tsdb::table::Table;
+use tsdb::table::{Snapshot, Table};
 
 use crate::error::{Error, Result};
 
@@ -21,6 +22,8 @@ pub(crate) struct Sources {
     location: Location,
     clock: Clock,
     table: OnceCell<Arc<Table>>,
+    /// The table was looked at after this many strikes off the list of logs.
+    strikes_seen: AtomicU64,
 }
 
 /// The logs that an ingester's answer covers.
@@ -32,7 +35,7 @@ impl Sources {
     pub(crate) fn new(peers: service_runtime::Peers, location: Location, clock: Clock) -> Self {
         // The roster is wanted from now on, not only when the first query comes.
         drop(peers.heads());
-        Self { peers, location, clock, table: OnceCell::new() }
+        Self { peers, location, clock, table: OnceCell::new(), strikes_seen: AtomicU64::new(0) }
     }
 
     /// Asks every ingester that holds what is not in the table yet.
@@ -51,8 +54,19 @@ impl Sources {
         asked.await.map_err(|status| Error::heads(&status))
     }
 
+    /// The table as it goes with the answers of all heads: as new as any of them asks for, and as the list of logs that
+    /// said whom to ask, since what a log held that was struck off is in the table alone.
+    pub(crate) async fn snapshot(&self, struck: u64, at_least: Option<u64>) -> Result<Arc<Snapshot>> {
+        let table = self.table().await?;
+        if self.strikes_seen.load(Ordering::Acquire) < struck {
+            table.snapshot(None).await?;
+            self.strikes_seen.fetch_max(struck, Ordering::AcqRel);
+        }
+        Ok(table.snapshot(at_least).await?)
+    }
+
     /// The table, opened at the first use.
-    pub(crate) async fn table(&self) -> Result<&Arc<Table>> {
+    async fn table(&self) -> Result<&Arc<Table>> {
         let open = || async { Ok(Table::open_in(&self.location, self.clock.clone()).await?) };
         self.table.get_or_try_init(open).await
     }

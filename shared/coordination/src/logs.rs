@@ -36,8 +36,14 @@ pub struct Holder {
     pub address: String,
 }
 
-/// The listed logs by their names.
-pub type Logs = Arc<BTreeMap<String, Holder>>;
+/// The list as it is known. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Logs {
+    /// The listed logs by their names.
+    pub listed: Arc<BTreeMap<String, Holder>>,
+    /// Grows whenever logs may have been struck off: what they held is in the table, and nowhere else.
+    pub struck: u64,
+}
 
 /// Lists a log, or says that somebody else answers for it now.
 ///
@@ -105,14 +111,18 @@ async fn follow_once(
     };
     let mut events = coordinator.watch(PREFIX, snapshot.revision);
     *backoff = FOLLOW_BACKOFF_MIN;
+    // Nobody knows what came and went before this list.
+    let mut is_struck = true;
     loop {
         logs.send_if_modified(|told| {
-            let is_news = **told != current;
+            let is_news = *told.listed != current || is_struck;
             if is_news {
-                *told = Arc::new(current.clone());
+                told.listed = Arc::new(current.clone());
+                told.struck += u64::from(is_struck);
             }
             is_news
         });
+        is_struck = false;
         let changed = match events.next().await {
             Some(Ok(event)) => match &event.change {
                 Change::Put { value, .. } => parse(&event.key, value).map(|(log, holder)| {
@@ -120,6 +130,7 @@ async fn follow_once(
                 }),
                 Change::Deleted => {
                     current.remove(event.key.strip_prefix(PREFIX).unwrap_or_default());
+                    is_struck = true;
                     Ok(())
                 }
             },
@@ -156,15 +167,21 @@ mod tests {
         let (sender, mut logs) = watch::channel(Logs::default());
         let following = follow(coordinator.clone(), sender);
         let story = async {
-            let seen = logs.wait_for(|logs| logs.len() == 1).await.expect("followed").clone();
-            assert_eq!(seen["01A"], holder(1));
+            let seen = logs.wait_for(|logs| logs.listed.len() == 1).await.expect("followed").clone();
+            assert_eq!((&seen.listed["01A"], seen.struck), (&holder(1), 1));
             list(&*coordinator, "01B", &holder(2)).await.expect("listed");
             // The first one's ingester is gone, and another has taken its log over.
             list(&*coordinator, "01A", &holder(2)).await.expect("listed");
-            let seen =
-                logs.wait_for(|logs| logs.get("01A") == Some(&holder(2))).await.expect("followed").clone();
-            let missing: Vec<_> = unanswered(&seen, &["01B", "01C"]).collect();
+            let seen = logs
+                .wait_for(|logs| logs.listed.get("01A") == Some(&holder(2)))
+                .await
+                .expect("followed")
+                .clone();
+            let missing: Vec<_> = unanswered(&seen.listed, &["01B", "01C"]).collect();
             assert_eq!(missing, [("01A", &holder(2))]);
+            strike(&*coordinator, "01A").await.expect("struck off");
+            let seen = logs.wait_for(|logs| logs.listed.len() == 1).await.expect("followed").clone();
+            assert_eq!((&seen.listed["01B"], seen.struck), (&holder(2), 2));
         };
         tokio::select! {
             () = following => panic!("it was listened to"),

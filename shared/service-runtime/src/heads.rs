@@ -44,6 +44,8 @@ pub struct Answers<T> {
     pub came: Vec<T>,
     /// What is missing; empty unless partial answers were allowed.
     pub missing: Vec<Missing>,
+    /// [`Logs::struck`] of the list that said whom to ask: the table is needed as it is after that.
+    pub struck: u64,
 }
 
 /// The lists of a moment.
@@ -81,10 +83,11 @@ impl Peers {
     where
         F: Future<Output = Result<Covering<T>, Status>>,
     {
-        let plan = self.plan();
+        let mut plan = self.plan();
         let mut round = self.round(&plan, &ask).await;
         if round.1.iter().any(|(_, status)| is_passing(status)) && self.is_replaced(&plan).await {
-            round = self.round(&self.plan(), &ask).await;
+            plan = self.plan();
+            round = self.round(&plan, &ask).await;
         }
         let (came, failed) = round;
         match failed.iter().find(|(_, status)| !allow_partial || !is_passing(status)) {
@@ -96,7 +99,7 @@ impl Peers {
             None => {
                 let missing =
                     failed.into_iter().map(|(source, status)| (source, status.message().to_owned()));
-                Ok(Answers { came, missing: missing.collect() })
+                Ok(Answers { came, missing: missing.collect(), struck: plan.logs.struck })
             }
         }
     }
@@ -130,12 +133,12 @@ impl Peers {
         }
         let covered: Vec<&str> = covered.iter().map(String::as_str).collect();
         let mut failed = Vec::new();
-        for (log, holder) in unanswered(&plan.logs, &covered) {
+        for (log, holder) in unanswered(&plan.logs.listed, &covered) {
             let status = failures.get(holder.ingester.as_str()).cloned();
             let status = status.unwrap_or_else(|| Status::unavailable("no ingester answers for it"));
             failed.push((format!("log {log} of {}", holder.ingester), status));
         }
-        let is_named = |name: &str| plan.logs.values().any(|holder| holder.ingester == name);
+        let is_named = |name: &str| plan.logs.listed.values().any(|holder| holder.ingester == name);
         let others = failures.into_iter().filter(|(name, _)| !is_named(name));
         failed.extend(others.map(|(name, status)| (name.to_owned(), status)));
         (came, failed)
@@ -144,7 +147,7 @@ impl Peers {
     fn plan(&self) -> Plan {
         let (members, logs) = (self.members(Role::Ingester), self.logs());
         let (members, logs) = (members.borrow().members.clone(), logs.borrow().clone());
-        let holders = logs.values().map(|holder| (holder.address.clone(), holder.ingester.clone()));
+        let holders = logs.listed.values().map(|holder| (holder.address.clone(), holder.ingester.clone()));
         let members = members.iter().map(|member| (member.address.clone(), member.name.clone()));
         Plan { asked: holders.chain(members).collect(), logs }
     }

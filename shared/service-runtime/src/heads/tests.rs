@@ -35,7 +35,7 @@ impl Story {
     async fn list(&self, log: &str, name: &str) {
         let holder = Holder { ingester: name.to_owned(), address: format!("{name}:1") };
         logs::list(&*self.coordinator, log, &holder).await.expect("listed");
-        drop(self.peers.logs().wait_for(|logs| logs.contains_key(log)).await.expect("followed"));
+        drop(self.peers.logs().wait_for(|logs| logs.listed.contains_key(log)).await.expect("followed"));
     }
 
     async fn ask(&self, allow_partial: bool) -> Result<Answers<u32>, Status> {
