@@ -80,7 +80,7 @@ const NO_IO: [&str; 21] = [
 ];
 
 /// What `rpc` alone may use of that.
-const RPC_ONLY: [&str; 2] = ["tonic", "tonic-prost"];
+const RPC_ONLY: [&str; 3] = ["tonic", "tonic-health", "tonic-prost"];
 
 /// What layer 3 does not know.
 const NO_TRANSPORT: [&str; 7] =
