@@ -14,6 +14,7 @@ mod fixture;
 mod http;
 mod parts;
 pub mod promql;
+pub mod promqltest;
 mod python;
 mod remote_write;
 mod server;

@@ -2,19 +2,12 @@
 //! memory. Prints one line for each file, failures with file and line, and ends with `N passed, M failed`; the exit
 //! status is 0 only when nothing failed.
 
-#[path = "../promqltest/compare.rs"]
-mod compare;
-#[path = "../promqltest/run.rs"]
-mod run;
-#[path = "../promqltest/script.rs"]
-mod script;
-#[path = "../promqltest/store.rs"]
-mod store;
-
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use integration_tests::promqltest::{InMemory, run_script};
 
 #[expect(clippy::disallowed_methods, reason = "this is a main")]
 fn main() -> ExitCode {
@@ -39,7 +32,7 @@ fn run_all(arguments: &[PathBuf], out: &mut impl std::io::Write) -> std::io::Res
     let (mut passed, mut failed) = (0, 0);
     for file in scripts(arguments)? {
         let text = fs::read_to_string(&file)?;
-        let report = run::run_script(&text);
+        let report = run_script(&text, &mut InMemory::default());
         writeln!(out, "{}: {} passed, {} failed", file.display(), report.passed, report.failures.len())?;
         for (line, message) in &report.failures {
             writeln!(out, "  {}:{line}: {message}", file.display())?;

@@ -4,7 +4,7 @@ use model::query::{MatrixSeries, PointValue, VectorElement};
 use model::{FloatHistogram, Labels, Timestamp, is_stale};
 use promql_syntax::{HistogramLiteral, SequenceValue};
 
-use crate::script::{SampleValue, samples};
+use super::script::{SampleValue, samples};
 
 /// Floats closer than this, relatively, are equal.
 const EPSILON: f64 = 0.000_001;

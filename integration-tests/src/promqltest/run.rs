@@ -1,22 +1,48 @@
-//! Running a script: loads into the store, evals against the engine, each in all the forms the reference runs.
+//! Running a script: loads into a store, evals against it, each in all the forms the reference runs.
 
 use std::time::Duration;
 
 use model::Timestamp;
 use model::query::{QueryAnswer, QueryValue};
-use promql_engine::{Control, Engine, EngineOptions, Error};
+use promql_engine::{Control, Engine, EngineOptions};
 use promql_syntax::{AtModifier, Expr, Options, parse_expr};
 
-use crate::compare;
-use crate::script::{Action, Eval, Expected, Notes, When, parse};
-use crate::store::Store;
+use super::compare;
+use super::script::{Action, Eval, Expected, Load, Notes, TextMatch, When, parse};
+use super::store::Store;
 
 /// How a script went.
 #[derive(Debug, Default)]
-pub(crate) struct Report {
-    pub(crate) passed: usize,
+pub struct Report {
+    /// How many evals gave what was expected.
+    pub passed: usize,
     /// Lines and what is wrong there.
-    pub(crate) failures: Vec<(usize, String)>,
+    pub failures: Vec<(usize, String)>,
+}
+
+/// An answer, or the text of the error.
+pub type Answer = Result<QueryAnswer, String>;
+
+/// What a script runs against: something that takes samples and answers queries.
+pub trait Backend {
+    /// Throws everything away.
+    fn clear(&mut self) -> Result<(), String>;
+
+    /// Appends what a load names.
+    fn load(&mut self, load: &Load) -> Result<(), String>;
+
+    /// Answers a query at one time, in milliseconds.
+    fn instant(&self, query: &str, time: i64) -> Answer;
+
+    /// Answers a query at start, start + step and so on, in milliseconds.
+    fn range(&self, query: &str, times: (i64, i64), step: Duration) -> Answer;
+}
+
+/// The engine over series in memory, with the settings that the scripts assume.
+#[derive(Debug)]
+pub struct InMemory {
+    engine: Engine,
+    store: Store,
 }
 
 /// Functions whose value changes with the time of the evaluation although all selectors are pinned.
@@ -38,34 +64,55 @@ const UNPINNABLE: [&str; 15] = [
     "step",
 ];
 
-fn engine() -> Engine {
-    Engine::new(EngineOptions {
-        syntax: Options::all(),
-        lookback: Duration::from_secs(300),
-        max_samples: 10_000,
-        timeout: Duration::from_secs(100),
-        subquery_step: Duration::from_secs(60),
-        delayed_name_removal: true,
-        start_timestamps: true,
-        type_and_unit_labels: false,
-        annotations_max: usize::MAX,
-    })
+impl Default for InMemory {
+    fn default() -> Self {
+        let engine = Engine::new(EngineOptions {
+            syntax: Options::all(),
+            lookback: Duration::from_secs(300),
+            max_samples: 10_000,
+            timeout: Duration::from_secs(100),
+            subquery_step: Duration::from_secs(60),
+            delayed_name_removal: true,
+            start_timestamps: true,
+            type_and_unit_labels: false,
+            annotations_max: usize::MAX,
+            ..EngineOptions::default()
+        });
+        Self { engine, store: Store::default() }
+    }
 }
 
-/// Runs a script from top to bottom.
-pub(crate) fn run_script(text: &str) -> Report {
+impl Backend for InMemory {
+    fn clear(&mut self) -> Result<(), String> {
+        self.store = Store::default();
+        Ok(())
+    }
+
+    fn load(&mut self, load: &Load) -> Result<(), String> {
+        self.store.load(load)
+    }
+
+    fn instant(&self, query: &str, time: i64) -> Answer {
+        let query = self.engine.instant(query, Timestamp(time)).map_err(|e| e.to_string())?;
+        query.run(&self.store, &Control::default()).map_err(|e| e.to_string())
+    }
+
+    fn range(&self, query: &str, (start, end): (i64, i64), step: Duration) -> Answer {
+        let query = self.engine.range(query, Timestamp(start), Timestamp(end), step);
+        query.and_then(|q| q.run(&self.store, &Control::default())).map_err(|e| e.to_string())
+    }
+}
+
+/// Runs a script from top to bottom against an empty backend.
+pub fn run_script(text: &str, backend: &mut dyn Backend) -> Report {
     let (commands, failures) = parse(text);
     let mut report = Report { passed: 0, failures };
-    let (engine, mut store) = (engine(), Store::default());
     for command in commands {
         let outcome = match command.action {
-            Action::Clear => {
-                store = Store::default();
-                Ok(())
-            }
-            Action::Load(load) => store.load(&load).map_err(|e| format!("load: {e}")),
+            Action::Clear => backend.clear(),
+            Action::Load(load) => backend.load(&load).map_err(|e| format!("load: {e}")),
             Action::Eval(eval) => {
-                let outcome = Runner { engine: &engine, store: &store, eval: &eval }.run();
+                let outcome = Runner { backend, eval: &eval }.run();
                 report.passed += usize::from(outcome.is_ok());
                 outcome
             }
@@ -78,12 +125,9 @@ pub(crate) fn run_script(text: &str) -> Report {
 }
 
 struct Runner<'a> {
-    engine: &'a Engine,
-    store: &'a Store,
+    backend: &'a dyn Backend,
     eval: &'a Eval,
 }
-
-type Answer = Result<QueryAnswer, Error>;
 
 impl Runner<'_> {
     fn run(&self) -> Result<(), String> {
@@ -115,14 +159,12 @@ impl Runner<'_> {
 
     fn range(&self, query: &str, start: i64, end: i64, step: i64) -> Answer {
         let step = Duration::from_millis(u64::try_from(step).unwrap_or(0));
-        let query = self.engine.range(query, Timestamp(start), Timestamp(end), step)?;
-        query.run(self.store, &Control::default())
+        self.backend.range(query, (start, end), step)
     }
 
     /// Runs a query at one time, and as a range query around it.
     fn instant(&self, query: &str, time: i64, form: &str) -> Result<(), String> {
-        let prepared = self.engine.instant(query, Timestamp(time));
-        let answer = prepared.and_then(|q| q.run(self.store, &Control::default()));
+        let answer = self.backend.instant(query, time);
         self.check(&answer, form, |value| self.compare_instant(value))?;
         let is_other_in_a_range = ["start()", "end()", "range()", "step()"].iter().any(|f| query.contains(f))
             || matches!(self.eval.result, Expected::Text(_) | Expected::RangeVector { .. })
@@ -183,11 +225,10 @@ impl Runner<'_> {
             (Ok(answer), Some(_)) => Err(format!("expected to fail, got {:?}", answer.value)),
             (Err(_), Some(None)) => Ok(()),
             (Err(error), Some(Some(expected))) => {
-                let text = error.to_string();
-                if expected.is_match(&text) {
+                if expected.is_match(error) {
                     Ok(())
                 } else {
-                    Err(format!("expected to fail with {expected:?}, failed with {text:?}"))
+                    Err(format!("expected to fail with {expected:?}, failed with {error:?}"))
                 }
             }
             (Ok(answer), None) => check_notes("warning", &self.eval.warnings, &answer.warnings)
@@ -238,9 +279,8 @@ fn check_notes(level: &str, expected: &Notes, got: &[String]) -> Result<(), Stri
     if expected.wanted.is_empty() {
         return Ok(());
     }
-    let matches = |want: &Option<_>, note: &String| {
-        want.as_ref().is_none_or(|text: &crate::script::TextMatch| text.is_match(note))
-    };
+    let matches =
+        |want: &Option<TextMatch>, note: &String| want.as_ref().is_none_or(|text| text.is_match(note));
     if let Some(missing) = expected.wanted.iter().find(|want| !got.iter().any(|note| matches(want, note))) {
         return Err(format!("expected {level} {missing:?}, got {got:?}"));
     }

@@ -23,15 +23,17 @@ pub(crate) enum Action {
     Eval(Box<Eval>),
 }
 
+/// The series that a `load` or `load_with_nhcb` names.
 #[derive(Debug)]
-pub(crate) struct Load {
+pub struct Load {
     pub(crate) interval_ms: i64,
     pub(crate) converts_classic: bool,
     pub(crate) series: Vec<LoadSeries>,
 }
 
+/// One series of a load.
 #[derive(Debug)]
-pub(crate) struct LoadSeries {
+pub struct LoadSeries {
     pub(crate) labels: Labels,
     pub(crate) values: Vec<SequenceValue>,
     /// Offsets from the samples' times.

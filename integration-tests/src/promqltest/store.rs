@@ -6,24 +6,52 @@ use std::sync::Arc;
 
 use model::matcher::Matcher;
 use model::number::parse_float;
+use model::query::PointValue;
 use model::{CounterResetHint, FloatHistogram, Histogram, Labels, Span, is_stale};
 use promql_engine::{
     Column, Selection, SeriesSamples, SeriesSet, SeriesSource, SourceError, histogram::detect_reset,
 };
 
-use crate::script::{Load, SampleValue, samples};
+use super::script::{Load, SampleValue, samples};
 
+/// One sample of a load.
 #[derive(Debug, Clone)]
-enum Value {
-    Float(f64),
-    Histogram(Arc<FloatHistogram>),
+pub struct Sample {
+    /// Milliseconds since the epoch.
+    pub time: i64,
+    /// When its counter started, in milliseconds; 0 where that is unknown.
+    pub start: i64,
+    /// The value.
+    pub value: PointValue,
 }
 
-#[derive(Debug, Clone)]
-struct Sample {
-    time: i64,
-    start: i64,
-    value: Value,
+/// Works out what a load appends: the samples of each series in time order.
+///
+/// # Errors
+/// When a sequence adds what cannot be added, or a classic histogram is inconsistent.
+pub fn loaded(load: &Load) -> Result<BTreeMap<Labels, Vec<Sample>>, String> {
+    // Of two lines for one series the last wins.
+    let mut by_labels: BTreeMap<Labels, Vec<Sample>> = BTreeMap::new();
+    for series in &load.series {
+        let mut out = Vec::new();
+        for (i, value) in samples(&series.values)?.into_iter().enumerate() {
+            let time = i64::try_from(i).map_err(|e| e.to_string())? * load.interval_ms;
+            let start = series.starts.as_ref().and_then(|s| s[i]).map_or(0, |offset| time + offset);
+            let value = match value {
+                None => continue,
+                Some(SampleValue::Float(x)) => PointValue::Float(x),
+                Some(SampleValue::Histogram(literal)) => PointValue::Histogram(literal.histogram),
+            };
+            out.push(Sample { time, start, value });
+        }
+        by_labels.insert(series.labels.clone(), out);
+    }
+    if load.converts_classic {
+        for (labels, converted) in convert_classic(&by_labels)? {
+            by_labels.entry(labels).or_default().extend(converted);
+        }
+    }
+    Ok(by_labels)
 }
 
 /// All series loaded so far.
@@ -35,28 +63,7 @@ pub(crate) struct Store {
 impl Store {
     /// Appends what a load names.
     pub(crate) fn load(&mut self, load: &Load) -> Result<(), String> {
-        // Of two lines for one series the last wins.
-        let mut by_labels: BTreeMap<Labels, Vec<Sample>> = BTreeMap::new();
-        for series in &load.series {
-            let mut out = Vec::new();
-            for (i, value) in samples(&series.values)?.into_iter().enumerate() {
-                let time = i64::try_from(i).map_err(|e| e.to_string())? * load.interval_ms;
-                let start = series.starts.as_ref().and_then(|s| s[i]).map_or(0, |offset| time + offset);
-                let value = match value {
-                    None => continue,
-                    Some(SampleValue::Float(x)) => Value::Float(x),
-                    Some(SampleValue::Histogram(literal)) => Value::Histogram(literal.histogram),
-                };
-                out.push(Sample { time, start, value });
-            }
-            by_labels.insert(series.labels.clone(), out);
-        }
-        if load.converts_classic {
-            for (labels, converted) in convert_classic(&by_labels)? {
-                by_labels.entry(labels).or_default().extend(converted);
-            }
-        }
-        for (labels, new) in by_labels {
+        for (labels, new) in loaded(load)? {
             let stored = self.series.entry(labels.clone()).or_default();
             for sample in new {
                 append(stored, sample).map_err(|e| format!("{labels}: {e}"))?;
@@ -68,7 +75,7 @@ impl Store {
 }
 
 fn append(stored: &mut Vec<Sample>, mut sample: Sample) -> Result<(), String> {
-    if let Value::Histogram(h) = &sample.value {
+    if let PointValue::Histogram(h) = &sample.value {
         Histogram::Float((**h).clone()).validate().map_err(|e| e.to_string())?;
     }
     if let Some(last) = stored.last() {
@@ -77,18 +84,18 @@ fn append(stored: &mut Vec<Sample>, mut sample: Sample) -> Result<(), String> {
         }
         if sample.time == last.time {
             let is_same = match (&last.value, &sample.value) {
-                (Value::Float(a), Value::Float(b)) => a.to_bits() == b.to_bits(),
-                (Value::Histogram(a), Value::Histogram(b)) => same_but_hint(a, b),
+                (PointValue::Float(a), PointValue::Float(b)) => a.to_bits() == b.to_bits(),
+                (PointValue::Histogram(a), PointValue::Histogram(b)) => same_but_hint(a, b),
                 _ => false,
             };
             let error = "duplicate sample for timestamp".to_owned();
             return if is_same { Ok(()) } else { Err(error) };
         }
     }
-    if let Value::Histogram(h) = &mut sample.value {
+    if let PointValue::Histogram(h) = &mut sample.value {
         let previous = stored.last().and_then(|s| match &s.value {
-            Value::Histogram(h) => Some(&**h),
-            Value::Float(_) => None,
+            PointValue::Histogram(h) => Some(&**h),
+            PointValue::Float(_) => None,
         });
         let hint = hint_on_read(h, previous);
         Arc::make_mut(h).counter_reset_hint = hint;
@@ -143,7 +150,7 @@ fn convert_classic(series: &BTreeMap<Labels, Vec<Sample>>) -> Result<Vec<(Labels
         let labels = labels.filtered(|n| n != "le").with("__name__", base);
         let by_time = found.entry(labels).or_default();
         for sample in samples {
-            let Value::Float(x) = sample.value else { continue };
+            let PointValue::Float(x) = sample.value else { continue };
             if is_stale(x) {
                 continue;
             }
@@ -160,7 +167,7 @@ fn convert_classic(series: &BTreeMap<Labels, Vec<Sample>>) -> Result<Vec<(Labels
         let mut samples = Vec::new();
         for (time, classic) in by_time {
             if let Some(h) = classic.histogram().map_err(|e| format!("{labels}: {e}"))? {
-                samples.push(Sample { time, start: 0, value: Value::Histogram(Arc::new(h)) });
+                samples.push(Sample { time, start: 0, value: PointValue::Histogram(Arc::new(h)) });
             }
         }
         if !samples.is_empty() {
@@ -235,8 +242,8 @@ fn columns<'a>(stored: impl Iterator<Item = &'a Sample>, timelines: &mut Timelin
     let (mut floats, mut histograms) = (Parts::default(), Parts::default());
     for sample in stored {
         match &sample.value {
-            Value::Float(x) => floats.push(sample, *x),
-            Value::Histogram(h) => histograms.push(sample, Arc::clone(h)),
+            PointValue::Float(x) => floats.push(sample, *x),
+            PointValue::Histogram(h) => histograms.push(sample, Arc::clone(h)),
         }
     }
     SeriesSamples { floats: floats.column(timelines), histograms: histograms.column(timelines) }

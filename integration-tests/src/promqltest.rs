@@ -1,0 +1,11 @@
+//! Scripts in Prometheus's PromQL test language: what they say, and running them against anything that takes samples
+//! and answers queries.
+
+mod compare;
+mod run;
+mod script;
+mod store;
+
+pub use run::{Answer, Backend, InMemory, Report, run_script};
+pub use script::{Load, LoadSeries};
+pub use store::{Sample, loaded};
