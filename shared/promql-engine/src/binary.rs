@@ -13,7 +13,7 @@ use promql_syntax::{BinaryOp, Span, VectorMatching};
 
 use crate::context::Context;
 use crate::error::Result;
-use crate::histogram::{Added, Cells, IncompatibleSchemas, Keep, compact, divided, equals, scaled, trim};
+use crate::histogram::{Cells, IncompatibleSchemas, Keep, compact, divided, equals, scaled, trim};
 use crate::points::{BoxOperator, Operator, Point, SeriesMeta};
 use crate::range::{conflicting_resets, reconciled};
 use crate::scalar::{ScalarOperator, Scalars};
@@ -59,43 +59,60 @@ const fn changes_quantity(op: BinaryOp) -> bool {
     !op.is_comparison() && !op.is_set() && !matches!(op, BinaryOp::TrimLower | BinaryOp::TrimUpper)
 }
 
-/// What came up while elements were joined.
-#[derive(Debug, Clone, Copy, Default)]
-struct Notes {
-    /// Types that do not go together, by whether left and right are histograms.
-    incompatible: [[bool; 2]; 2],
-    has_incompatible_layout: bool,
-    added: Added,
-    subtracted: Added,
+/// What came up when two elements were joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Noticed {
+    /// Types that do not go together: whether left and right are histograms.
+    Types(bool, bool),
+    /// Exponential and custom buckets.
+    Layout,
+    /// The reset hints contradict each other, in an addition or a subtraction.
+    Resets(&'static str),
+    /// Custom bounds were brought together, in an addition or a subtraction.
+    Reconciled(&'static str),
 }
 
-impl Notes {
-    fn write(&self, cx: &mut Context<'_>, op: BinaryOp, span: Span) {
+impl Noticed {
+    fn write(self, cx: &mut Context<'_>, op: BinaryOp, span: Span) {
+        let sort = |is_histogram: bool| if is_histogram { "histogram" } else { "float" };
         let annotations = &mut cx.annotations;
-        let sort = |is_histogram: usize| ["float", "histogram"][is_histogram];
-        for left in 0..2 {
-            for right in (0..2).filter(|right| self.incompatible[left][*right]) {
+        let op = op.as_str();
+        match self {
+            Self::Types(left, right) => {
                 let text = format!(
-                    "incompatible sample types encountered for binary operator {}: {} {} {}",
-                    Quoted(op.as_str()),
+                    "incompatible sample types encountered for binary operator {}: {} {op} {}",
+                    Quoted(op),
                     sort(left),
-                    op.as_str(),
                     sort(right)
                 );
                 annotations.info(text, span);
             }
+            Self::Layout => annotations
+                .warn(format!("incompatible bucket layout encountered for binary operator {op}"), span),
+            Self::Resets(operation) => annotations.warn(conflicting_resets(operation), span),
+            Self::Reconciled(operation) => annotations.info(reconciled(operation), span),
         }
-        if self.has_incompatible_layout {
-            let op = op.as_str();
-            annotations
-                .warn(format!("incompatible bucket layout encountered for binary operator {op}"), span);
-        }
-        for (noticed, operation) in [(self.added, "addition"), (self.subtracted, "subtraction")] {
-            if noticed.has_reset_collision {
-                annotations.warn(conflicting_resets(operation), span);
-            }
-            if noticed.was_reconciled {
-                annotations.info(reconciled(operation), span);
+    }
+}
+
+/// What came up last at each step: Prometheus keeps no more of a step than that.
+#[derive(Debug, Default)]
+struct Notes {
+    /// Empty until something comes up.
+    last: Vec<Option<Noticed>>,
+}
+
+impl Notes {
+    fn set(&mut self, (step, steps): (usize, usize), noticed: Noticed) {
+        self.last.resize(steps, None);
+        self.last[step] = Some(noticed);
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>, op: BinaryOp, span: Span) {
+        let mut before = None;
+        for noticed in std::mem::take(&mut self.last).into_iter().flatten() {
+            if before.replace(noticed) != Some(noticed) {
+                noticed.write(cx, op, span);
             }
         }
     }
@@ -113,8 +130,8 @@ impl Joined {
     }
 }
 
-/// Joins two elements; `None` when their types do not go together, which is noted.
-fn join(op: BinaryOp, left: &Point, right: &Point, notes: &mut Notes) -> Option<Joined> {
+/// Joins two elements that are there; what comes up goes to `notice`. `None` when they do not go together.
+fn join(op: BinaryOp, left: &Point, right: &Point, notice: &mut dyn FnMut(Noticed)) -> Option<Joined> {
     let joined = match (left, right) {
         (Point::None, _) | (_, Point::None) => return None,
         (Point::Float(a), Point::Float(b)) => match arithmetic(op, *a, *b) {
@@ -135,13 +152,7 @@ fn join(op: BinaryOp, left: &Point, right: &Point, notes: &mut Notes) -> Option<
             _ => None,
         },
         (Point::Histogram(a), Point::Histogram(b)) => match op {
-            BinaryOp::Add | BinaryOp::Sub => match combine(op, a, b, notes) {
-                Ok(point) => Some(Joined::value(point)),
-                Err(IncompatibleSchemas) => {
-                    notes.has_incompatible_layout = true;
-                    return None;
-                }
-            },
+            BinaryOp::Add | BinaryOp::Sub => return combine(op, a, b, notice),
             BinaryOp::Equal | BinaryOp::NotEqual => {
                 let holds = equals(a, b) == (op == BinaryOp::Equal);
                 Some(Joined { point: Point::Histogram(Arc::clone(a)), holds })
@@ -150,8 +161,8 @@ fn join(op: BinaryOp, left: &Point, right: &Point, notes: &mut Notes) -> Option<
         },
     };
     if joined.is_none() {
-        let is_histogram = |point: &Point| usize::from(matches!(point, Point::Histogram(_)));
-        notes.incompatible[is_histogram(left)][is_histogram(right)] = true;
+        let is_histogram = |point: &Point| matches!(point, Point::Histogram(_));
+        notice(Noticed::Types(is_histogram(left), is_histogram(right)));
     }
     joined
 }
@@ -161,42 +172,70 @@ fn compacted(mut h: FloatHistogram) -> Point {
     Point::histogram(h)
 }
 
+/// Adds or subtracts histograms. Those whose reset hints contradict each other give nothing.
 fn combine(
     op: BinaryOp,
     a: &FloatHistogram,
     b: &FloatHistogram,
-    notes: &mut Notes,
-) -> std::result::Result<Point, IncompatibleSchemas> {
+    notice: &mut dyn FnMut(Noticed),
+) -> Option<Joined> {
     let mut cells = Cells::new(a);
-    let noticed = if op == BinaryOp::Add {
-        let added = cells.add(b)?;
-        notes.added = notes.added.or(added);
-        return Ok(Point::histogram(cells.finish()));
-    } else {
-        cells.subtract(b)?
+    let (combined, operation) = match op {
+        BinaryOp::Add => (cells.add(b), "addition"),
+        _ => (cells.subtract(b), "subtraction"),
     };
-    notes.subtracted = notes.subtracted.or(noticed);
-    cells.set_hint(CounterResetHint::Gauge);
-    Ok(Point::histogram(cells.finish()))
+    match combined {
+        Err(IncompatibleSchemas) => {
+            notice(Noticed::Layout);
+            return None;
+        }
+        Ok(added) if added.has_reset_collision => {
+            notice(Noticed::Resets(operation));
+            return None;
+        }
+        Ok(added) if added.was_reconciled => notice(Noticed::Reconciled(operation)),
+        Ok(_) => {}
+    }
+    if op == BinaryOp::Sub {
+        cells.set_hint(CounterResetHint::Gauge);
+    }
+    Some(Joined::value(Point::histogram(cells.finish())))
 }
 
 /// A vector and a scalar.
 pub(crate) struct VectorScalar {
-    pub(crate) vector: BoxOperator,
-    pub(crate) scalar: ScalarOperator,
-    pub(crate) op: BinaryOp,
+    vector: BoxOperator,
+    scalar: ScalarOperator,
+    op: BinaryOp,
     /// The scalar stands on the left.
-    pub(crate) is_swapped: bool,
-    pub(crate) return_bool: bool,
-    pub(crate) span: Span,
+    is_swapped: bool,
+    return_bool: bool,
+    span: Span,
     /// The scalar's values once they are known.
-    pub(crate) values: Option<Scalars>,
+    values: Option<Scalars>,
+    /// How many series are still to be read.
+    remaining: usize,
+    notes: Notes,
+}
+
+impl VectorScalar {
+    pub(crate) fn new(
+        (vector, scalar): (BoxOperator, ScalarOperator),
+        op: BinaryOp,
+        is_swapped: bool,
+        return_bool: bool,
+        span: Span,
+    ) -> Self {
+        let (values, remaining, notes) = (None, 0, Notes::default());
+        Self { vector, scalar, op, is_swapped, return_bool, span, values, remaining, notes }
+    }
 }
 
 impl Operator for VectorScalar {
     fn series(&mut self, cx: &mut Context<'_>) -> Result<Vec<SeriesMeta>> {
         self.values = Some(self.scalar.values(cx)?);
         let metas = self.vector.series(cx)?;
+        self.remaining = metas.len();
         if changes_quantity(self.op) || self.return_bool {
             return Ok(metas.iter().map(|m| m.without_name(cx)).collect());
         }
@@ -206,15 +245,16 @@ impl Operator for VectorScalar {
     fn next(&mut self, cx: &mut Context<'_>, points: &mut [Point]) -> Result<()> {
         self.vector.next(cx, points)?;
         let Some(values) = &self.values else { return Ok(()) };
-        let mut notes = Notes::default();
+        let steps = points.len();
         for (step, point) in points.iter_mut().enumerate() {
             if let Point::None = point {
                 continue;
             }
             let number = Point::Float(values.at(step));
+            let mut notice = |noticed| self.notes.set((step, steps), noticed);
             let joined = match self.is_swapped {
-                true => join(self.op, &number, point, &mut notes),
-                false => join(self.op, point, &number, &mut notes),
+                true => join(self.op, &number, point, &mut notice),
+                false => join(self.op, point, &number, &mut notice),
             };
             *point = match joined {
                 None => Point::None,
@@ -225,7 +265,10 @@ impl Operator for VectorScalar {
                 Some(joined) => joined.point,
             };
         }
-        notes.write(cx, self.op, self.span);
+        self.remaining = self.remaining.saturating_sub(1);
+        if self.remaining == 0 {
+            self.notes.write(cx, self.op, self.span);
+        }
         cx.tick(points.len())
     }
 }

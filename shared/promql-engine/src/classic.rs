@@ -154,7 +154,7 @@ impl Histograms {
                     "bucket label \"le\" is missing or has a malformed value of {}",
                     Quoted(labels.value(BUCKET_LABEL))
                 );
-                push_metric(&mut text, labels.metric_name());
+                push_metric(&mut text, shown_name(cx, labels));
                 cx.annotations.warn(text, self.spans.vector);
             }
             group.held += cx.hold_row(&points)?;
@@ -170,7 +170,7 @@ impl Histograms {
     fn show(&self, cx: &mut Context<'_>, group: &Group, shown: &Shown, points: &mut [Point]) -> Result<()> {
         let which = shown.which;
         let mut buckets = Vec::with_capacity(group.buckets.len());
-        let metric = group.labels.metric_name();
+        let metric = shown_name(cx, &group.labels);
         for (step, point) in points.iter_mut().enumerate() {
             if shown
                 .labelled
@@ -259,7 +259,7 @@ impl Histograms {
         if let Some(forced) = forced {
             let time = self.grid.time(step);
             cx.annotations.forced_monotonicity(Monotonicity {
-                metric: if cx.options.delayed_name_removal { metric.to_owned() } else { String::new() },
+                metric: metric.to_owned(),
                 span: self.spans.vector,
                 count: 1,
                 buckets: (forced.first, forced.last),
@@ -269,6 +269,11 @@ impl Histograms {
         }
         value
     }
+}
+
+/// Returns the metric name that annotations show: the functions drop it first, unless that is done in the end.
+fn shown_name<'a>(cx: &Context<'_>, labels: &'a Labels) -> &'a str {
+    if cx.options.delayed_name_removal { labels.metric_name() } else { "" }
 }
 
 impl Operator for Histograms {
@@ -440,7 +445,8 @@ fn classic_quantile(q: f64, buckets: &mut Vec<ClassicBucket>) -> (f64, Option<Fo
         return (f64::NAN, None);
     }
     let mut rank = q * buckets[highest].count;
-    let b = buckets[..highest].partition_point(|b| b.count < rank || b.count.is_nan());
+    let is_before = |count: f64| count < rank;
+    let b = buckets[..highest].partition_point(|b| is_before(b.count) || b.count.is_nan());
     if b == highest {
         return (buckets[highest - 1].upper, forced);
     }

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::merge::Merge;
 use crate::plan::{Around, Planner, QueryTimes};
 use crate::points::{BoxOperator, Grid, Point, clear, row};
+use crate::range::with_edges;
 use crate::source::SeriesSource;
 
 /// How queries are evaluated. The default is that of a Prometheus server without flags.
@@ -304,22 +305,18 @@ impl Query {
     /// Collects the samples of a range vector, with their own times.
     fn samples(&self, cx: &mut Context<'_>, planner: &Planner, grid: Grid) -> Result<QueryValue> {
         let mut input = planner.range(cx, &self.expr, grid, Around::default())?;
-        if input.edges() != Edges::Plain {
-            let message =
-                "anchored and smoothed range vectors are not supported as results, only as arguments";
-            return Err(Error::Invalid(message.into()));
-        }
+        let edges = input.edges();
         let mut all = Vec::new();
         for meta in input.series(cx)? {
             let series = input.next(cx)?;
             let window = series.window(0);
-            let times = |times: &[i64]| times.iter().copied().map(Timestamp).collect::<Vec<_>>();
-            let floats: Vec<_> =
-                times(window.floats.times).into_iter().zip(window.floats.values.iter().copied()).collect();
-            let histograms: Vec<_> = times(window.histograms.times)
-                .into_iter()
-                .zip(window.histograms.values.iter().cloned())
-                .collect();
+            let times = window.floats.times.iter().copied().map(Timestamp);
+            let floats: Vec<_> = match edges {
+                Edges::Plain => times.zip(window.floats.values.iter().copied()).collect(),
+                Edges::Anchored | Edges::Smoothed => with_edges(&window, edges)?,
+            };
+            let times = window.histograms.times.iter().copied().map(Timestamp);
+            let histograms: Vec<_> = times.zip(window.histograms.values.iter().cloned()).collect();
             let sizes = histograms.iter().map(|(_, h)| crate::histogram::size(h)).sum::<usize>();
             cx.hold(floats.len() + sizes)?;
             cx.stats.samples_total += (floats.len() + sizes) as u64;

@@ -151,7 +151,14 @@ impl Enrich {
                 .entry(info.metric_name().to_owned())
                 .or_insert_with(|| InForce { steps: vec![None; self.steps], duplicates: HashMap::new() });
             for (step, point) in points.iter().enumerate() {
-                let Point::Float(time) = point else { continue };
+                let time = match point {
+                    Point::Float(time) => time,
+                    Point::None => continue,
+                    Point::Histogram(_) => {
+                        let text = format!("this should be an info metric, with float samples: {info}");
+                        return Err(Error::Execution(text));
+                    }
+                };
                 #[expect(clippy::cast_possible_truncation, reason = "it was made of an integer")]
                 let time = *time as i64;
                 match in_force.steps[step] {

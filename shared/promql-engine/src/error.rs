@@ -31,7 +31,17 @@ pub enum Error {
     Canceled,
     /// The source could not give the series.
     #[error("expanding series: {0}")]
-    Source(#[from] SourceError),
+    Source(SourceError),
+}
+
+impl From<SourceError> for Error {
+    /// A limit that a source met is the query's own: it reads no more samples than the query may hold.
+    fn from(error: SourceError) -> Self {
+        match error.kind {
+            fault::Kind::Limit => Self::TooManySamples,
+            _ => Self::Source(error),
+        }
+    }
 }
 
 /// The API's `errorType` for an error, as Prometheus chooses it.
@@ -82,7 +92,7 @@ impl Error {
     }
 }
 
-/// A failure of the source of series.
+/// A failure of the source of series. One of kind `Limit` says that there are more samples than the query may hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct SourceError {

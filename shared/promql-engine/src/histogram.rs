@@ -13,8 +13,8 @@ use std::fmt::Write as _;
 use model::number::format_general;
 use model::{CounterResetHint, FloatHistogram, Span};
 
+pub(crate) use cells::Cells;
 pub use cells::IncompatibleSchemas;
-pub(crate) use cells::{Added, Cells};
 pub(crate) use quantile::{NanEffect, fraction, linear_share_below, quantile, variance};
 pub use reset::detect_reset;
 pub(crate) use trim::{Keep, trim};
@@ -55,8 +55,9 @@ pub(crate) fn indexed<'a>(
 }
 
 /// Returns the index of the bucket that a bucket falls into when the resolution is reduced.
-pub(crate) const fn reduced_index(index: i32, from_schema: i32, to_schema: i32) -> i32 {
-    ((index - 1) >> (from_schema - to_schema)) + 1
+pub(crate) fn reduced_index(index: i32, from_schema: i32, to_schema: i32) -> i32 {
+    let before = index - 1;
+    (before >> (from_schema - to_schema)) + 1
 }
 
 /// Lays out buckets in ascending order of index as spans and populations, leaving out empty ones.

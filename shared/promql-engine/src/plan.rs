@@ -368,15 +368,8 @@ impl Planner {
         if is_scalar(&e.lhs) || is_scalar(&e.rhs) {
             let is_swapped = is_scalar(&e.lhs);
             let (vector, scalar) = if is_swapped { (&e.rhs, &e.lhs) } else { (&e.lhs, &e.rhs) };
-            let operator = VectorScalar {
-                vector: self.vector(cx, vector, grid, around)?,
-                scalar: self.scalar(cx, scalar, grid)?,
-                op: e.op,
-                is_swapped,
-                return_bool: e.return_bool,
-                span: e.span,
-                values: None,
-            };
+            let operands = (self.vector(cx, vector, grid, around)?, self.scalar(cx, scalar, grid)?);
+            let operator = VectorScalar::new(operands, e.op, is_swapped, e.return_bool, e.span);
             return Ok(without_names(cx, Box::new(operator), grid));
         }
         let lhs = self.vector(cx, &e.lhs, grid, around)?;

@@ -19,6 +19,7 @@ use crate::points::{Operator, Point, SeriesMeta, StepSet};
 use crate::scalar::{ScalarOperator, Scalars};
 use crate::select::{RangeInput, Window};
 
+pub(crate) use extended::with_edges;
 pub(crate) use histograms::{Hints, HistogramMean};
 pub(crate) use over_time::quantile;
 
@@ -107,7 +108,7 @@ pub(crate) fn check_edges(edges: Edges, name: &str) -> Result<()> {
     Err(Error::Execution(format!("{modifier} modifier can only be used with: {functions} - not with {name}")))
 }
 
-pub(crate) fn mixed_floats_histograms(metric: &str) -> String {
+fn mixed_floats_histograms(metric: &str) -> String {
     format!("encountered a mix of histograms and floats for metric name {}", Quoted(metric))
 }
 
@@ -144,7 +145,21 @@ pub(crate) struct Notes {
 }
 
 impl Notes {
-    fn write(&self, cx: &mut Context<'_>, metric: &str, span: Span) {
+    /// Adds what one window gave rise to.
+    fn add(&mut self, other: Self) {
+        self.mixed_floats_histograms |= other.mixed_floats_histograms;
+        self.mixed_schemas |= other.mixed_schemas;
+        self.not_a_counter |= other.not_a_counter;
+        self.not_a_gauge |= other.not_a_gauge;
+        self.ignored_histograms |= other.ignored_histograms;
+        self.reconciled_addition |= other.reconciled_addition;
+        self.reconciled_subtraction |= other.reconciled_subtraction;
+        self.reconciled_aggregation |= other.reconciled_aggregation;
+        self.conflicting_resets |= other.conflicting_resets;
+        self.start_time_overlaps += other.start_time_overlaps;
+    }
+
+    pub(crate) fn write(&self, cx: &mut Context<'_>, metric: &str, span: Span) {
         let annotations = &mut cx.annotations;
         if self.mixed_floats_histograms {
             annotations.warn(mixed_floats_histograms(metric), span);

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use model::{CounterResetHint, FloatHistogram, Labels, is_stale};
 
 use crate::context::Context;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::histogram::{self, detect_reset};
 use crate::points::{Grid, Operator, Point, SeriesMeta};
 use crate::source::{Column, SeriesSamples, SeriesSet};
@@ -38,7 +38,7 @@ pub(crate) struct When {
 
 impl When {
     #[inline]
-    pub(crate) const fn time(&self, step: usize) -> i64 {
+    pub(crate) fn time(&self, step: usize) -> i64 {
         let base = match self.at {
             Some(at) => at,
             None => self.grid.time(step),
@@ -47,7 +47,7 @@ impl When {
     }
 
     /// Returns the first and the last time.
-    pub(crate) const fn bounds(&self) -> (i64, i64) {
+    pub(crate) fn bounds(&self) -> (i64, i64) {
         (self.time(0), self.time(self.grid.count.saturating_sub(1)))
     }
 }
@@ -130,7 +130,7 @@ pub(crate) enum Give {
     Time,
     /// Its start time in seconds, for `start_timestamp()`.
     StartTime,
-    /// Its time in milliseconds; histograms are refused. For `info()`.
+    /// Its time in milliseconds; a histogram as it is. For `info()`, which refuses histograms.
     InfoTime,
 }
 
@@ -179,7 +179,7 @@ impl Operator for InstantSelector {
             }
         }
         if !series.histograms.is_empty() {
-            self.add_histograms(cx, &series, points)?;
+            self.add_histograms(cx, &series, points);
         }
         cx.stats.samples_total += found;
         self.remaining = self.remaining.saturating_sub(1);
@@ -191,12 +191,7 @@ impl Operator for InstantSelector {
 }
 
 impl InstantSelector {
-    fn add_histograms(
-        &mut self,
-        cx: &mut Context<'_>,
-        series: &SeriesSamples,
-        points: &mut [Point],
-    ) -> Result<()> {
+    fn add_histograms(&mut self, cx: &mut Context<'_>, series: &SeriesSamples, points: &mut [Point]) {
         let (floats, histograms) = (&series.floats, &series.histograms);
         let float_bounds = self.windows.of(&floats.timestamps);
         let bounds = self.windows.of(&histograms.timestamps);
@@ -214,17 +209,13 @@ impl InstantSelector {
             let histogram = &histograms.values[newest];
             points[step] = match self.give {
                 _ if is_stale(histogram.sum) => Point::None,
-                Give::Value => {
+                Give::Value | Give::InfoTime => {
                     cx.stats.samples_total += histogram::size(histogram) as u64;
                     Point::Histogram(Arc::clone(histogram))
-                }
-                Give::InfoTime => {
-                    return Err(Error::execution("this should be an info metric, with float samples"));
                 }
                 give => Point::Float(time_of(histograms, newest, give)),
             };
         }
-        Ok(())
     }
 }
 

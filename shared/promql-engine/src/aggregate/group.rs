@@ -31,12 +31,27 @@ enum Accumulators {
     Quantile(Vec<Vec<f64>>),
 }
 
+impl Accumulators {
+    /// Says whether a sum or mean holds a float at a step.
+    fn has_float(&self, step: usize) -> bool {
+        match self {
+            Self::Sum(row) => row[step].is_some(),
+            Self::Avg(row) => row[step].is_some(),
+            _ => false,
+        }
+    }
+}
+
 /// What became of a group's histograms at one step; for `sum` and `avg` only.
 enum Histograms {
     Sum(Box<Cells>, Hints),
     Avg(Box<HistogramMean>, Hints),
-    /// Exponential and custom buckets were met.
-    Incompatible,
+    /// Exponential and custom buckets were met; floats that come later are not looked at.
+    Incompatible {
+        has_float: bool,
+    },
+    /// A float came first, so nothing is added up any more.
+    AfterFloat,
 }
 
 struct Group {
@@ -142,7 +157,7 @@ impl Aggregation {
     }
 
     fn add_histograms(&self, cx: &mut Context<'_>, group: &mut Group) -> Result<()> {
-        match &mut group.accumulators {
+        match &group.accumulators {
             Accumulators::Sum(_) | Accumulators::Avg(_) => {}
             Accumulators::Count(_) | Accumulators::Group(_) => return Ok(()),
             _ => {
@@ -151,13 +166,17 @@ impl Aggregation {
             }
         }
         group.histograms.resize_with(self.steps, || None);
-        for (slot, point) in group.histograms.iter_mut().zip(&self.buffer) {
+        for (step, (slot, point)) in group.histograms.iter_mut().zip(&self.buffer).enumerate() {
             let Point::Histogram(h) = point else { continue };
+            let has_float = group.accumulators.has_float(step);
+            if slot.is_none() && has_float {
+                *slot = Some(Histograms::AfterFloat);
+            }
             match add_histogram(slot, h, self.op) {
                 Ok(false) => {}
                 Ok(true) => cx.annotations.info(reconciled("aggregation"), self.span),
                 Err(IncompatibleSchemas) => {
-                    *slot = Some(Histograms::Incompatible);
+                    *slot = Some(Histograms::Incompatible { has_float });
                     let name = self.names[self.read].metric_name();
                     cx.annotations.warn(mixed_schemas(name), self.span);
                 }
@@ -173,6 +192,10 @@ impl Aggregation {
         finish_floats(&mut group.accumulators, self.op, &self.param_values, points);
         for (slot, point) in group.histograms.into_iter().zip(points) {
             let Some(histograms) = slot else { continue };
+            if matches!(histograms, Histograms::Incompatible { has_float: false }) {
+                *point = Point::None;
+                continue;
+            }
             if point.is_some() {
                 let text = "encountered a mix of histograms and floats for aggregation";
                 cx.annotations.warn(text, self.span);
@@ -182,7 +205,7 @@ impl Aggregation {
             let (h, hints) = match histograms {
                 Histograms::Sum(cells, hints) => (cells.finish(), hints),
                 Histograms::Avg(mean, hints) => (mean.finish(), hints),
-                Histograms::Incompatible => continue,
+                Histograms::Incompatible { .. } | Histograms::AfterFloat => continue,
             };
             if hints.are_conflicting() {
                 cx.annotations.warn(conflicting_resets("aggregation"), self.span);
@@ -312,7 +335,7 @@ fn add_histogram(
             });
             Ok(false)
         }
-        Some(Histograms::Incompatible) => Ok(false),
+        Some(Histograms::Incompatible { .. } | Histograms::AfterFloat) => Ok(false),
         Some(Histograms::Sum(cells, hints)) => {
             hints.meet(h.counter_reset_hint);
             Ok(cells.add(h)?.was_reconciled)

@@ -299,12 +299,14 @@ impl VectorVector {
             return Ok(Point::None);
         }
         let (left, right) = if self.is_swapped() { (one_point, many) } else { (many, one_point) };
-        let joined = join(self.op, left, right, &mut self.notes);
+        let mut notice = |noticed| self.notes.set((step, self.steps), noticed);
+        let joined = join(self.op, left, right, &mut notice);
         if output.many.is_some()
             && joined.is_some()
             && let Some(matched) = &mut self.groups[group].matched
         {
-            if matched.contains(step) && self.matching.card == Cardinality::OneToOne {
+            let is_second = matched.contains(step) && self.matching.card == Cardinality::OneToOne;
+            if is_second {
                 return Err(Error::execution(
                     "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)",
                 ));
@@ -331,7 +333,11 @@ impl VectorVector {
         while self.one_read < self.one_metas.len() {
             self.read_one(cx)?;
         }
-        if let Some(conflict) = self.conflicts.iter().find(|c| self.many_present.contains(c.step)) {
+        // Without anything on the other side there is no match to be ambiguous, but something may be filled in.
+        let fills = self.fills();
+        let has_fill = fills.0.is_some() || fills.1.is_some();
+        let is_match = |c: &&Conflict| has_fill || self.many_present.contains(c.step);
+        if let Some(conflict) = self.conflicts.iter().find(is_match) {
             return Err(self.duplicate_error(conflict.pair));
         }
         self.notes.write(cx, self.op, self.span);

@@ -48,15 +48,6 @@ pub(crate) struct Added {
     pub(crate) was_reconciled: bool,
 }
 
-impl Added {
-    pub(crate) const fn or(self, other: Self) -> Self {
-        Self {
-            has_reset_collision: self.has_reset_collision || other.has_reset_collision,
-            was_reconciled: self.was_reconciled || other.was_reconciled,
-        }
-    }
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sign {
     Plus,

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use model::histogram::CUSTOM_BUCKETS_SCHEMA;
 use proptest::prelude::*;
 
+use super::cells::Added;
 use super::*;
 
 fn exponential(schema: i32, offset: i32, buckets: &[f64]) -> FloatHistogram {

@@ -1,12 +1,13 @@
-//! `rate`, `increase` and `delta` on `anchored` and `smoothed` ranges: no extrapolation; the values at the edges
-//! are the last samples before them, or interpolated.
+//! `anchored` and `smoothed` ranges: `rate`, `increase` and `delta` without extrapolation, and a range as the result
+//! of a query. The values at the edges are the last samples before them, or interpolated.
 
 use std::sync::Arc;
 
-use model::{CounterResetHint, FloatHistogram};
+use model::{CounterResetHint, FloatHistogram, Timestamp};
 use promql_syntax::Edges;
 
 use super::{Call, Notes, RangeFunction, is_gauge};
+use crate::error::Error;
 use crate::histogram::{Cells, IncompatibleSchemas, detect_reset};
 use crate::points::Point;
 use crate::select::{Slice, Window, interpolate, interpolate_histograms};
@@ -39,6 +40,29 @@ pub(super) fn rate(call: Call, window: &Window<'_>, notes: &mut Notes) -> Point 
     }
 }
 
+/// Returns the floats of a range that is a result by itself: one at each edge, and the samples between them.
+///
+/// # Errors
+/// Where the window holds histograms, which have no values at the edges.
+pub(crate) fn with_edges(window: &Window<'_>, edges: Edges) -> crate::Result<Vec<(Timestamp, f64)>> {
+    let is_smoothed = edges == Edges::Smoothed;
+    if !window.histograms.is_empty() {
+        let modifier = if is_smoothed { "smoothed" } else { "anchored" };
+        return Err(Error::Execution(format!("{modifier} modifier is not supported with histograms")));
+    }
+    let Slice { times, values, .. } = window.floats;
+    if times.is_empty() {
+        return Ok(Vec::new());
+    }
+    let Some(edges) = edge_samples(times, window, is_smoothed) else { return Ok(Vec::new()) };
+    // Whether it is a counter is not known here, so nothing is taken to restart.
+    let (left, right) = edge_values(window, edges, is_smoothed, false);
+    let inside = times.iter().zip(values).filter(|(t, _)| (window.start + 1..window.end).contains(t));
+    let start = std::iter::once((Timestamp(window.start), left));
+    let end = std::iter::once((Timestamp(window.end), right));
+    Ok(start.chain(inside.map(|(t, x)| (Timestamp(*t), *x))).chain(end).collect())
+}
+
 /// Chooses the samples that stand for the two edges; `None` when none lies within reach.
 fn edge_samples(times: &[i64], window: &Window<'_>, is_smoothed: bool) -> Option<(usize, usize)> {
     let end = times.len() - 1;
@@ -49,9 +73,14 @@ fn edge_samples(times: &[i64], window: &Window<'_>, is_smoothed: bool) -> Option
     (!is_before && !is_after).then_some((first, last))
 }
 
-fn float_change(window: &Window<'_>, is_counter: bool, is_smoothed: bool) -> Option<f64> {
+/// Returns the values at the two edges, given the samples that stand for them.
+fn edge_values(
+    window: &Window<'_>,
+    (first, last): (usize, usize),
+    is_smoothed: bool,
+    is_counter: bool,
+) -> (f64, f64) {
     let Slice { times, values, .. } = window.floats;
-    let (mut first, last) = edge_samples(times, window, is_smoothed)?;
     let at = |i: usize| (times[i], values[i]);
     let left = if is_smoothed && times[first] < window.start {
         interpolate(at(first), at(first + 1), window.start, is_counter)
@@ -63,6 +92,13 @@ fn float_change(window: &Window<'_>, is_counter: bool, is_smoothed: bool) -> Opt
     } else {
         values[last]
     };
+    (left, right)
+}
+
+fn float_change(window: &Window<'_>, is_counter: bool, is_smoothed: bool) -> Option<f64> {
+    let Slice { times, values, .. } = window.floats;
+    let (mut first, last) = edge_samples(times, window, is_smoothed)?;
+    let (left, right) = edge_values(window, (first, last), is_smoothed, is_counter);
     let mut change = right - left;
     if is_counter {
         // The edges have taken resets around them into account; what is left are those between the samples inside.
@@ -100,13 +136,15 @@ fn histogram_change(
     let at = |i: usize| (times[i], &*values[i]);
     let (interpolated_left, interpolated_right);
     let left: &FloatHistogram = if is_smoothed && times[first] < window.start {
-        interpolated_left = interpolate_histograms(at(first), at(first + 1), window.start, is_counter)?;
+        let pair = (at(first), at(first + 1));
+        interpolated_left = interpolate_histograms(pair, window.start, is_counter, notes)?;
         &interpolated_left
     } else {
         &values[first]
     };
     let right: &FloatHistogram = if is_smoothed && last > 0 && times[last] > window.end {
-        interpolated_right = interpolate_histograms(at(last - 1), at(last), window.end, is_counter)?;
+        let pair = (at(last - 1), at(last));
+        interpolated_right = interpolate_histograms(pair, window.end, is_counter, notes)?;
         &interpolated_right
     } else {
         &values[last]

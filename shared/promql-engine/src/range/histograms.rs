@@ -40,11 +40,6 @@ fn try_rate(
     let is_reset = |i: usize, previous: &FloatHistogram| {
         has_start_reset(histograms, i) || detect_reset(&values[i], previous)
     };
-    if is_counter {
-        notes.not_a_counter |= is_gauge(first) || is_gauge(last);
-    } else {
-        notes.not_a_gauge |= !(is_gauge(first) && is_gauge(last));
-    }
     // When the counter was reset right after the first histogram, nothing of that one is left to look at, and its
     // layout must not matter.
     let empty;
@@ -58,25 +53,35 @@ fn try_rate(
     } else {
         first
     };
+    // Where layouts do not go together there is nothing else to say, but that an end is no counter's.
+    let mut found =
+        Notes { not_a_counter: is_counter && (is_gauge(first) || is_gauge(last)), ..Notes::default() };
+    let uses_custom = from.uses_custom_buckets();
+    if last.uses_custom_buckets() != uses_custom {
+        notes.not_a_counter |= found.not_a_counter;
+        return Err(IncompatibleSchemas);
+    }
     if is_counter {
-        notes.not_a_counter |= values[1..values.len() - 1].iter().any(|h| is_gauge(h));
-        let uses_custom = from.uses_custom_buckets();
+        found.not_a_counter |= values[1..values.len() - 1].iter().any(|h| is_gauge(h));
         if values[1..].iter().any(|h| h.uses_custom_buckets() != uses_custom) {
             return Err(IncompatibleSchemas);
         }
+    } else {
+        found.not_a_gauge = !(is_gauge(first) && is_gauge(last));
     }
     let mut cells = Cells::new(last);
-    notes.reconciled_subtraction |= cells.subtract(from)?.was_reconciled;
+    found.reconciled_subtraction = cells.subtract(from)?.was_reconciled;
     if is_counter {
-        notes.start_time_overlaps += u64::from(has_overlap(histograms));
+        found.start_time_overlaps = u64::from(has_overlap(histograms));
         let mut previous = from;
         for (i, current) in values.iter().enumerate().skip(1) {
             if is_reset(i, previous) {
-                notes.reconciled_addition |= cells.add(previous)?.was_reconciled;
+                found.reconciled_addition |= cells.add(previous)?.was_reconciled;
             }
             previous = current;
         }
     }
+    notes.add(found);
     cells.set_hint(CounterResetHint::Gauge);
     Ok(Box::new(cells.finish()))
 }

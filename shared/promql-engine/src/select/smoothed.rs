@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::error::Result;
 use crate::histogram::{Cells, IncompatibleSchemas, detect_reset, scaled};
 use crate::points::{Operator, Point, SeriesMeta};
-use crate::range::{mixed_floats_histograms, mixed_schemas};
+use crate::range::Notes;
 
 /// `metric smoothed`: the value at each step, interpolated between the samples around it.
 #[derive(Debug)]
@@ -38,15 +38,14 @@ impl Operator for SmoothedSelector {
     fn next(&mut self, cx: &mut Context<'_>, points: &mut [Point]) -> Result<()> {
         let meta = self.metas.next();
         let series = self.input.next(cx)?;
+        let mut notes = Notes::default();
         for (step, point) in points.iter_mut().enumerate() {
             let window = series.window(step);
             let time = self.when.time(step);
             let (floats, histograms) = (window.floats, window.histograms);
             cx.tick(floats.len() + histograms.len())?;
             if !floats.is_empty() && !histograms.is_empty() {
-                let name = meta.as_ref().map_or("", |m| m.labels.metric_name());
-                let text = mixed_floats_histograms(name);
-                cx.annotations.warn(text, self.span);
+                notes.mixed_floats_histograms = true;
             } else if !floats.is_empty() {
                 *point = match around(floats.times, time) {
                     Around::At(i) | Around::After(i) => Point::Float(floats.values[i]),
@@ -65,11 +64,11 @@ impl Operator for SmoothedSelector {
                         let next = &histograms.values[i];
                         let is_counter = next.counter_reset_hint != CounterResetHint::Gauge;
                         let from = (histograms.times[i - 1], &*histograms.values[i - 1]);
-                        match interpolate_histograms(from, (histograms.times[i], next), time, is_counter) {
+                        let pair = (from, (histograms.times[i], &**next));
+                        match interpolate_histograms(pair, time, is_counter, &mut notes) {
                             Ok(h) => Point::histogram(h),
                             Err(IncompatibleSchemas) => {
-                                let name = meta.as_ref().map_or("", |m| m.labels.metric_name());
-                                cx.annotations.warn(mixed_schemas(name), self.span);
+                                notes.mixed_schemas = true;
                                 Point::None
                             }
                         }
@@ -78,6 +77,7 @@ impl Operator for SmoothedSelector {
                 };
             }
         }
+        notes.write(cx, meta.as_ref().map_or("", |m| m.labels.metric_name()), self.span);
         self.input.finish_if_done(cx);
         Ok(())
     }
@@ -111,13 +111,16 @@ pub(crate) fn interpolate(from: (i64, f64), to: (i64, f64), time: i64, is_counte
     start + (to.1 - start) * (time - from.0) as f64 / (to.0 - from.0) as f64
 }
 
+/// A histogram with its time.
+type Timed<'a> = (i64, &'a FloatHistogram);
+
 /// Interpolates between two histograms; see [`interpolate`].
 #[expect(clippy::cast_precision_loss, reason = "differences of times are small")]
 pub(crate) fn interpolate_histograms(
-    from: (i64, &FloatHistogram),
-    to: (i64, &FloatHistogram),
+    (from, to): (Timed<'_>, Timed<'_>),
     time: i64,
     is_counter: bool,
+    notes: &mut Notes,
 ) -> std::result::Result<FloatHistogram, IncompatibleSchemas> {
     if from.1.uses_custom_buckets() != to.1.uses_custom_buckets() {
         return Err(IncompatibleSchemas);
@@ -133,8 +136,8 @@ pub(crate) fn interpolate_histograms(
         return Ok(scaled(to.1, share));
     }
     let mut cells = Cells::new(to.1);
-    cells.subtract(from.1)?;
+    notes.reconciled_subtraction |= cells.subtract(from.1)?.was_reconciled;
     cells.scale(share);
-    cells.add(from.1)?;
+    notes.reconciled_addition |= cells.add(from.1)?.was_reconciled;
     Ok(cells.finish())
 }

@@ -154,6 +154,18 @@ fn notes_point_at_the_expression() {
     assert_eq!(answer.warnings, ["PromQL warning: quantile value should be between 0 and 1, got 2 (1:20)"]);
 }
 
+/// Functions of histograms have dropped the name when they say something, unless names are dropped in the end.
+#[test]
+fn notes_name_histograms_only_while_they_have_a_name() {
+    let source = Memory::default().regular(&[("__name__", "b"), ("job", "x")], 60, &[1.0]);
+    for (delayed_name_removal, name) in [(false, ""), (true, " for metric name \"b\"")] {
+        let with = promql_engine::EngineOptions { delayed_name_removal, ..options() };
+        let answer = ask(with, &source, "histogram_quantile(0.5, b)", 0).expect("an answer");
+        let text = "PromQL warning: bucket label \"le\" is missing or has a malformed value of \"\"";
+        assert_eq!(answer.warnings, [format!("{text}{name} (1:25)")]);
+    }
+}
+
 #[test]
 fn type_and_unit_matter_only_without_the_feature() {
     let source = Memory::default()
