@@ -28,6 +28,7 @@ run:
 test: parts
 	cargo build --workspace --lib --bins --tests
 	PATH="$(PARTS)/venv/bin:$$PATH" cargo test --workspace --no-fail-fast
+	cargo test -p promql-engine --features planted-faults --test planted_faults
 	@$(MAKE) --no-print-directory conformance
 
 parts:
@@ -46,6 +47,7 @@ conformance:
 check:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy -p promql-engine --all-targets --features planted-faults -- -D warnings
 	cargo test --workspace --test tidy
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 

@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use model::number::{Quoted, format_general};
 use promql_syntax::Span;
 
+use crate::faults::or_fault;
+
 /// How many different notes are kept; what comes after is dropped.
 const NOTES_MAX: usize = 1_000;
 
@@ -115,7 +117,8 @@ impl Annotations {
                 .iter()
                 .filter(|note| note.level == level)
                 .map(|note| {
-                    let (line, column) = note.span.line_column(query);
+                    let span = or_fault!(AnnotationPlace, note.span, Span::default());
+                    let (line, column) = span.line_column(query);
                     format!("PromQL {name}: {} ({line}:{column})", note.text)
                 })
                 .collect()

@@ -13,6 +13,7 @@ use promql_syntax::{BinaryOp, Span, VectorMatching};
 
 use crate::context::Context;
 use crate::error::Result;
+use crate::faults::or_fault;
 use crate::histogram::{Cells, IncompatibleSchemas, Keep, compact, divided, equals, scaled, trim};
 use crate::points::{BoxOperator, Operator, Point, SeriesMeta};
 use crate::range::{conflicting_resets, reconciled};
@@ -284,7 +285,7 @@ fn signature(labels: &Labels, matching: &VectorMatching, has_metadata_labels: bo
         true => is_metadata(name),
         false => name == labels::METRIC_NAME,
     };
-    labels.filtered(|name| !is_left_out(name) && !is_named(name))
+    labels.filtered(|name| !is_left_out(name) && or_fault!(MatchingLabels, !is_named(name), true))
 }
 
 fn is_metadata(name: &str) -> bool {

@@ -12,6 +12,7 @@ use promql_syntax::Span;
 use crate::annotations::{Monotonicity, push_metric};
 use crate::context::Context;
 use crate::error::Result;
+use crate::faults::or_fault;
 use crate::histogram::{self, NanEffect};
 use crate::points::{BoxOperator, Grid, Operator, Point, SeriesMeta, clear, row};
 use crate::range::{invalid_quantile, is_invalid_quantile};
@@ -445,7 +446,7 @@ fn classic_quantile(q: f64, buckets: &mut Vec<ClassicBucket>) -> (f64, Option<Fo
         return (f64::NAN, None);
     }
     let mut rank = q * buckets[highest].count;
-    let is_before = |count: f64| count < rank;
+    let is_before = |count: f64| or_fault!(ClassicBucketBoundary, count < rank, count <= rank);
     let b = buckets[..highest].partition_point(|b| is_before(b.count) || b.count.is_nan());
     if b == highest {
         return (buckets[highest - 1].upper, forced);

@@ -10,6 +10,7 @@ mod trim;
 
 use std::fmt::Write as _;
 
+use crate::faults::or_fault;
 use model::number::format_general;
 use model::{CounterResetHint, FloatHistogram, Span};
 
@@ -56,7 +57,7 @@ pub(crate) fn indexed<'a>(
 
 /// Returns the index of the bucket that a bucket falls into when the resolution is reduced.
 pub(crate) fn reduced_index(index: i32, from_schema: i32, to_schema: i32) -> i32 {
-    let before = index - 1;
+    let before = or_fault!(SchemaReduction, index - 1, index);
     (before >> (from_schema - to_schema)) + 1
 }
 

@@ -1,5 +1,7 @@
 //! Sums and means that lose little precision: Neumaier's variant of Kahan summation, as Prometheus uses it.
 
+use crate::faults::or_fault;
+
 /// A running sum with the part that rounding took from it.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Sum {
@@ -15,7 +17,7 @@ impl Sum {
     #[inline]
     pub(crate) fn add(&mut self, x: f64) {
         let total = self.value + x;
-        if total.is_infinite() {
+        if or_fault!(Compensation, total.is_infinite(), true) {
             self.compensation = 0.0;
         } else if self.value.abs() >= x.abs() {
             self.compensation += (self.value - total) + x;

@@ -20,6 +20,10 @@ mod context;
 mod engine;
 mod enrich;
 mod error;
+#[cfg(not(feature = "planted-faults"))]
+mod faults;
+#[cfg(feature = "planted-faults")]
+pub mod faults;
 pub mod histogram;
 mod kahan;
 mod merge;

@@ -16,6 +16,7 @@ use crate::aggregate::{Aggregation, Best, CountValues, Grouping, Limit, Limited}
 use crate::binary::{SetOperator, VectorScalar, VectorVector};
 use crate::context::{Context, STEPS_MAX};
 use crate::error::{Error, Result};
+use crate::faults::or_fault;
 use crate::merge::{Merge, Repeat, SAME_LABELSET};
 use crate::points::{BoxOperator, Grid, Operator, Point, SeriesMeta};
 use crate::scalar::ScalarOperator;
@@ -257,7 +258,8 @@ impl Planner {
         let (first, last) = when.bounds();
         // Steps are multiples of the step's length, whatever the query's times; the range is open on the left.
         let left = first.saturating_sub(range);
-        let start = left.div_euclid(step).saturating_add(1).saturating_mul(step);
+        let aligned = left.div_euclid(step).saturating_add(1).saturating_mul(step);
+        let start = or_fault!(SubqueryAlignment, aligned, left + step);
         let inner = Grid::new(start, last, step);
         if inner.count > STEPS_MAX {
             return Err(Error::TooManySamples);

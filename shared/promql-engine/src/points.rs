@@ -6,6 +6,7 @@ use model::{FloatHistogram, Labels};
 
 use crate::context::Context;
 use crate::error::Result;
+use crate::faults::or_fault;
 use crate::histogram;
 
 /// The times at which an expression is evaluated.
@@ -101,7 +102,9 @@ impl SeriesMeta {
 
     /// Drops the metric name: now, or with delayed removal in the end.
     pub(crate) fn without_name(&self, cx: &Context<'_>) -> Self {
-        if cx.options.delayed_name_removal {
+        if or_fault!(NameRemoval, false, true) {
+            self.clone()
+        } else if cx.options.delayed_name_removal {
             Self { labels: self.labels.clone(), drop_name: true }
         } else {
             Self { labels: self.labels.without_metric_name(), drop_name: false }

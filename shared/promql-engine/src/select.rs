@@ -18,6 +18,7 @@ use model::{CounterResetHint, FloatHistogram, Labels, is_stale};
 
 use crate::context::Context;
 use crate::error::Result;
+use crate::faults::or_fault;
 use crate::histogram::{self, detect_reset};
 use crate::points::{Grid, Operator, Point, SeriesMeta};
 use crate::source::{Column, SeriesSamples, SeriesSet};
@@ -39,11 +40,11 @@ pub(crate) struct When {
 impl When {
     #[inline]
     pub(crate) fn time(&self, step: usize) -> i64 {
-        let base = match self.at {
+        let base = match or_fault!(AtModifier, self.at, None) {
             Some(at) => at,
             None => self.grid.time(step),
         };
-        base.saturating_sub(self.offset)
+        base.saturating_sub(or_fault!(OffsetSign, self.offset, -self.offset))
     }
 
     /// Returns the first and the last time.
@@ -145,7 +146,12 @@ pub(crate) struct InstantSelector {
 
 impl InstantSelector {
     pub(crate) fn new(set: OpenSet, when: When, lookback: i64, give: Give) -> Self {
-        Self { set, windows: Windows::new(when, lookback, 0), give, remaining: 0 }
+        Self {
+            set,
+            windows: Windows::new(when, or_fault!(LookbackEdge, lookback, lookback + 1), 0),
+            give,
+            remaining: 0,
+        }
     }
 }
 
@@ -168,7 +174,7 @@ impl Operator for InstantSelector {
                 if low < high {
                     let newest = *high as usize - 1;
                     let value = floats.values[newest];
-                    if !is_stale(value) {
+                    if or_fault!(MarkerShown, !is_stale(value), true) {
                         found += 1;
                         *point = Point::Float(match self.give {
                             Give::Value => value,

@@ -9,6 +9,7 @@ use promql_syntax::{AggregateOp, Span};
 use super::{Grouping, Groups, ignored_histogram};
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::faults::or_fault;
 use crate::points::{BoxOperator, Operator, Point, SeriesMeta, clear, row};
 use crate::scalar::{ScalarOperator, Scalars};
 
@@ -55,7 +56,7 @@ impl Candidate {
         let ascending = if bits >> 63 == 0 { bits | 1 << 63 } else { !bits };
         let rank = match op {
             // NaN is the worst either way.
-            _ if value.is_nan() => u64::MAX,
+            _ if value.is_nan() => or_fault!(TopkNan, u64::MAX, 0),
             AggregateOp::Topk => !ascending,
             _ => ascending,
         };

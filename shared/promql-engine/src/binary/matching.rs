@@ -15,6 +15,7 @@ use promql_syntax::{BinaryOp, Cardinality, Span, VectorMatching};
 use super::{Joined, Notes, Signatures, changes_quantity, is_metadata, join, signature};
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::faults::or_fault;
 use crate::points::{BoxOperator, Operator, Point, SeriesMeta, StepSet, clear, row};
 
 /// The series of both sides with one signature.
@@ -306,7 +307,7 @@ impl VectorVector {
             && let Some(matched) = &mut self.groups[group].matched
         {
             let is_second = matched.contains(step) && self.matching.card == Cardinality::OneToOne;
-            if is_second {
+            if or_fault!(MatchingCardinality, is_second, false) {
                 return Err(Error::execution(
                     "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)",
                 ));

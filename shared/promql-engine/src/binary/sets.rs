@@ -6,6 +6,7 @@ use promql_syntax::{BinaryOp, VectorMatching};
 use super::Signatures;
 use crate::context::Context;
 use crate::error::Result;
+use crate::faults::or_fault;
 use crate::points::{BoxOperator, Operator, Point, SeriesMeta, StepSet, clear, row};
 
 /// Evaluates a set operator.
@@ -115,7 +116,7 @@ impl Operator for SetOperator {
         self.rhs.next(cx, points)?;
         if let Some(present) = &self.present[self.right[index - self.left.len()]] {
             for (step, point) in points.iter_mut().enumerate() {
-                if present.contains(step) {
+                if or_fault!(SetUnion, present.contains(step), false) {
                     *point = Point::None;
                 }
             }

@@ -3,6 +3,7 @@
 use model::FloatHistogram;
 use model::histogram::Bucket;
 
+use crate::faults::or_fault;
 use crate::kahan::Sum;
 
 /// What observations of NaN, which are in no bucket, did to a result.
@@ -56,7 +57,7 @@ pub(crate) fn quantile(h: &FloatHistogram, q: f64) -> (f64, NanEffect) {
         }
         found = Some(*bucket);
         count += bucket.count;
-        count >= rank
+        or_fault!(NativeBucketBoundary, count >= rank, count > rank)
     };
     if from_below {
         buckets.iter().any(&mut visit);

@@ -7,6 +7,7 @@ use model::{CounterResetHint, FloatHistogram, Span};
 
 use super::cells::settled_threshold;
 use super::{bounds_match, common_bounds, index_among, indexed, reduced_index};
+use crate::faults::or_fault;
 
 /// Says whether there was a counter reset before `current`: its hint says so, or its layout is finer, or the
 /// count or any bucket went down. The sum plays no part, since observations may be negative.
@@ -76,7 +77,8 @@ fn side_went_down(current: &FloatHistogram, previous: &FloatHistogram, of: Side,
     let (previous_spans, previous_buckets) = side(previous, of);
     if current.schema == previous.schema && spans == previous_spans {
         // With one layout populations stand opposite each other; what is below the threshold is there in both.
-        return buckets.iter().zip(previous_buckets).any(|(now, before)| now < before);
+        let went_down = |(now, before): (&f64, &f64)| or_fault!(HistogramReset, now < before, false);
+        return buckets.iter().zip(previous_buckets).any(went_down);
     }
     let mut now = indexed(spans, buckets).peekable();
     let is_outside =

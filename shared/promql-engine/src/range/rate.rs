@@ -7,6 +7,7 @@ use promql_syntax::Edges;
 
 use super::histograms::{HistogramRate, histogram_rate};
 use super::{Call, Notes, RangeFunction, is_gauge};
+use crate::faults::or_fault;
 use crate::histogram::{self, Cells, detect_reset, equals};
 use crate::points::Point;
 use crate::select::{Slice, Window};
@@ -64,7 +65,7 @@ pub(super) fn extrapolated(call: Call, window: &Window<'_>, notes: &mut Notes) -
     let mut to_end = (window.end - last) as f64 / 1000.0;
     let mut sampled = (last - first) as f64 / 1000.0;
     let average = if intervals > 0 { sampled / intervals as f64 } else { 0.0 };
-    let threshold = average * 1.1;
+    let threshold = or_fault!(Extrapolation, average * 1.1, f64::INFINITY);
     let first_start = if floats.is_empty() { histograms.start(0) } else { floats.start(0) };
     if is_counter && first_start != 0 && first_start > window.start && first_start < first {
         // The counter was zero at its start, within the window: nothing to extrapolate on that side.
@@ -167,7 +168,7 @@ fn change_of(
     if is_counter && !call.never_falls {
         if floats.starts.is_empty() {
             for pair in values.windows(2) {
-                if pair[1] < pair[0] {
+                if or_fault!(CounterReset, pair[1] < pair[0], false) {
                     change += pair[0];
                 }
             }

@@ -9,6 +9,7 @@ use super::windows::{RangeSeries, Windows};
 use super::{OpenSet, When};
 use crate::context::Context;
 use crate::error::Result;
+use crate::faults::or_fault;
 use crate::points::{BoxOperator, Grid, Point, SeriesMeta, clear, row};
 use crate::source::{Column, SeriesSamples};
 
@@ -54,7 +55,8 @@ impl RangeInput {
             Edges::Anchored => (cx.lookback_ms, 0),
             Edges::Smoothed => (cx.lookback_ms, cx.lookback_ms),
         };
-        let windows = Windows::new(when, range.saturating_add(before), after);
+        let before = range.saturating_add(before);
+        let windows = Windows::new(when, or_fault!(WindowEdge, before, before + 1), after);
         let uses_start_timestamps = cx.options.start_timestamps;
         Self {
             from: From::Selector(set),
@@ -141,7 +143,7 @@ impl RangeInput {
 
 /// Removes staleness markers; a column without one keeps its shared timeline.
 fn drop_stale<V>(column: &mut Column<V>, is_marker: impl Fn(&V) -> bool) {
-    if !column.values.iter().any(&is_marker) {
+    if or_fault!(MarkerInRange, !column.values.iter().any(&is_marker), true) {
         return;
     }
     let keep: Vec<bool> = column.values.iter().map(|v| !is_marker(v)).collect();
