@@ -85,6 +85,8 @@ fn settings(flags: &Flags) -> Result<Settings, Vec<String>> {
         ..discovery::Config::default()
     };
     let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let features: Vec<String> =
+        flags.features.iter().filter(|f| PROMQL_FEATURES.contains(&f.as_str())).cloned().collect();
     let mut settings = Settings {
         discovery,
         // As Prometheus, but for the fully qualified name, for which it asks DNS.
@@ -96,12 +98,7 @@ fn settings(flags: &Flags) -> Result<Settings, Vec<String>> {
             query_timeout,
             query_samples_max: flags.query_max_samples,
             query_concurrency_max: flags.query_max_concurrency,
-            features: flags
-                .features
-                .iter()
-                .filter(|f| PROMQL_FEATURES.contains(&f.as_str()))
-                .cloned()
-                .collect(),
+            features: features.clone(),
             ..querier::Config::default()
         },
         gateway: federation_gateway::Config {
@@ -109,6 +106,7 @@ fn settings(flags: &Flags) -> Result<Settings, Vec<String>> {
             lookback_delta,
             enable_lifecycle: flags.enable_lifecycle,
             enable_admin_api: flags.enable_admin_api,
+            features,
             storage_retention: flags
                 .retention_time
                 .map_or_else(|| "unlimited".to_owned(), |t| PrometheusDuration(t).to_string()),

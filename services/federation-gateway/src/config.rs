@@ -15,6 +15,8 @@ pub struct Config {
     pub enable_lifecycle: bool,
     /// Whether `/api/v1/admin/...` answers.
     pub enable_admin_api: bool,
+    /// PromQL features that are on, by the names of `--enable-feature`; the querier decides on queries.
+    pub features: Vec<String>,
     /// Bytes of remote write that may wait for ingesters.
     pub write_buffer_bytes_max: usize,
     /// Shown in `/api/v1/status/runtimeinfo`; how long samples are kept.
@@ -32,11 +34,19 @@ impl Default for Config {
             lookback_delta: ConfigDuration::from_secs(300),
             enable_lifecycle: false,
             enable_admin_api: false,
+            features: Vec::new(),
             write_buffer_bytes_max: 256 << 20,
             storage_retention: "15d".to_owned(),
             working_directory: String::new(),
             hostname: String::new(),
         }
+    }
+}
+
+impl Config {
+    /// Which parts of PromQL are on.
+    pub(crate) fn syntax(&self) -> promql_syntax::Options {
+        promql_syntax::Options::from_features(&self.features)
     }
 }
 

@@ -20,6 +20,8 @@ pub struct Config {
     pub query_timeout: ConfigDuration,
     /// Most samples that one query may hold.
     pub query_samples_max: u64,
+    /// Most memory that one query may take, in bytes: samples, labels, rows and accumulators.
+    pub query_memory_bytes_max: usize,
     /// Queries that are evaluated at one time; more wait.
     pub query_concurrency_max: usize,
     /// PromQL features that are on, by the names of `--enable-feature`.
@@ -34,6 +36,7 @@ impl Default for Config {
             lookback_delta: ConfigDuration::from_secs(300),
             query_timeout: ConfigDuration::from_secs(120),
             query_samples_max: 50_000_000,
+            query_memory_bytes_max: 2 << 30,
             query_concurrency_max: 20,
             features: Vec::new(),
         }
@@ -57,6 +60,9 @@ impl service_runtime::Config for Config {
         if self.query_samples_max == 0 {
             faults.push("query_samples_max: must be above 0".to_owned());
         }
+        if self.query_memory_bytes_max == 0 {
+            faults.push("query_memory_bytes_max: must be above 0".to_owned());
+        }
         if self.query_concurrency_max == 0 {
             faults.push("query_concurrency_max: must be above 0".to_owned());
         }
@@ -70,10 +76,10 @@ mod tests {
 
     #[test]
     fn every_fault_is_reported() {
-        let yaml =
-            "lookback_delta: 0s\nquery_samples_max: 0\nquery_concurrency_max: 0\nstorage: {url: nowhere}\n";
-        let faults = service_runtime::parse_config::<Config>(yaml).expect_err("four faults");
-        assert_eq!(faults.len(), 4, "{faults:?}");
+        let yaml = "lookback_delta: 0s\nquery_samples_max: 0\nquery_memory_bytes_max: 0\n\
+                    query_concurrency_max: 0\nstorage: {url: nowhere}\n";
+        let faults = service_runtime::parse_config::<Config>(yaml).expect_err("five faults");
+        assert_eq!(faults.len(), 5, "{faults:?}");
         assert!(service_runtime::parse_config::<Config>("").is_ok());
     }
 }

@@ -56,6 +56,7 @@ fn params(request: pb::QueryRequest) -> Result<QueryParams, rpc::Error> {
         timeout: optional(request.timeout_ms),
         limit: convert::limit(request.limit),
         allow_partial: request.allow_partial,
+        per_step_stats: request.per_step_stats,
     })
 }
 

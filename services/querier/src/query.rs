@@ -35,6 +35,8 @@ pub(crate) struct QueryParams {
     /// Most series in the answer.
     pub(crate) limit: usize,
     pub(crate) allow_partial: bool,
+    /// Count samples by step as well; only with the feature `promql-per-step-stats`.
+    pub(crate) per_step_stats: bool,
 }
 
 /// Evaluates queries, a bounded number at a time; those that wait are served in the order in which they came.
@@ -42,6 +44,7 @@ pub(crate) struct QueryParams {
 pub(crate) struct Queries {
     pub(crate) sources: Arc<Sources>,
     options: EngineOptions,
+    has_per_step_stats: bool,
     prometheus_config: config_watch::Latest,
     places: Arc<Semaphore>,
     metrics: Metrics,
@@ -65,14 +68,10 @@ impl Queries {
     ) -> Self {
         let has = |feature: &str| config.features.iter().any(|f| f == feature);
         let options = EngineOptions {
-            syntax: promql_syntax::Options {
-                experimental_functions: has("promql-experimental-functions"),
-                extended_range_selectors: has("promql-extended-range-selectors"),
-                fill_modifiers: has("promql-binop-fill-modifiers"),
-                ..promql_syntax::Options::default()
-            },
+            syntax: promql_syntax::Options::from_features(&config.features),
             lookback: config.lookback_delta.0,
             max_samples: usize::try_from(config.query_samples_max).unwrap_or(usize::MAX),
+            max_memory_bytes: config.query_memory_bytes_max,
             timeout: config.query_timeout.0,
             delayed_name_removal: has("promql-delayed-name-removal"),
             start_timestamps: has("use-start-timestamps"),
@@ -80,7 +79,8 @@ impl Queries {
             ..EngineOptions::default()
         };
         let places = Arc::new(Semaphore::new(config.query_concurrency_max));
-        Self { sources, options, prometheus_config, places, metrics }
+        let has_per_step_stats = has("promql-per-step-stats");
+        Self { sources, options, has_per_step_stats, prometheus_config, places, metrics }
     }
 
     /// Evaluates a query. Dropping the future cancels the evaluation.
@@ -119,7 +119,11 @@ impl Queries {
             missing: Arc::clone(&missing),
         };
         let remaining = deadline.saturating_duration_since(Instant::now());
-        let query = query.with_options(QueryOptions { lookback: params.lookback, timeout: Some(remaining) });
+        let query = query.with_options(QueryOptions {
+            lookback: params.lookback,
+            timeout: Some(remaining),
+            per_step_stats: params.per_step_stats && self.has_per_step_stats,
+        });
         let control = Control::default();
         let _cancel = CancelOnDrop(control.clone());
         let began = Instant::now();

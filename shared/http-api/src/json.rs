@@ -6,7 +6,7 @@
 
 use std::io::Write as _;
 
-use model::query::{MatrixSeries, PointValue, VectorElement};
+use model::query::{MatrixSeries, PointValue, StepStats, VectorElement};
 use model::{FloatHistogram, Labels, Timestamp};
 use serde::Serialize;
 
@@ -146,7 +146,7 @@ pub struct QueryWriter {
 }
 
 /// Timings and counts as `stats` shows them.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Stats {
     /// Seconds waited for a place.
     pub queue_seconds: f64,
@@ -267,25 +267,69 @@ impl QueryWriter {
     }
 }
 
+/// `stats` in the order of Prometheus's `util/stats`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StatsJson {
+    timings: TimingsJson,
+    samples: SamplesJson,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TimingsJson {
+    eval_total_time: f64,
+    result_sort_time: f64,
+    query_preparation_time: f64,
+    inner_eval_time: f64,
+    exec_queue_time: f64,
+    exec_total_time: f64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SamplesJson {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    total_queryable_samples_per_step: Vec<(serde_json::Number, u64)>,
+    total_queryable_samples: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    samples_read_per_step: Vec<(serde_json::Number, u64)>,
+    samples_read: u64,
+    peak_samples: u64,
+}
+
+/// Seconds as Go writes a float: without a point where they are whole.
+fn seconds(t: Timestamp) -> serde_json::Number {
+    match t.millis() % 1000 {
+        0 => (t.millis() / 1000).into(),
+        _ => serde_json::Number::from_f64(t.seconds()).unwrap_or_else(|| 0.into()),
+    }
+}
+
 fn push_stats(out: &mut Vec<u8>, stats: &Stats) {
     let Stats { queue_seconds, prepare_seconds, eval_seconds, samples } = stats;
-    let total = queue_seconds + prepare_seconds + eval_seconds;
-    let json = serde_json::json!({
-        "timings": {
-            "evalTotalTime": prepare_seconds + eval_seconds,
-            "resultSortTime": 0.0,
-            "queryPreparationTime": prepare_seconds,
-            "innerEvalTime": eval_seconds,
-            "execQueueTime": queue_seconds,
-            "execTotalTime": total,
+    let per_step = |count: fn(&StepStats) -> u64| {
+        samples.steps.iter().map(|step| (seconds(step.time), count(step))).collect()
+    };
+    let json = StatsJson {
+        timings: TimingsJson {
+            eval_total_time: prepare_seconds + eval_seconds,
+            result_sort_time: 0.0,
+            query_preparation_time: *prepare_seconds,
+            inner_eval_time: *eval_seconds,
+            exec_queue_time: *queue_seconds,
+            exec_total_time: queue_seconds + prepare_seconds + eval_seconds,
         },
-        "samples": {
-            "totalQueryableSamples": samples.samples_total,
-            "samplesRead": samples.samples_read,
-            "peakSamples": samples.samples_peak,
+        samples: SamplesJson {
+            total_queryable_samples_per_step: per_step(|step| step.samples_total),
+            total_queryable_samples: samples.samples_total,
+            samples_read_per_step: per_step(|step| step.samples_read),
+            samples_read: samples.samples_read,
+            peak_samples: samples.samples_peak,
         },
-    });
-    write!(out, ",\"stats\":{json}").expect("writing to memory cannot fail");
+    };
+    out.extend_from_slice(b",\"stats\":");
+    serde_json::to_writer(&mut *out, &json).expect("writing to memory cannot fail");
 }
 
 #[cfg(test)]
@@ -391,6 +435,30 @@ mod tests {
         let value: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
         assert_eq!(value["data"]["result"], serde_json::json!([]));
         assert_eq!(value["data"]["stats"]["samples"]["peakSamples"], 0);
+    }
+
+    #[test]
+    fn stats_by_step_stand_before_their_totals() {
+        let step = |ms, n| StepStats { time: Timestamp(ms), samples_total: n, samples_read: n - 1 };
+        let samples = model::query::QueryStats {
+            samples_total: 5,
+            samples_read: 3,
+            samples_peak: 4,
+            steps: vec![step(1_000, 2), step(1_500, 3)],
+        };
+        let stats = Stats { queue_seconds: 1.0, prepare_seconds: 0.25, eval_seconds: 0.5, samples };
+        let mut out = Vec::new();
+        QueryWriter::vector(&mut out).end(&mut out, Some(&stats), &[], &[]);
+        assert_eq!(
+            text(out),
+            concat!(
+                r#"{"status":"success","data":{"resultType":"vector","result":[],"stats":{"#,
+                r#""timings":{"evalTotalTime":0.75,"resultSortTime":0.0,"queryPreparationTime":0.25,"#,
+                r#""innerEvalTime":0.5,"execQueueTime":1.0,"execTotalTime":1.75},"#,
+                r#""samples":{"totalQueryableSamplesPerStep":[[1,2],[1.5,3]],"totalQueryableSamples":5,"#,
+                r#""samplesReadPerStep":[[1,1],[1.5,2]],"samplesRead":3,"peakSamples":4}}}}"#
+            )
+        );
     }
 
     #[test]

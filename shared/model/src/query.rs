@@ -64,7 +64,7 @@ pub struct QueryAnswer {
 }
 
 /// How much a query read and held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct QueryStats {
     /// Samples looked at over all steps.
     pub samples_total: u64,
@@ -72,4 +72,17 @@ pub struct QueryStats {
     pub samples_read: u64,
     /// The most samples held in memory at one time.
     pub samples_peak: u64,
+    /// The same counts by step, where that was asked for.
+    pub steps: Vec<StepStats>,
+}
+
+/// How much was read for one step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StepStats {
+    /// The step's time.
+    pub time: Timestamp,
+    /// Samples looked at.
+    pub samples_total: u64,
+    /// Samples read that no earlier step had seen.
+    pub samples_read: u64,
 }

@@ -312,6 +312,7 @@ impl Signatures {
             cx.tick(meta.labels.byte_len())?;
             let next = self.known.len();
             let signature = signature(&meta.labels, matching, has_metadata_labels);
+            cx.hold_bytes(signature.byte_len())?;
             numbers.push(*self.known.entry(signature).or_insert(next));
         }
         Ok(numbers)

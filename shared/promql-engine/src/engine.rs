@@ -29,6 +29,8 @@ pub struct EngineOptions {
     pub lookback: Duration,
     /// The most samples a query may hold at one time (`--query.max-samples`).
     pub max_samples: usize,
+    /// The most memory a query may take, in bytes: samples, labels, rows and accumulators.
+    pub max_memory_bytes: usize,
     /// The longest time a query may take (`--query.timeout`).
     pub timeout: Duration,
     /// The step of a subquery that names none: the global evaluation interval.
@@ -49,6 +51,7 @@ impl Default for EngineOptions {
             syntax: Options::default(),
             lookback: Duration::from_secs(300),
             max_samples: 50_000_000,
+            max_memory_bytes: 2 << 30,
             timeout: Duration::from_secs(120),
             subquery_step: Duration::from_secs(60),
             delayed_name_removal: false,
@@ -66,6 +69,8 @@ pub struct QueryOptions {
     pub lookback: Option<Duration>,
     /// Shortens the engine's timeout.
     pub timeout: Option<Duration>,
+    /// Counts samples by step as well (`promql-per-step-stats`).
+    pub per_step_stats: bool,
 }
 
 /// Lets another thread cancel a running query; cloning gives another handle.
@@ -239,11 +244,14 @@ impl Query {
         let mut cx = Context::new(
             source,
             options,
-            i64::try_from(lookback.as_millis()).unwrap_or(i64::MAX),
+            (i64::try_from(lookback.as_millis()).unwrap_or(i64::MAX), self.grid().count),
             &control.canceled,
             Instant::now().checked_add(timeout),
         );
         cx.check()?;
+        if self.options.per_step_stats {
+            cx.count_steps(self.grid());
+        }
         let value = self.evaluate(&mut cx)?;
         cx.check()?;
         let (warnings, infos) =
@@ -261,7 +269,7 @@ impl Query {
                 _ => Err(Error::Invalid("expected a string literal".into())),
             },
             ValueType::Scalar => {
-                let values = planner.scalar(cx, &self.expr, grid)?.values(cx)?;
+                let values = planner.scalar(cx, &self.expr, grid, Around::default())?.values(cx)?;
                 if is_instant {
                     return Ok(QueryValue::Scalar(time, values.at(0)));
                 }
@@ -319,7 +327,7 @@ impl Query {
             let histograms: Vec<_> = times.zip(window.histograms.values.iter().cloned()).collect();
             let sizes = histograms.iter().map(|(_, h)| crate::histogram::size(h)).sum::<usize>();
             cx.hold(floats.len() + sizes)?;
-            cx.stats.samples_total += (floats.len() + sizes) as u64;
+            series.count(cx, 0);
             input.finish_if_done(cx);
             if !floats.is_empty() || !histograms.is_empty() {
                 let labels = if meta.drop_name { meta.labels.without_metric_name() } else { meta.labels };
@@ -348,6 +356,7 @@ fn matrix(cx: &mut Context<'_>, mut operator: BoxOperator, grid: Grid) -> Result
     for meta in operator.series(cx)? {
         clear(&mut points);
         operator.next(cx, &mut points)?;
+        // Only what is added to the answer is still held; the row is used again.
         cx.hold_row(&points)?;
         let mut series = MatrixSeries { labels: meta.labels, ..MatrixSeries::default() };
         for (step, point) in points.iter_mut().enumerate() {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use model::labels::{INSTANCE, JOB, METRIC_NAME};
 use model::{Labels, MatchOp, Matcher, Timestamp};
 
-use crate::context::Context;
+use crate::context::{Context, Counted};
 use crate::error::{Error, Result};
 use crate::points::{BoxOperator, Operator, Point, SeriesMeta, clear, row};
 use crate::select::{Give, InstantSelector, OpenSet, When};
@@ -137,7 +137,8 @@ impl Enrich {
 
     /// Reads the info series and finds which is in force at each step.
     fn read_info(&self, cx: &mut Context<'_>, set: OpenSet) -> Result<(Vec<Labels>, BySignature)> {
-        let mut selector = InstantSelector::new(set, self.when, self.lookback, Give::InfoTime);
+        let mut selector =
+            InstantSelector::new(set, self.when, self.lookback, Give::InfoTime, Counted::AtStep);
         let labels: Vec<Labels> = selector.series(cx)?.into_iter().map(|m| m.labels).collect();
         let mut found = BySignature::new();
         let mut points = row(self.steps);

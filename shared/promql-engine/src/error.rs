@@ -23,6 +23,12 @@ pub enum Error {
     /// More samples than `query.max-samples` would have to be held at one time.
     #[error("query processing would load too many samples into memory in query execution")]
     TooManySamples,
+    /// More memory than a query may take would have to be held at one time.
+    #[error("query processing would hold more than the limit of {limit} bytes in memory in query execution")]
+    TooMuchMemory {
+        /// The limit, in bytes.
+        limit: usize,
+    },
     /// The time allowed is used up.
     #[error("query timed out in expression evaluation")]
     Timeout,
@@ -71,7 +77,7 @@ impl Error {
     pub const fn kind(&self) -> fault::Kind {
         match self {
             Self::Parse(_) | Self::Duration(_) | Self::Invalid(_) => fault::Kind::Invalid,
-            Self::Execution(_) | Self::TooManySamples => fault::Kind::Limit,
+            Self::Execution(_) | Self::TooManySamples | Self::TooMuchMemory { .. } => fault::Kind::Limit,
             Self::Timeout => fault::Kind::Timeout,
             Self::Canceled => fault::Kind::Cancelled,
             Self::Source(error) => error.kind,

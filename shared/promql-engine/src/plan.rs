@@ -14,7 +14,7 @@ use promql_syntax::{
 use self::call::label_name;
 use crate::aggregate::{Aggregation, Best, CountValues, Grouping, Limit, Limited};
 use crate::binary::{SetOperator, VectorScalar, VectorVector};
-use crate::context::{Context, STEPS_MAX};
+use crate::context::{Context, Counted, SAMPLE_BYTES, STEPS_MAX};
 use crate::error::{Error, Result};
 use crate::faults::or_fault;
 use crate::merge::{Merge, Repeat, SAME_LABELSET};
@@ -42,6 +42,7 @@ pub(crate) struct Around<'a> {
     detects_hints: bool,
     /// Something around needs whole histograms, whatever stands further inside.
     needs_buckets: bool,
+    counted: Counted,
 }
 
 impl<'a> Around<'a> {
@@ -49,7 +50,8 @@ impl<'a> Around<'a> {
         let needs_buckets = self.needs_buckets
             || matches!(function, "histogram_quantile" | "histogram_quantiles" | "histogram_fraction");
         let is_statistic = matches!(function, "histogram_count" | "histogram_sum" | "histogram_avg");
-        Self { function, grouping: None, detects_hints: self.detects_hints || is_statistic, needs_buckets }
+        let detects_hints = self.detects_hints || is_statistic;
+        Self { function, grouping: None, detects_hints, needs_buckets, ..self }
     }
 
     const fn aggregate(self, function: &'a str, grouping: &'a [String], by: bool) -> Self {
@@ -62,7 +64,16 @@ impl<'a> Around<'a> {
     }
 
     const fn subquery(self) -> Self {
-        Self { function: "", grouping: None, detects_hints: false, needs_buckets: true }
+        let counted = Counted::Inside;
+        Self { function: "", grouping: None, detects_hints: false, needs_buckets: true, counted }
+    }
+
+    /// Inside of what is evaluated once for all steps.
+    const fn once(self) -> Self {
+        match self.counted {
+            Counted::AtStep => Self { counted: Counted::AtEvery, ..self },
+            Counted::AtEvery | Counted::Inside => self,
+        }
     }
 }
 
@@ -129,8 +140,10 @@ impl Planner {
         if grid.count == 0 {
             return Ok(Box::new(Empty));
         }
+        // An operator has a row of points to work on.
+        cx.hold_bytes(grid.count.saturating_mul(SAMPLE_BYTES))?;
         if grid.count > 1 && is_invariant(expr) {
-            let single = self.vector(cx, expr, Grid::single(grid.start), around)?;
+            let single = self.vector(cx, expr, Grid::single(grid.start), around.once())?;
             return Ok(Box::new(Repeat::new(single)));
         }
         match expr {
@@ -205,11 +218,11 @@ impl Planner {
         let lookback = cx.lookback_ms;
         if e.edges == Edges::Smoothed {
             let set = self.open(cx, e, when, lookback, lookback, 0, around)?;
-            let input = RangeInput::selector(set, when, 0, e.edges, cx);
+            let input = RangeInput::selector(set, when, (0, e.edges), around.counted, cx);
             return Ok(Box::new(SmoothedSelector::new(input, when, e.span)));
         }
         let set = self.open(cx, e, when, lookback, 0, 0, around)?;
-        Ok(Box::new(InstantSelector::new(set, when, lookback, give)))
+        Ok(Box::new(InstantSelector::new(set, when, lookback, give, around.counted)))
     }
 
     /// Plans a range selector or subquery.
@@ -231,7 +244,7 @@ impl Planner {
                 };
                 let set =
                     self.open(cx, selector, when, range.saturating_add(before), after, range, around)?;
-                Ok(RangeInput::selector(set, when, range, selector.edges, cx))
+                Ok(RangeInput::selector(set, when, (range, selector.edges), around.counted, cx))
             }
             Expr::Subquery(e) => self.subquery(cx, e, grid, around),
             other => Err(Error::Invalid(format!(
@@ -265,22 +278,30 @@ impl Planner {
             return Err(Error::TooManySamples);
         }
         let operator = self.vector(cx, &e.expr, inner, around.subquery())?;
-        Ok(RangeInput::subquery(operator, inner, when, range))
+        Ok(RangeInput::subquery(operator, inner, when, range, around.counted))
     }
 
     /// Plans a scalar expression.
-    pub(crate) fn scalar(&self, cx: &mut Context<'_>, expr: &Expr, grid: Grid) -> Result<ScalarOperator> {
+    pub(crate) fn scalar(
+        &self,
+        cx: &mut Context<'_>,
+        expr: &Expr,
+        grid: Grid,
+        around: Around<'_>,
+    ) -> Result<ScalarOperator> {
+        let around = Around { counted: around.counted, ..Around::default() };
+        cx.hold_bytes(grid.count.saturating_mul(size_of::<f64>()))?;
         if grid.count > 1 && is_invariant(expr) && !matches!(expr, Expr::NumberLiteral(_)) {
-            let single = self.scalar(cx, expr, Grid::single(grid.start))?;
+            let single = self.scalar(cx, expr, Grid::single(grid.start), around.once())?;
             return Ok(ScalarOperator::Repeat(Box::new(single)));
         }
         let both = |cx: &mut Context<'_>, a: &Expr, b: &Expr| -> Result<_> {
-            Ok((Box::new(self.scalar(cx, a, grid)?), Box::new(self.scalar(cx, b, grid)?)))
+            Ok((Box::new(self.scalar(cx, a, grid, around)?), Box::new(self.scalar(cx, b, grid, around)?)))
         };
         Ok(match expr {
             Expr::NumberLiteral(e) => ScalarOperator::Constant(e.value),
-            Expr::Paren(e) => self.scalar(cx, &e.expr, grid)?,
-            Expr::Unary(e) => ScalarOperator::Unary(e.op, Box::new(self.scalar(cx, &e.expr, grid)?)),
+            Expr::Paren(e) => self.scalar(cx, &e.expr, grid, around)?,
+            Expr::Unary(e) => ScalarOperator::Unary(e.op, Box::new(self.scalar(cx, &e.expr, grid, around)?)),
             Expr::Binary(e) => {
                 let (lhs, rhs) = both(cx, &e.lhs, &e.rhs)?;
                 ScalarOperator::Binary(e.op, lhs, rhs)
@@ -295,7 +316,7 @@ impl Planner {
                     ("step", _) => seconds(self.times.step),
                     ("range", _) => seconds(self.times.end - self.times.start),
                     ("scalar", [vector]) => ScalarOperator::Vector {
-                        operator: self.vector(cx, vector, grid, Around::default().call("scalar"))?,
+                        operator: self.vector(cx, vector, grid, around.call("scalar"))?,
                         steps: grid.count,
                     },
                     ("min_of", [a, b]) => {
@@ -316,8 +337,14 @@ impl Planner {
         })
     }
 
-    fn scalars(&self, cx: &mut Context<'_>, args: &[Expr], grid: Grid) -> Result<Vec<ScalarOperator>> {
-        args.iter().map(|arg| self.scalar(cx, arg, grid)).collect()
+    fn scalars(
+        &self,
+        cx: &mut Context<'_>,
+        args: &[Expr],
+        grid: Grid,
+        around: Around<'_>,
+    ) -> Result<Vec<ScalarOperator>> {
+        args.iter().map(|arg| self.scalar(cx, arg, grid, around)).collect()
     }
 
     fn aggregate(
@@ -338,7 +365,7 @@ impl Planner {
                 self.vector(cx, &e.expr, grid, around.aggregate(op.as_str(), &e.grouping, !e.without))?;
             return Ok(Box::new(CountValues::new(input, grouping, label, grid.count)));
         }
-        let param = e.param.as_deref().map(|param| self.scalar(cx, param, grid)).transpose()?;
+        let param = e.param.as_deref().map(|param| self.scalar(cx, param, grid, around)).transpose()?;
         let param_span = e.param.as_deref().map_or(e.span, |param| param.unwrap_parens().span());
         let input = self.vector(cx, &e.expr, grid, around.aggregate(op.as_str(), &e.grouping, !e.without))?;
         let span = e.expr.unwrap_parens().span();
@@ -370,7 +397,7 @@ impl Planner {
         if is_scalar(&e.lhs) || is_scalar(&e.rhs) {
             let is_swapped = is_scalar(&e.lhs);
             let (vector, scalar) = if is_swapped { (&e.rhs, &e.lhs) } else { (&e.lhs, &e.rhs) };
-            let operands = (self.vector(cx, vector, grid, around)?, self.scalar(cx, scalar, grid)?);
+            let operands = (self.vector(cx, vector, grid, around)?, self.scalar(cx, scalar, grid, around)?);
             let operator = VectorScalar::new(operands, e.op, is_swapped, e.return_bool, e.span);
             return Ok(without_names(cx, Box::new(operator), grid));
         }

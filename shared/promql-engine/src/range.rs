@@ -324,7 +324,7 @@ impl Operator for RangeCall {
             if samples == 0 {
                 continue;
             }
-            cx.stats.samples_total += samples as u64;
+            series.count(cx, step);
             cx.tick(samples)?;
             let argument = |i: usize| self.values.get(i).map_or(0.0, |v| v.at(step));
             let arguments = [argument(0), argument(1)];
@@ -394,7 +394,7 @@ impl Operator for AbsentOverTime {
             for step in 0..points.len() {
                 let window = series.window(step);
                 let samples = window.floats.len() + window.histograms.len();
-                cx.stats.samples_total += samples as u64;
+                series.count(cx, step);
                 if samples > 0 {
                     present.insert(step);
                 }

@@ -69,8 +69,16 @@ impl std::fmt::Debug for ScalarOperator {
 
 impl ScalarOperator {
     /// Evaluates the expression; call once.
-    #[expect(clippy::cast_precision_loss, reason = "PromQL's time is a float")]
     pub(crate) fn values(&mut self, cx: &mut Context<'_>) -> Result<Scalars> {
+        let values = self.compute(cx)?;
+        if let Scalars::Steps(steps) = &values {
+            cx.tick(steps.len())?;
+        }
+        Ok(values)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "PromQL's time is a float")]
+    fn compute(&mut self, cx: &mut Context<'_>) -> Result<Scalars> {
         Ok(match self {
             Self::Constant(x) => Scalars::Constant(*x),
             Self::Time(grid) => Scalars::Steps(grid.times().map(|t| t as f64 / 1000.0).collect()),

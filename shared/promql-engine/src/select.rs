@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use model::{CounterResetHint, FloatHistogram, Labels, is_stale};
 
-use crate::context::Context;
+use crate::context::{Context, Counted};
 use crate::error::Result;
 use crate::faults::or_fault;
 use crate::histogram::{self, detect_reset};
@@ -72,6 +72,9 @@ fn detect_hints(histograms: &mut Column<Arc<FloatHistogram>>) {
     }
 }
 
+/// What a label set takes in memory besides its text.
+const LABELS_BYTES: usize = 64;
+
 /// A selection opened at the source.
 pub(crate) struct OpenSet {
     set: Box<dyn SeriesSet>,
@@ -93,6 +96,8 @@ impl OpenSet {
     fn labels(&mut self, cx: &mut Context<'_>) -> Result<Vec<Labels>> {
         cx.check()?;
         let labels = self.set.labels()?.to_vec();
+        // For the whole query: what operators make of the labels is of that size as well.
+        cx.hold_bytes(labels.iter().map(|l| l.byte_len() + LABELS_BYTES).sum())?;
         if labels.is_empty() {
             self.finish(cx);
         }
@@ -110,7 +115,6 @@ impl OpenSet {
             detect_hints(&mut samples.histograms);
         }
         self.held = samples_of(&samples);
-        cx.stats.samples_read += self.held as u64;
         cx.hold(self.held)?;
         cx.tick(self.held)?;
         Ok(samples)
@@ -141,15 +145,17 @@ pub(crate) struct InstantSelector {
     set: OpenSet,
     windows: Windows,
     give: Give,
+    counted: Counted,
     remaining: usize,
 }
 
 impl InstantSelector {
-    pub(crate) fn new(set: OpenSet, when: When, lookback: i64, give: Give) -> Self {
+    pub(crate) fn new(set: OpenSet, when: When, lookback: i64, give: Give, counted: Counted) -> Self {
         Self {
             set,
             windows: Windows::new(when, or_fault!(LookbackEdge, lookback, lookback + 1), 0),
             give,
+            counted,
             remaining: 0,
         }
     }
@@ -167,15 +173,14 @@ impl Operator for InstantSelector {
     fn next(&mut self, cx: &mut Context<'_>, points: &mut [Point]) -> Result<()> {
         let series = self.set.next(cx)?;
         let floats = &series.floats;
-        let mut found = 0;
         if !floats.is_empty() {
             let bounds = self.windows.of(&floats.timestamps);
-            for (point, (low, high)) in points.iter_mut().zip(bounds.iter()) {
+            for (step, (point, (low, high))) in points.iter_mut().zip(bounds.iter()).enumerate() {
                 if low < high {
                     let newest = *high as usize - 1;
                     let value = floats.values[newest];
                     if or_fault!(MarkerShown, !is_stale(value), true) {
-                        found += 1;
+                        cx.count(self.counted, step, 1, 1);
                         *point = Point::Float(match self.give {
                             Give::Value => value,
                             give => time_of(floats, newest, give),
@@ -187,7 +192,6 @@ impl Operator for InstantSelector {
         if !series.histograms.is_empty() {
             self.add_histograms(cx, &series, points);
         }
-        cx.stats.samples_total += found;
         self.remaining = self.remaining.saturating_sub(1);
         if self.remaining == 0 {
             self.set.finish(cx);
@@ -216,7 +220,8 @@ impl InstantSelector {
             points[step] = match self.give {
                 _ if is_stale(histogram.sum) => Point::None,
                 Give::Value | Give::InfoTime => {
-                    cx.stats.samples_total += histogram::size(histogram) as u64;
+                    let size = histogram::size(histogram);
+                    cx.count(self.counted, step, size, size);
                     Point::Histogram(Arc::clone(histogram))
                 }
                 give => Point::Float(time_of(histograms, newest, give)),

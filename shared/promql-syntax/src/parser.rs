@@ -65,6 +65,18 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Switches on what the feature flags name; names of other things are passed over.
+    #[must_use]
+    pub fn from_features(features: &[String]) -> Self {
+        let has = |feature: &str| features.iter().any(|f| f == feature);
+        Self {
+            experimental_functions: has("promql-experimental-functions"),
+            extended_range_selectors: has("promql-extended-range-selectors"),
+            fill_modifiers: has("promql-binop-fill-modifiers"),
+            ..Self::default()
+        }
+    }
+
     /// Everything on.
     #[must_use]
     pub const fn all() -> Self {

@@ -73,6 +73,7 @@ async fn start(
         timeout_ms,
         limit: params.limit("limit")?,
         allow_partial: params.get("partial_response") == "true",
+        per_step_stats: params.get("stats") == "all",
     };
     let deadline = if timeout_ms == 0 { longest } else { longest.min(Duration::from_millis(timeout_ms)) };
     let ask = async |mut client: QuerierClient<Channel>, request| {

@@ -1,7 +1,8 @@
 //! Aggregations that make one series of each group.
 //!
-//! Series are added one after the other to their group's row of accumulators, and a group is given out as soon as
-//! its last series was added, so only groups that are begun take memory.
+//! Series are added one after the other to their group's row of accumulators. Groups are given out in the order in
+//! which they are met, as Prometheus has it: of equal values `topk` takes the first. A group is given out as soon as
+//! its last series and those of the groups before were added, so only groups that are begun take memory.
 
 use std::sync::Arc;
 
@@ -32,6 +33,19 @@ enum Accumulators {
 }
 
 impl Accumulators {
+    /// The memory that the row takes.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Sum(row) => size_of_val(&**row),
+            Self::Avg(row) => size_of_val(&**row),
+            Self::Min(row) | Self::Max(row) => size_of_val(&**row),
+            Self::Count(row) => size_of_val(&**row),
+            Self::Group(row) => size_of_val(&**row),
+            Self::Spread(row) => size_of_val(&**row),
+            Self::Quantile(row) => size_of_val(&**row),
+        }
+    }
+
     /// Says whether a sum or mean holds a float at a step.
     fn has_float(&self, step: usize) -> bool {
         match self {
@@ -59,6 +73,7 @@ struct Group {
     /// One for each step; made when the first histogram is met.
     histograms: Vec<Option<Histograms>>,
     held: usize,
+    held_bytes: usize,
 }
 
 /// One of `sum`, `avg`, `min`, `max`, `count`, `group`, `stddev`, `stdvar`, `quantile`.
@@ -74,7 +89,7 @@ pub(crate) struct Aggregation {
     groups: Groups,
     names: Vec<model::Labels>,
     running: Vec<Option<Group>>,
-    order: std::vec::IntoIter<usize>,
+    order: std::ops::Range<usize>,
     read: usize,
     buffer: Vec<Point>,
 }
@@ -100,7 +115,7 @@ impl Aggregation {
             groups: Groups::default(),
             names: Vec::new(),
             running: Vec::new(),
-            order: Vec::new().into_iter(),
+            order: 0..0,
             read: 0,
             buffer: row(steps),
         }
@@ -127,7 +142,7 @@ impl Aggregation {
             AggregateOp::Quantile => Accumulators::Quantile(vec![Vec::new(); steps]),
             _ => Accumulators::Sum(vec![None; steps]),
         };
-        Group { accumulators, histograms: Vec::new(), held: 0 }
+        Group { accumulators, histograms: Vec::new(), held: 0, held_bytes: 0 }
     }
 
     /// Adds the next input series to its group.
@@ -141,6 +156,8 @@ impl Aggregation {
                 let mut group = self.new_group();
                 cx.hold(self.steps)?;
                 group.held = self.steps;
+                group.held_bytes = group.accumulators.bytes();
+                cx.hold_bytes(group.held_bytes)?;
                 group
             }
         };
@@ -213,6 +230,7 @@ impl Aggregation {
             *point = Point::histogram(h);
         }
         cx.release(group.held);
+        cx.release_bytes(group.held_bytes);
     }
 }
 
@@ -226,10 +244,8 @@ impl Operator for Aggregation {
         self.groups = Groups::new(cx, &inputs, &self.grouping)?;
         self.names = inputs.into_iter().map(|m| m.labels).collect();
         self.running.resize_with(self.groups.metas.len(), || None);
-        let order = self.groups.by_completion();
-        let out = order.iter().map(|group| self.groups.metas[*group].clone()).collect();
-        self.order = order.into_iter();
-        Ok(out)
+        self.order = 0..self.groups.metas.len();
+        Ok(self.groups.metas.clone())
     }
 
     fn next(&mut self, cx: &mut Context<'_>, points: &mut [Point]) -> Result<()> {

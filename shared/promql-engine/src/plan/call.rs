@@ -55,7 +55,7 @@ impl Planner {
                 return Ok(Box::new(Absent::new(input, absent_labels(arg))));
             }
             ("vector", [arg]) => {
-                let scalar = self.scalar(cx, arg, grid)?;
+                let scalar = self.scalar(cx, arg, grid, around)?;
                 return Ok(Box::new(FromScalar::vector(scalar)));
             }
             ("label_replace" | "label_join", [vector, strings @ ..]) => {
@@ -109,7 +109,7 @@ impl Planner {
             };
         };
         let input = self.vector(cx, vector, grid, around)?;
-        let scalars = self.scalars(cx, scalars, grid)?;
+        let scalars = self.scalars(cx, scalars, grid, around)?;
         Ok(without_names(cx, Box::new(Map::new(input, function, scalars, grid)), grid))
     }
 
@@ -129,7 +129,7 @@ impl Planner {
             .args
             .iter()
             .filter(|arg| !is_range(arg))
-            .map(|arg| self.scalar(cx, arg, grid))
+            .map(|arg| self.scalar(cx, arg, grid, around))
             .collect::<Result<_>>()?;
         let span = e.args.first().map_or(e.span, |arg| arg.unwrap_parens().span());
         let call = Box::new(RangeCall::new(input, function, scalars, span));
@@ -159,7 +159,7 @@ impl Planner {
             quantiles: scalars.iter().map(|q| q.unwrap_parens().span()).collect(),
         };
         let input = self.vector(cx, vector, grid, around)?;
-        let scalars = self.scalars(cx, scalars, grid)?;
+        let scalars = self.scalars(cx, scalars, grid, around)?;
         let histograms = Box::new(Histograms::new(input, function, scalars, spans, grid));
         if name == "histogram_quantiles" {
             // A quantile that changes from step to step may take the value of another one.

@@ -7,7 +7,7 @@ use promql_syntax::Edges;
 
 use super::windows::{RangeSeries, Windows};
 use super::{OpenSet, When};
-use crate::context::Context;
+use crate::context::{Context, Counted};
 use crate::error::Result;
 use crate::faults::or_fault;
 use crate::points::{BoxOperator, Grid, Point, SeriesMeta, clear, row};
@@ -42,6 +42,7 @@ pub(crate) struct RangeInput {
     range: i64,
     edges: Edges,
     uses_start_timestamps: bool,
+    counted: Counted,
     remaining: usize,
     current: SeriesSamples,
     /// The times of a subquery's steps, shared by its series that have a point at every step.
@@ -49,7 +50,13 @@ pub(crate) struct RangeInput {
 }
 
 impl RangeInput {
-    pub(crate) fn selector(set: OpenSet, when: When, range: i64, edges: Edges, cx: &Context<'_>) -> Self {
+    pub(crate) fn selector(
+        set: OpenSet,
+        when: When,
+        (range, edges): (i64, Edges),
+        counted: Counted,
+        cx: &Context<'_>,
+    ) -> Self {
         let (before, after) = match edges {
             Edges::Plain => (0, 0),
             Edges::Anchored => (cx.lookback_ms, 0),
@@ -64,19 +71,27 @@ impl RangeInput {
             range,
             edges,
             uses_start_timestamps,
+            counted,
             remaining: 0,
             current: SeriesSamples::default(),
             full_timeline: None,
         }
     }
 
-    pub(crate) fn subquery(operator: BoxOperator, grid: Grid, when: When, range: i64) -> Self {
+    pub(crate) fn subquery(
+        operator: BoxOperator,
+        grid: Grid,
+        when: When,
+        range: i64,
+        counted: Counted,
+    ) -> Self {
         Self {
             from: From::Subquery(Inner { operator, grid, row: row(grid.count), held: 0 }),
             windows: Windows::new(when, range, 0),
             range,
             edges: Edges::Plain,
             uses_start_timestamps: false,
+            counted,
             remaining: 0,
             current: SeriesSamples::default(),
             full_timeline: None,
@@ -120,6 +135,8 @@ impl RangeInput {
         self.remaining = self.remaining.saturating_sub(1);
         let (floats, histograms) = (&self.current.floats, &self.current.histograms);
         Ok(RangeSeries {
+            counted: self.counted,
+            is_subquery: matches!(self.from, From::Subquery(_)),
             when: self.windows.when,
             range: self.range,
             float_bounds: self.windows.of(&floats.timestamps),

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use model::FloatHistogram;
 
 use super::When;
+use crate::context::{Context, Counted};
+use crate::histogram;
 use crate::source::Column;
 
 /// Index ranges of a timeline, one for each step.
@@ -119,6 +121,8 @@ pub(crate) struct Window<'a> {
 /// The windows of one series.
 #[derive(Debug)]
 pub(crate) struct RangeSeries<'a> {
+    pub(super) counted: Counted,
+    pub(super) is_subquery: bool,
     pub(super) when: When,
     pub(super) range: i64,
     pub(super) floats: &'a Column<f64>,
@@ -137,6 +141,23 @@ impl RangeSeries<'_> {
             floats: slice(self.floats, self.float_bounds[step]),
             histograms: slice(self.histograms, self.histogram_bounds[step]),
         }
+    }
+
+    /// Counts the samples that the window at a step shows, and those that the one before did not show.
+    pub(crate) fn count(&self, cx: &mut Context<'_>, step: usize) {
+        let of = |bounds: &Bounds| {
+            let (low, high) = bounds[step];
+            let before = step.checked_sub(1).map_or(low, |before| bounds[before].1.clamp(low, high));
+            (low as usize..high as usize, before as usize..high as usize)
+        };
+        let (floats, new_floats) = of(&self.float_bounds);
+        let (histograms, new_histograms) = of(&self.histogram_bounds);
+        let size = |range: std::ops::Range<usize>| -> usize {
+            self.histograms.values[range].iter().map(|h| histogram::size(h)).sum()
+        };
+        // What the inside of a subquery read is counted there.
+        let read = if self.is_subquery { 0 } else { new_floats.len() + size(new_histograms) };
+        cx.count(self.counted, step, floats.len() + size(histograms), read);
     }
 
     /// Returns all floats of the series.

@@ -43,6 +43,49 @@ fn samples_held_are_limited() {
     assert_eq!(error, Error::TooManySamples);
 }
 
+#[test]
+fn memory_is_limited() {
+    let with = |max_memory_bytes| EngineOptions { max_memory_bytes, ..options() };
+    // A thousand samples of 16 bytes, and little else.
+    assert!(ask(with(20_000), &thousand(), "sum_over_time(a[1000s])", 999).is_ok());
+    let error = ask(with(16_000), &thousand(), "sum_over_time(a[1000s])", 999).expect_err("too much");
+    assert_eq!(
+        error.to_string(),
+        "query processing would hold more than the limit of 16000 bytes in memory in query execution"
+    );
+    assert_eq!(error.error_type(), ErrorType::Execution);
+    // Rows count although they hold no sample: a hundred operators, two million steps.
+    let nested = format!("count_over_time({}none{}[20d:1s])", "abs(".repeat(100), ")".repeat(100));
+    let error = ask(with(1 << 30), &thousand(), &nested, 999).expect_err("too much");
+    assert!(matches!(error, Error::TooMuchMemory { .. }), "{error}");
+}
+
+#[test]
+fn samples_are_counted_by_step() {
+    let engine = Engine::new(options());
+    let count = |text: &str| {
+        let (start, end) = (Timestamp(100_000), Timestamp(115_000));
+        let query = engine.range(text, start, end, Duration::from_secs(5)).expect("valid");
+        let query = query.with_options(QueryOptions { per_step_stats: true, ..QueryOptions::default() });
+        let stats = query.run(&thousand(), &Control::default()).expect("an answer").stats;
+        assert_eq!(stats.samples_total, stats.steps.iter().map(|s| s.samples_total).sum::<u64>(), "{text}");
+        assert_eq!(stats.samples_read, stats.steps.iter().map(|s| s.samples_read).sum::<u64>(), "{text}");
+        assert_eq!(stats.steps[3].time, end);
+        stats.steps.iter().map(|s| (s.samples_total, s.samples_read)).collect::<Vec<_>>()
+    };
+    // Two series with a sample a second.
+    assert_eq!(count("{__name__=~'a|b'}"), [(2, 2); 4]);
+    // Windows of 10 samples, of which 5 are new from step to step.
+    assert_eq!(count("sum_over_time(a[10s])"), [(10, 10), (10, 5), (10, 5), (10, 5)]);
+    // Read once, seen at each step.
+    assert_eq!(count("a @ 100"), [(1, 1), (1, 0), (1, 0), (1, 0)]);
+    // A window shows four points of the subquery. Its inside reads at 92, 94, ... 114.
+    let subquery = count("count_over_time(a[8s:2s])");
+    assert_eq!(subquery.iter().map(|s| s.0).collect::<Vec<_>>(), [4; 4]);
+    assert_eq!(subquery.iter().map(|s| s.1).sum::<u64>(), 11);
+    assert!(ask(options(), &thousand(), "a", 10).expect("an answer").stats.steps.is_empty());
+}
+
 /// A source without end, which cancels the query after a while.
 struct Endless {
     control: Control,
@@ -135,7 +178,8 @@ fn the_shorter_timeout_counts() {
 fn a_query_may_look_back_differently() {
     let engine = Engine::new(options());
     let query = engine.instant("count(a)", Timestamp(1_500_000)).expect("valid");
-    let lookback = |seconds| QueryOptions { lookback: Some(Duration::from_secs(seconds)), timeout: None };
+    let lookback =
+        |seconds| QueryOptions { lookback: Some(Duration::from_secs(seconds)), ..QueryOptions::default() };
     for (seconds, is_seen) in [(501, false), (502, true)] {
         let answer = query.clone().with_options(lookback(seconds)).run(&thousand(), &Control::default());
         let expected = if is_seen { 1 } else { 0 };

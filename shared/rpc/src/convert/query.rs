@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::query::{MatrixSeries, PointValue, QueryAnswer, QueryStats, QueryValue, VectorElement};
+use model::query::{MatrixSeries, PointValue, QueryAnswer, QueryStats, QueryValue, StepStats, VectorElement};
 use model::{FloatHistogram, Histogram, Timestamp};
 
 use super::{ascending_times, deltas};
@@ -43,6 +43,7 @@ pub fn messages(answer: QueryAnswer, notes: AnswerNotes) -> impl Iterator<Item =
             queue_seconds: notes.queue_seconds,
             prepare_seconds: notes.prepare_seconds,
             eval_seconds: notes.eval_seconds,
+            steps: stats.steps.iter().map(step_to_pb).collect(),
         }),
         is_truncated: notes.is_truncated,
     };
@@ -180,8 +181,24 @@ pub fn piece(message: &pb::QueryResponse) -> Result<Piece> {
     Ok(Piece { value, end: message.end.as_ref().map(end) })
 }
 
+fn step_to_pb(step: &StepStats) -> pb::StepStats {
+    pb::StepStats {
+        time: step.time.millis(),
+        samples_total: step.samples_total,
+        samples_read: step.samples_read,
+    }
+}
+
+fn step_from_pb(step: &pb::StepStats) -> StepStats {
+    StepStats {
+        time: Timestamp(step.time),
+        samples_total: step.samples_total,
+        samples_read: step.samples_read,
+    }
+}
+
 fn end(message: &pb::QueryEnd) -> End {
-    let stats = message.stats.unwrap_or_default();
+    let stats = message.stats.clone().unwrap_or_default();
     End {
         warnings: message.warnings.clone(),
         infos: message.infos.clone(),
@@ -189,6 +206,7 @@ fn end(message: &pb::QueryEnd) -> End {
             samples_total: stats.samples_total,
             samples_read: stats.samples_read,
             samples_peak: stats.samples_peak,
+            steps: stats.steps.iter().map(step_from_pb).collect(),
         },
         notes: AnswerNotes {
             missing: message.missing.iter().map(|m| (m.source.clone(), m.reason.clone())).collect(),
@@ -222,7 +240,12 @@ mod tests {
             value,
             warnings: vec!["w".into()],
             infos: vec!["i".into()],
-            stats: QueryStats { samples_total: 7, samples_read: 6, samples_peak: 5 },
+            stats: QueryStats {
+                samples_total: 7,
+                samples_read: 6,
+                samples_peak: 5,
+                steps: vec![StepStats { time: Timestamp(9), samples_total: 7, samples_read: 6 }],
+            },
         };
         let notes = AnswerNotes {
             missing: vec![("log-1".into(), "away".into())],
@@ -235,7 +258,7 @@ mod tests {
         let (last, before) = pieces.split_last().expect("an end at least");
         assert!(before.iter().all(|p| p.end.is_none()), "one end");
         let end = last.end.clone().expect("the last piece is the end");
-        assert_eq!((&end.warnings, &end.infos, end.stats), (&answer.warnings, &answer.infos, answer.stats));
+        assert_eq!((&end.warnings, &end.infos, &end.stats), (&answer.warnings, &answer.infos, &answer.stats));
         assert_eq!(end.notes, notes);
         let value = pieces.iter().map(|p| p.value.clone()).reduce(|a, b| match (a, b) {
             (QueryValue::Vector(a), QueryValue::Vector(b)) => QueryValue::Vector([a, b].concat()),
