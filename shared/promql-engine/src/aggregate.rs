@@ -56,18 +56,14 @@ impl Groups {
                 groups.last_input.push(i);
                 groups.metas.len() - 1
             });
+            if groups.last_input[group] == i {
+                cx.hold_bytes(groups.metas[group].labels.byte_len())?;
+            }
             groups.metas[group].drop_name |= input.drop_name;
             groups.last_input[group] = i;
             groups.of_input.push(group);
         }
         Ok(groups)
-    }
-
-    /// Returns the groups in the order in which their last inputs come.
-    fn by_completion(&self) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.metas.len()).collect();
-        order.sort_by_key(|group| self.last_input[*group]);
-        order
     }
 }
 

@@ -9,6 +9,8 @@
 //! - at the end both sides are read to their ends, so that duplicates are found and everything there is to say
 //!   about the operands is said.
 
+use std::rc::Rc;
+
 use model::Labels;
 use promql_syntax::{BinaryOp, Cardinality, Span, VectorMatching};
 
@@ -22,7 +24,7 @@ use crate::points::{BoxOperator, Operator, Point, SeriesMeta, StepSet, clear, ro
 #[derive(Debug, Default)]
 struct Group {
     many: Vec<usize>,
-    one: Vec<usize>,
+    one: Rc<[usize]>,
     /// Steps at which a series of the many side was matched; kept where that matters.
     matched: Option<StepSet>,
     /// Steps at which some series of the one side has a point; kept where there are several.
@@ -35,7 +37,7 @@ struct Output {
     /// The series on the many side; `None` where it is filled in.
     many: Option<usize>,
     /// Series on the one side, at most one of which has a point at any step.
-    ones: Vec<usize>,
+    ones: Rc<[usize]>,
     /// A missing series on the one side is filled in.
     fills_one: bool,
 }
@@ -149,8 +151,12 @@ impl VectorVector {
         for (i, group) in self.group_of_many.iter().enumerate() {
             self.groups[*group].many.push(i);
         }
+        let mut ones = vec![Vec::new(); self.groups.len()];
         for (i, group) in self.group_of_one.iter().enumerate() {
-            self.groups[*group].one.push(i);
+            ones[*group].push(i);
+        }
+        for (group, ones) in self.groups.iter_mut().zip(ones) {
+            group.one = ones.into();
         }
         let (many_fill, _) = self.fills();
         let is_one_to_one = self.matching.card == Cardinality::OneToOne;
@@ -170,30 +176,35 @@ impl VectorVector {
         let (mut outputs, mut metas): (Vec<Output>, Vec<SeriesMeta>) = (Vec::new(), Vec::new());
         for (i, many) in self.many_metas.iter().enumerate() {
             cx.tick(many.labels.byte_len())?;
-            let first = outputs.len();
-            let mut add = |meta: SeriesMeta, one: Option<usize>| {
-                let known = metas[first..].iter().position(|m| *m == meta);
-                let at = known.map_or(outputs.len(), |at| first + at);
-                if known.is_none() {
-                    outputs.push(Output { many: Some(i), ones: Vec::new(), fills_one: false });
-                    metas.push(meta);
+            // What each series of the one side makes of this one; without labels taken over they all make the same.
+            let group = &self.groups[self.group_of_many[i]];
+            let mut made: Vec<(SeriesMeta, Vec<usize>)> = Vec::new();
+            let is_one_meta = self.matching.include.is_empty();
+            let distinct = if is_one_meta { group.one.get(..1) } else { Some(&*group.one) };
+            for one in distinct.unwrap_or(&[]) {
+                let meta = self.result_meta(cx, many, &self.one_metas[*one].labels);
+                cx.tick(meta.labels.byte_len())?;
+                cx.hold_bytes(meta.labels.byte_len())?;
+                match made.iter_mut().find(|(known, _)| *known == meta) {
+                    Some((_, ones)) => ones.push(*one),
+                    None => made.push((meta, vec![*one])),
                 }
-                match one {
-                    Some(one) => outputs[at].ones.push(one),
-                    None => outputs[at].fills_one = true,
-                }
-            };
-            for one in &self.groups[self.group_of_many[i]].one {
-                add(self.result_meta(cx, many, &self.one_metas[*one].labels), Some(*one));
             }
-            if one_fill.is_some() {
-                add(self.result_meta(cx, many, &self.matched_labels(&many.labels)), None);
+            let filled = one_fill.map(|_| self.result_meta(cx, many, &self.matched_labels(&many.labels)));
+            if let Some(filled) = filled.as_ref().filter(|f| made.iter().all(|(meta, _)| meta != *f)) {
+                made.push((filled.clone(), Vec::new()));
+            }
+            for (meta, ones) in made {
+                let ones = if is_one_meta && !ones.is_empty() { Rc::clone(&group.one) } else { ones.into() };
+                let fills_one = filled.as_ref() == Some(&meta);
+                outputs.push(Output { many: Some(i), ones, fills_one });
+                metas.push(meta);
             }
         }
         if many_fill.is_some() {
             for (j, one) in self.one_metas.iter().enumerate() {
                 let many = SeriesMeta::new(self.matched_labels(&one.labels));
-                outputs.push(Output { many: None, ones: vec![j], fills_one: false });
+                outputs.push(Output { many: None, ones: [j].into(), fills_one: false });
                 metas.push(self.result_meta(cx, &many, &one.labels));
             }
         }
@@ -273,14 +284,18 @@ impl VectorVector {
     /// Joins one step of an output.
     fn join_step(&mut self, output: &Output, step: usize) -> Result<Point> {
         let (many_fill, one_fill) = self.fills();
+        let filled_many = many_fill.map_or(Point::None, Point::Float);
+        let many = if output.many.is_some() { &self.many_row[step] } else { &filled_many };
+        if !many.is_some() {
+            // Two partners of nothing do no harm; should there be another series here, `finish` finds them.
+            return Ok(Point::None);
+        }
         let mut present = output.ones.iter().filter(|one| self.has_point(**one, step));
         let one = present.next();
         if let (Some(a), Some(b)) = (one, present.next()) {
             return Err(self.duplicate_error((*a, *b)));
         }
         let filled_one = one_fill.filter(|_| output.fills_one).map_or(Point::None, Point::Float);
-        let filled_many = many_fill.map_or(Point::None, Point::Float);
-        let many = if output.many.is_some() { &self.many_row[step] } else { &filled_many };
         let group = match output.many {
             Some(many) => self.group_of_many[many],
             None => self.group_of_one[output.ones[0]],
@@ -291,7 +306,7 @@ impl VectorVector {
             None if output.fills_one && !self.has_one(group, step) => &filled_one,
             None => return Ok(Point::None),
         };
-        if !many.is_some() || !one_point.is_some() {
+        if !one_point.is_some() {
             return Ok(Point::None);
         }
         if output.many.is_none()
