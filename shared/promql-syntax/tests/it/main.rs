@@ -2,6 +2,7 @@
 
 mod conformance;
 mod errors;
+mod fuzz;
 mod limits;
 mod oracle;
 mod printing;
