@@ -93,6 +93,26 @@ pub(crate) struct Flags {
 pub(crate) enum Command {
     /// Checks files, as promtool does.
     Check(Check),
+    /// Shows expressions, as promtool does.
+    Promql(Promql),
+}
+
+/// What to do with an expression.
+#[derive(Debug, Args)]
+pub(crate) struct Promql {
+    #[command(subcommand)]
+    pub(crate) action: PromqlAction,
+}
+
+/// What to do with an expression.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PromqlAction {
+    /// Prints it in its standard form, over several lines where it is long.
+    Format {
+        /// The expression; experimental syntax is understood.
+        #[arg(allow_hyphen_values = true)]
+        query: String,
+    },
 }
 
 /// What to check.
@@ -161,6 +181,15 @@ mod tests {
         assert_eq!(flags.retention_time, Some(Duration::from_secs(30 * 86_400)));
         assert_eq!(flags.features, ["promql-experimental-functions", "exemplar-storage"]);
         assert!(flags.enable_lifecycle && flags.enable_admin_api);
+    }
+
+    #[test]
+    fn an_expression_is_an_argument() {
+        let Some(Command::Promql(promql)) = parse(&["promql", "format", "-sum(a)by(b)"]).command else {
+            panic!("not a command")
+        };
+        let PromqlAction::Format { query } = promql.action;
+        assert_eq!(query, "-sum(a)by(b)");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod check;
 mod flags;
 mod program;
+mod promql;
 
 use std::process::ExitCode;
 
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         Some("gateway") => service_runtime::main_from::<federation_gateway::Service>(&arguments[1..]),
         _ => match Flags::try_parse_from(&arguments) {
             Ok(Flags { command: Some(Command::Check(check)), .. }) => check::run(&check),
+            Ok(Flags { command: Some(Command::Promql(promql)), .. }) => promql::run(&promql.action),
             Ok(flags) => program::run(&flags),
             Err(error) => {
                 // Help and version are errors to clap; it knows where each belongs and with which status.

@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::gateway::Gateway;
 
 mod admin;
+mod expression;
 mod federate;
 mod query;
 mod series;
@@ -26,10 +27,8 @@ mod write;
 const FORM_BYTES_MAX: usize = 10 << 20;
 
 /// What Prometheus answers below `/api/v1` and Tributary does not yet.
-const NOT_BUILT: [&str; 24] = [
+const NOT_BUILT: [&str; 22] = [
     "/api/v1/query_exemplars",
-    "/api/v1/format_query",
-    "/api/v1/parse_query",
     "/api/v1/search/metric_names",
     "/api/v1/search/label_names",
     "/api/v1/search/label_values",
@@ -58,6 +57,8 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
     let mut router = Router::new()
         .route("/api/v1/query", get(query::instant).post(query::instant))
         .route("/api/v1/query_range", get(query::range).post(query::range))
+        .route("/api/v1/format_query", get(expression::format).post(expression::format))
+        .route("/api/v1/parse_query", get(expression::parse).post(expression::parse))
         .route("/api/v1/labels", get(series::label_names).post(series::label_names))
         .route("/api/v1/label/{name}/values", get(series::label_values))
         .route("/api/v1/series", get(series::series).post(series::series))
