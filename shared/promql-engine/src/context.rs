@@ -106,6 +106,11 @@ impl<'a> Context<'a> {
         self.stats.steps = grid.times().map(step).collect();
     }
 
+    /// Says whether counts are kept by step; otherwise it does not matter for which step something is counted.
+    pub(crate) const fn counts_steps(&self) -> bool {
+        !self.stats.steps.is_empty()
+    }
+
     /// Counts samples that were looked at for a step, and how many of them no step before had seen.
     pub(crate) fn count(&mut self, counted: Counted, step: usize, total: usize, read: usize) {
         let (total, read) = (total as u64, read as u64);

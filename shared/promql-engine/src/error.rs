@@ -41,10 +41,12 @@ pub enum Error {
 }
 
 impl From<SourceError> for Error {
-    /// A limit that a source met is the query's own: it reads no more samples than the query may hold.
+    /// What ends a source's work is the query's own: its limit of samples, its time, whoever asked.
     fn from(error: SourceError) -> Self {
         match error.kind {
             fault::Kind::Limit => Self::TooManySamples,
+            fault::Kind::Timeout => Self::Timeout,
+            fault::Kind::Cancelled => Self::Canceled,
             _ => Self::Source(error),
         }
     }
@@ -98,7 +100,8 @@ impl Error {
     }
 }
 
-/// A failure of the source of series. One of kind `Limit` says that there are more samples than the query may hold.
+/// A failure of the source of series. One of kind `Limit` says that there are more samples than the query may hold,
+/// one of kind `Timeout` or `Cancelled` that the query is over.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct SourceError {

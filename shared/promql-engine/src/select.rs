@@ -173,6 +173,8 @@ impl Operator for InstantSelector {
     fn next(&mut self, cx: &mut Context<'_>, points: &mut [Point]) -> Result<()> {
         let series = self.set.next(cx)?;
         let floats = &series.floats;
+        let counts_steps = cx.counts_steps();
+        let mut found = 0;
         if !floats.is_empty() {
             let bounds = self.windows.of(&floats.timestamps);
             for (step, (point, (low, high))) in points.iter_mut().zip(bounds.iter()).enumerate() {
@@ -180,7 +182,10 @@ impl Operator for InstantSelector {
                     let newest = *high as usize - 1;
                     let value = floats.values[newest];
                     if or_fault!(MarkerShown, !is_stale(value), true) {
-                        cx.count(self.counted, step, 1, 1);
+                        found += 1;
+                        if counts_steps {
+                            cx.count(self.counted, step, 1, 1);
+                        }
                         *point = Point::Float(match self.give {
                             Give::Value => value,
                             give => time_of(floats, newest, give),
@@ -188,6 +193,9 @@ impl Operator for InstantSelector {
                     }
                 }
             }
+        }
+        if !counts_steps {
+            cx.count(self.counted, 0, found, found);
         }
         if !series.histograms.is_empty() {
             self.add_histograms(cx, &series, points);
