@@ -48,9 +48,24 @@ pub fn instant(server: &Http, query: &str, at_ms: i64) -> Answer {
 /// When the query fails.
 #[must_use]
 pub fn range(server: &Http, query: &str, start_ms: i64, end_ms: i64, step_ms: i64) -> Answer {
+    try_range(server, query, start_ms, end_ms, step_ms).unwrap_or_else(|error| panic!("{query}: {error}"))
+}
+
+/// Evaluates at every step of a range.
+///
+/// # Errors
+/// The server's words when the query fails.
+pub fn try_range(
+    server: &Http,
+    query: &str,
+    start_ms: i64,
+    end_ms: i64,
+    step_ms: i64,
+) -> Result<Answer, String> {
     let (start, end, step) = (seconds(start_ms), seconds(end_ms), seconds(step_ms));
     let form = [("query", query), ("start", &start), ("end", &end), ("step", &step)];
-    parse(&server.post_form("/api/v1/query_range", &form).data())
+    let reply = server.post_form("/api/v1/query_range", &form);
+    if reply.status == 200 { Ok(parse(&reply.data())) } else { Err(reply.body) }
 }
 
 /// The only float of an instant query's answer; `None` when there is not exactly one.
@@ -68,9 +83,15 @@ pub fn seconds(ms: i64) -> String {
     format!("{}.{:03}", ms.div_euclid(1000), ms.rem_euclid(1000))
 }
 
-/// Says in words what differs; nothing when the answers agree within the tolerance.
+/// Says in words what differs; nothing when the answers agree, floats to the last digits.
 #[must_use]
 pub fn differences(got: &Answer, want: &Answer) -> Vec<String> {
+    differences_within(TOLERANCE, got, want)
+}
+
+/// Says in words what differs; nothing when the answers agree, floats within a relative tolerance.
+#[must_use]
+pub fn differences_within(tolerance: f64, got: &Answer, want: &Answer) -> Vec<String> {
     let mut found = Vec::new();
     if got.kind != want.kind || got.text != want.text {
         found.push(format!("{} {:?}, not {} {:?}", got.kind, got.text, want.kind, want.text));
@@ -86,14 +107,17 @@ pub fn differences(got: &Answer, want: &Answer) -> Vec<String> {
     for (labels, want) in &wanted {
         match have.get(labels) {
             None => found.push(format!("lacks {labels:?}")),
-            Some(got) => found.extend(point_differences(got, want).map(|text| format!("{labels:?}: {text}"))),
+            Some(got) => {
+                let found_here = point_differences(tolerance, got, want);
+                found.extend(found_here.map(|text| format!("{labels:?}: {text}")));
+            }
         }
     }
     found
 }
 
 /// The first difference between two series, if any.
-fn point_differences(got: &Series, want: &Series) -> Option<String> {
+fn point_differences(tolerance: f64, got: &Series, want: &Series) -> Option<String> {
     let times = |s: &Series| -> Vec<i64> { s.floats.iter().map(|(t, _)| *t).collect() };
     if times(got) != times(want) {
         let (a, b) = (times(got), times(want));
@@ -107,7 +131,7 @@ fn point_differences(got: &Series, want: &Series) -> Option<String> {
         ));
     }
     if let Some(((t, a), (_, b))) =
-        got.floats.iter().zip(&want.floats).find(|((_, a), (_, b))| !is_same(*a, *b))
+        got.floats.iter().zip(&want.floats).find(|((_, a), (_, b))| !is_same_within(tolerance, *a, *b))
     {
         return Some(format!("at {t}: {a}, not {b}"));
     }
@@ -122,10 +146,14 @@ fn point_differences(got: &Series, want: &Series) -> Option<String> {
 /// Compares two floats; a NaN equals a NaN.
 #[must_use]
 pub fn is_same(a: f64, b: f64) -> bool {
+    is_same_within(TOLERANCE, a, b)
+}
+
+fn is_same_within(tolerance: f64, a: f64, b: f64) -> bool {
     a.to_bits() == b.to_bits()
         || (a.is_nan() && b.is_nan())
         || a == b
-        || (a - b).abs() <= TOLERANCE * a.abs().max(b.abs()) && (a - b).is_finite()
+        || (a - b).abs() <= tolerance * a.abs().max(b.abs()) && (a - b).is_finite()
 }
 
 /// Compares JSON in which numbers are written as strings.

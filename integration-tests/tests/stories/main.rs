@@ -6,11 +6,13 @@
 mod bad_input;
 mod cluster;
 mod cross_service;
+mod expressions;
 mod hierarchy;
 mod kill_nine;
 mod ledger;
 mod open_data;
 mod pair;
+mod promql_queries;
 mod promtool;
 mod same_answers;
 mod tenants;
