@@ -42,7 +42,13 @@ impl Started {
             let config = ingester::Config { path: path.clone(), ..ingester::Config::default() };
             program = program.service::<ingester::Service>(config, &[]);
         }
-        let config = querier::Config { path, query_samples_max: 1_000, ..querier::Config::default() };
+        let config = querier::Config {
+            path,
+            query_samples_max: 1_000,
+            query_memory_bytes_max: 1 << 40,
+            query_concurrency_max: 1,
+            ..querier::Config::default()
+        };
         let stopper = Stopper::default();
         let program = program.service::<querier::Service>(config, &[]);
         let running = program.start(stopper.clone(), Reload::new()).await.expect("started");
@@ -209,6 +215,40 @@ async fn a_query_that_holds_too_much_names_the_limit() {
         status.message(),
         "query processing would load too many samples into memory in query execution"
     );
+    started.stop().await;
+}
+
+/// Only one query runs at a time here, so that the next one shows when the one before has ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_ends_when_nobody_waits_for_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let started = Started::at(folder.path(), true).await;
+    // Two million steps of five hundred additions.
+    let text = vec!["time()"; 500].join(" + ");
+    let range = pb::Range { start: 0, end: 2_000_000, step: 1 };
+    let slow = started.query("default", &text, Time::Range(range));
+    let is_busy = async {
+        loop {
+            let quick = pb::QueryRequest {
+                query: "1".to_owned(),
+                time: Some(Time::Instant(0)),
+                timeout_ms: 100,
+                ..Default::default()
+            };
+            let refused = started.client().query(quick).await.err();
+            if refused.is_some_and(|status| status.message().contains("timed out")) {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        answer = slow => panic!("no time to give up: {answer:?}"),
+        () = is_busy => {}
+    }
+    // The slow one is dropped: its place is free.
+    let quick = started.query("default", "1 + 1", Time::Instant(0));
+    let answer = tokio::time::timeout(DEADLINE, quick).await.expect("in time");
+    assert_eq!(answer.expect("an answer"), QueryValue::Scalar(Timestamp(0), 2.0));
     started.stop().await;
 }
 

@@ -10,6 +10,7 @@ use promql_engine::{Control, Engine, EngineOptions, Query, QueryOptions};
 use rpc::convert::query::AnswerNotes;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -50,12 +51,15 @@ pub(crate) struct Queries {
     metrics: Metrics,
 }
 
-/// Cancels the evaluation when the request that wants it is dropped.
-struct CancelOnDrop(Control);
+/// Cancels the evaluation, and its waits for heads and files, when the request that wants it is dropped.
+struct CancelOnDrop {
+    evaluation: Control,
+    _waits: DropGuard,
+}
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
-        self.0.cancel();
+        self.evaluation.cancel();
     }
 }
 
@@ -109,6 +113,7 @@ impl Queries {
         let queue_seconds = started.elapsed().as_secs_f64();
 
         let missing = Arc::new(Mutex::new(Vec::new()));
+        let canceled = CancellationToken::new();
         let source = Source {
             runtime: Handle::current(),
             sources: Arc::clone(&self.sources),
@@ -116,6 +121,7 @@ impl Queries {
             samples_max: self.options.max_samples as u64,
             allow_partial: params.allow_partial,
             deadline,
+            canceled: canceled.clone(),
             missing: Arc::clone(&missing),
         };
         let remaining = deadline.saturating_duration_since(Instant::now());
@@ -125,7 +131,7 @@ impl Queries {
             per_step_stats: params.per_step_stats && self.has_per_step_stats,
         });
         let control = Control::default();
-        let _cancel = CancelOnDrop(control.clone());
+        let _cancel = CancelOnDrop { evaluation: control.clone(), _waits: canceled.drop_guard() };
         let began = Instant::now();
         let evaluation = tokio::task::spawn_blocking(move || {
             let _place = place;

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use promql_engine::{Column, Selection as Wanted, SeriesSamples, SeriesSet, SeriesSource, SourceError};
 use service_runtime::Missing;
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::error::{Error, Result};
@@ -23,6 +24,8 @@ pub(crate) struct Source {
     pub(crate) samples_max: u64,
     pub(crate) allow_partial: bool,
     pub(crate) deadline: Instant,
+    /// Ends the waits for heads and files when nobody wants the answer any more.
+    pub(crate) canceled: CancellationToken,
     /// What took no part, over all selections of the query.
     pub(crate) missing: Arc<Mutex<Vec<Missing>>>,
 }
@@ -42,6 +45,8 @@ impl SeriesSource for Source {
         let opening = self.runtime.spawn(async move { Selection::open(&sources, &request).await });
         Ok(Box::new(Set {
             runtime: self.runtime.clone(),
+            canceled: self.canceled.clone(),
+            deadline: self.deadline.into(),
             missing: Arc::clone(&self.missing),
             opening: Some(AbortOnDropHandle::new(opening)),
             selection: None,
@@ -53,6 +58,8 @@ impl SeriesSource for Source {
 
 struct Set {
     runtime: Handle,
+    canceled: CancellationToken,
+    deadline: tokio::time::Instant,
     missing: Arc<Mutex<Vec<Missing>>>,
     opening: Option<AbortOnDropHandle<Result<Selection>>>,
     selection: Option<Selection>,
@@ -64,7 +71,7 @@ struct Set {
 impl SeriesSet for Set {
     fn labels(&mut self) -> std::result::Result<&[Labels], SourceError> {
         if let Some(opening) = self.opening.take() {
-            let opened = self.runtime.block_on(opening);
+            let opened = wait(&self.runtime, &self.canceled, self.deadline, opening)?;
             let opened =
                 opened.map_err(|e| SourceError::new(fault::Kind::Internal, format!("select: {e}")))?;
             let mut selection = opened.map_err(|e| source_error(&e))?;
@@ -91,7 +98,10 @@ impl SeriesSet for Set {
 impl Set {
     fn read(&mut self) -> std::result::Result<Option<tsdb::series::SeriesSamples>, SourceError> {
         match &mut self.selection {
-            Some(selection) => self.runtime.block_on(selection.next()).map_err(|e| source_error(&e)),
+            Some(selection) => {
+                let next = wait(&self.runtime, &self.canceled, self.deadline, selection.next())?;
+                next.map_err(|e| source_error(&e))
+            }
             None => Ok(None),
         }
     }
@@ -108,6 +118,25 @@ impl Set {
         self.reordered = Some(samples.into_iter());
         Ok(())
     }
+}
+
+/// Waits on the evaluating thread, no longer than the query may take and somebody wants its answer.
+fn wait<T>(
+    runtime: &Handle,
+    canceled: &CancellationToken,
+    deadline: tokio::time::Instant,
+    work: impl Future<Output = T>,
+) -> std::result::Result<T, SourceError> {
+    runtime.block_on(async {
+        tokio::select! {
+            biased;
+            () = canceled.cancelled() => Err(SourceError::new(fault::Kind::Cancelled, "canceled")),
+            () = tokio::time::sleep_until(deadline) => {
+                Err(SourceError::new(fault::Kind::Timeout, "deadline exceeded"))
+            }
+            done = work => Ok(done),
+        }
+    })
 }
 
 fn source_error(error: &Error) -> SourceError {
