@@ -18,6 +18,11 @@ use crate::metrics::{Kind, Metrics};
 use crate::source::Source;
 use crate::sources::Sources;
 
+/// What a sample takes while it is read: its time and its value. A source reads as many as fit into the query's
+/// memory. How many are held at one time, which `query.max-samples` is about, the engine counts: of a selection that
+/// is fewer, since it takes one series after the other.
+const SAMPLE_BYTES: usize = 16;
+
 /// When to evaluate.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Times {
@@ -118,7 +123,7 @@ impl Queries {
             runtime: Handle::current(),
             sources: Arc::clone(&self.sources),
             tenant: params.tenant,
-            samples_max: self.options.max_samples as u64,
+            samples_max: (self.options.max_memory_bytes / SAMPLE_BYTES) as u64,
             allow_partial: params.allow_partial,
             deadline,
             canceled: canceled.clone(),
