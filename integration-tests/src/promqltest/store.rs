@@ -26,10 +26,7 @@ pub struct Sample {
 }
 
 /// Works out what a load appends: the samples of each series in time order.
-///
-/// # Errors
-/// When a sequence adds what cannot be added, or a classic histogram is inconsistent.
-pub fn loaded(load: &Load) -> Result<BTreeMap<Labels, Vec<Sample>>, String> {
+fn loaded(load: &Load) -> Result<BTreeMap<Labels, Vec<Sample>>, String> {
     // Of two lines for one series the last wins.
     let mut by_labels: BTreeMap<Labels, Vec<Sample>> = BTreeMap::new();
     for series in &load.series {
@@ -54,15 +51,23 @@ pub fn loaded(load: &Load) -> Result<BTreeMap<Labels, Vec<Sample>>, String> {
     Ok(by_labels)
 }
 
-/// All series loaded so far.
+/// All series loaded so far, with reset hints as they are read.
 #[derive(Debug, Default)]
-pub(crate) struct Store {
+pub struct Store {
     series: BTreeMap<Labels, Vec<Sample>>,
 }
 
 impl Store {
+    /// Returns the samples of every series, in time order.
+    pub fn series(&self) -> impl Iterator<Item = (&Labels, &[Sample])> {
+        self.series.iter().map(|(labels, samples)| (labels, &**samples))
+    }
+
     /// Appends what a load names.
-    pub(crate) fn load(&mut self, load: &Load) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// When the load is inconsistent, or a sample is out of order or twice there.
+    pub fn load(&mut self, load: &Load) -> Result<(), String> {
         for (labels, new) in loaded(load)? {
             let stored = self.series.entry(labels.clone()).or_default();
             for sample in new {
