@@ -2,7 +2,8 @@
 //!
 //! A caller keeps a [`Group`] for each scrape target (or resource, or job and instance) and hands in [`Batch`]es of
 //! samples. [`GroupWriter`] finds each group's home, declares the group on that ingester's stream when it is new
-//! there, sends, and reports what was stored once it is durable.
+//! there, sends, and reports what was stored once it is durable. [`SeriesIndex`] keeps the groups of a caller whose
+//! series come one by one.
 //!
 //! Invariants:
 //! - samples of one group are sent in the order in which they were handed in;
@@ -20,10 +21,12 @@
 mod driver;
 mod error;
 mod group;
+mod index;
 mod lane;
 mod route;
 
 pub use driver::{Connect, Driver, GroupWriter, Options, Pending};
 pub use error::{Error, Result};
 pub use group::{Append, Batch, Group, GroupIdentity, Presence, Refusal, Written};
+pub use index::{Filling, Place, SeriesIndex, SeriesOf, TooManySeries};
 pub use rpc::pb::ingester::RefusalReason;

@@ -1,0 +1,382 @@
+//! From series that come one by one to scrape groups.
+//!
+//! Which member of which group a series is stays in an index: in the steady state a series costs one look-up. A
+//! request is filled in sample by sample and taken out as appends, one a group and time.
+//!
+//! Invariants:
+//! - an index entry's group holds its labels at its member number;
+//! - an entry that was not written for an hour is dropped, with its whole group when most of it is dead;
+//! - an index is bounded; a series beyond the bound is refused and leaves nothing behind;
+//! - a filling that is dropped before its appends are taken leaves nothing behind either.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as MapEntry;
+use std::sync::Arc;
+
+use model::{Exemplar, Histogram, Labels, Metadata, Tenant, Timestamp, Value};
+
+use crate::group::{Append, Group, GroupIdentity, Presence};
+
+/// How long a series stays in the index after it was last written.
+const IDLE_MS: i64 = 3_600_000;
+/// How often the index is swept.
+const SWEEP_EVERY_MS: i64 = 600_000;
+/// A group is made anew when more than half of its members are dead, and at least this many.
+const DEAD_MEMBERS_MIN: u32 = 64;
+
+/// The series of one tenant that one source writes, and their groups.
+#[derive(Debug)]
+pub struct SeriesIndex {
+    tenant: Tenant,
+    series_max: usize,
+    /// By hash; a second series with the same hash stands in `collisions`.
+    entries: HashMap<u64, Entry>,
+    collisions: HashMap<(u64, Labels), Entry>,
+    slots: Vec<Slot>,
+    slot_by_key: HashMap<Labels, usize>,
+    swept_at: Timestamp,
+    /// What members have of whose metadata nothing is said.
+    unknown: Arc<Metadata>,
+}
+
+/// More series than an index may hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("too many active series for tenant {tenant}: the limit is {series_max}")]
+pub struct TooManySeries {
+    /// Whose.
+    pub tenant: Tenant,
+    /// The bound.
+    pub series_max: usize,
+}
+
+/// A series as a request has it.
+#[derive(Debug, Clone, Copy)]
+pub struct SeriesOf<'a> {
+    /// The labels.
+    pub labels: &'a Labels,
+    /// Tells sources apart that may write the same labels to groups of their own (a hash of the resource); 0 where
+    /// the labels alone say which group it is.
+    pub source: u64,
+    /// Type, unit and help, where they are known.
+    pub metadata: Option<&'a Arc<Metadata>>,
+}
+
+/// Where a series stands; valid within the filling that gave it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    slot: usize,
+    member: u32,
+}
+
+/// Where one series goes.
+#[derive(Debug)]
+struct Entry {
+    labels: Labels,
+    source: u64,
+    metadata: Arc<Metadata>,
+    place: Place,
+    written_at: Timestamp,
+}
+
+#[derive(Debug)]
+struct Slot {
+    group: Group,
+    /// What the request under way has for this group: samples by time.
+    filling: Vec<AtTime>,
+}
+
+#[derive(Debug)]
+struct AtTime {
+    timestamp: Timestamp,
+    values: Vec<(u32, f64)>,
+    histograms: Vec<(u32, Arc<Histogram>)>,
+    starts: Vec<(u32, Timestamp)>,
+    exemplars: Vec<(u32, Exemplar)>,
+}
+
+impl AtTime {
+    fn new(timestamp: Timestamp) -> Self {
+        Self {
+            timestamp,
+            values: Vec::new(),
+            histograms: Vec::new(),
+            starts: Vec::new(),
+            exemplars: Vec::new(),
+        }
+    }
+}
+
+impl SeriesIndex {
+    /// Makes an empty index of at most so many series.
+    #[must_use]
+    pub fn new(tenant: Tenant, series_max: usize) -> Self {
+        Self {
+            tenant,
+            series_max,
+            entries: HashMap::new(),
+            collisions: HashMap::new(),
+            slots: Vec::new(),
+            slot_by_key: HashMap::new(),
+            swept_at: Timestamp::default(),
+            unknown: Arc::default(),
+        }
+    }
+
+    /// Begins a request.
+    pub fn fill(&mut self, now: Timestamp) -> Filling<'_> {
+        if now.since_ms(self.swept_at) > SWEEP_EVERY_MS {
+            self.sweep(now);
+        }
+        Filling { index: self, touched: Vec::new(), now }
+    }
+
+    /// Finds the series' group and member, adding it when it is new.
+    fn place(
+        &mut self,
+        series: SeriesOf<'_>,
+        group_key: impl FnOnce() -> Labels,
+        now: Timestamp,
+    ) -> Result<Place, TooManySeries> {
+        let SeriesOf { labels, source, metadata } = series;
+        let hash = labels.series_id() ^ source;
+        let (slots, unknown) = (&self.slots, &self.unknown);
+        let touch = |entry: &mut Entry| {
+            entry.written_at = now;
+            if let Some(metadata) = metadata
+                && !Arc::ptr_eq(metadata, &entry.metadata)
+            {
+                if *metadata != entry.metadata {
+                    slots[entry.place.slot].group.set_metadata(entry.place.member, Arc::clone(metadata));
+                }
+                entry.metadata = Arc::clone(metadata);
+            }
+            entry.place
+        };
+        let is_taken = match self.entries.get_mut(&hash) {
+            Some(entry) if entry.source == source && entry.labels == *labels => return Ok(touch(entry)),
+            other => other.is_some(),
+        };
+        if is_taken && let Some(entry) = self.collisions.get_mut(&(source, labels.clone())) {
+            return Ok(touch(entry));
+        }
+        if self.entries.len() + self.collisions.len() >= self.series_max {
+            return Err(TooManySeries { tenant: self.tenant.clone(), series_max: self.series_max });
+        }
+        let metadata = Arc::clone(metadata.unwrap_or(unknown));
+        let slot = self.slot(group_key());
+        let member = self.slots[slot].group.add(labels.clone(), Arc::clone(&metadata));
+        let place = Place { slot, member };
+        let entry = Entry { labels: labels.clone(), source, metadata, place, written_at: now };
+        if is_taken {
+            self.collisions.insert((source, labels.clone()), entry);
+        } else {
+            self.entries.insert(hash, entry);
+        }
+        Ok(place)
+    }
+
+    fn slot(&mut self, key: Labels) -> usize {
+        match self.slot_by_key.entry(key) {
+            MapEntry::Occupied(entry) => *entry.get(),
+            MapEntry::Vacant(entry) => {
+                let (tenant, key) = (self.tenant.clone(), entry.key().clone());
+                let identity = GroupIdentity { tenant, key, sub_group: 0, epoch: 0 };
+                self.slots.push(Slot { group: Group::new(identity), filling: Vec::new() });
+                *entry.insert(self.slots.len() - 1)
+            }
+        }
+    }
+
+    /// Drops series that are not written any more, and groups that mostly consist of them.
+    fn sweep(&mut self, now: Timestamp) {
+        self.swept_at = now;
+        let is_live = |e: &Entry| now.since_ms(e.written_at) <= IDLE_MS;
+        let mut live = vec![0_u32; self.slots.len()];
+        for entry in self.entries.values().chain(self.collisions.values()).filter(|e| is_live(e)) {
+            live[entry.place.slot] += 1;
+        }
+        let keeps: Vec<bool> = self
+            .slots
+            .iter()
+            .zip(&live)
+            .map(|(s, live)| s.group.len() <= 2 * live + DEAD_MEMBERS_MIN && *live > 0)
+            .collect();
+        // Slots move up to fill the holes; entries follow.
+        let mut moved = vec![usize::MAX; self.slots.len()];
+        let mut next = 0;
+        for (from, keep) in keeps.iter().enumerate() {
+            if *keep {
+                moved[from] = next;
+                next += 1;
+            }
+        }
+        let mut kept = keeps.iter();
+        self.slots.retain(|_| *kept.next().expect("one mark a slot"));
+        self.slot_by_key.retain(|_, slot| {
+            *slot = moved[*slot];
+            *slot != usize::MAX
+        });
+        let follow = |entry: &mut Entry| {
+            let is_kept = is_live(entry) && keeps[entry.place.slot];
+            entry.place.slot = moved[entry.place.slot];
+            is_kept
+        };
+        self.entries.retain(|_, entry| follow(entry));
+        self.collisions.retain(|_, entry| follow(entry));
+    }
+}
+
+/// A request that is being filled in.
+#[derive(Debug)]
+pub struct Filling<'a> {
+    index: &'a mut SeriesIndex,
+    /// Slots that hold something of this request.
+    touched: Vec<usize>,
+    now: Timestamp,
+}
+
+impl Filling<'_> {
+    /// Finds a series' place, making one when it is new; only then is the group's key asked for.
+    ///
+    /// # Errors
+    /// When the index is full.
+    pub fn place(
+        &mut self,
+        series: SeriesOf<'_>,
+        group_key: impl FnOnce() -> Labels,
+    ) -> Result<Place, TooManySeries> {
+        self.index.place(series, group_key, self.now)
+    }
+
+    /// Adds a sample of a series; `start` is when its counting began.
+    pub fn sample(&mut self, place: Place, timestamp: Timestamp, value: Value, start: Option<Timestamp>) {
+        let at = self.at(place.slot, timestamp);
+        match value {
+            Value::Float(x) => at.values.push((place.member, x)),
+            Value::Histogram(h) => at.histograms.push((place.member, h)),
+        }
+        at.starts.extend(start.map(|start| (place.member, start)));
+    }
+
+    /// Adds exemplars, which travel with the samples of a time.
+    pub fn exemplars(
+        &mut self,
+        place: Place,
+        timestamp: Timestamp,
+        exemplars: impl IntoIterator<Item = Exemplar>,
+    ) {
+        let at = self.at(place.slot, timestamp);
+        at.exemplars.extend(exemplars.into_iter().map(|e| (place.member, e)));
+    }
+
+    /// Takes what was filled in so far: appends in the order in which their groups were touched, then by time.
+    pub fn take(&mut self) -> Vec<Append> {
+        let mut all = Vec::new();
+        for slot in self.touched.drain(..) {
+            all.extend(self.index.slots[slot].take());
+        }
+        all
+    }
+
+    fn at(&mut self, slot: usize, timestamp: Timestamp) -> &mut AtTime {
+        let filling = &mut self.index.slots[slot].filling;
+        if filling.is_empty() {
+            self.touched.push(slot);
+        }
+        // Requests have one time a group, or a few: a search from the end is a hash map's match.
+        let i = match filling.iter().rposition(|f| f.timestamp == timestamp) {
+            Some(i) => i,
+            None => {
+                filling.push(AtTime::new(timestamp));
+                filling.len() - 1
+            }
+        };
+        &mut filling[i]
+    }
+}
+
+impl Drop for Filling<'_> {
+    fn drop(&mut self) {
+        for slot in &self.touched {
+            self.index.slots[*slot].filling.clear();
+        }
+    }
+}
+
+impl Slot {
+    fn take(&mut self) -> Vec<Append> {
+        let mut filling = std::mem::take(&mut self.filling);
+        filling.sort_by_key(|f| f.timestamp);
+        let members = self.group.len();
+        filling.into_iter().flat_map(|f| appends(&self.group, members, f)).collect()
+    }
+}
+
+/// Makes the appends of one time. A member that stands there twice (a request that repeats a series) goes to a
+/// second append, where storage decides whether it is a repetition or a contradiction.
+fn appends(group: &Group, members: u32, filling: AtTime) -> Vec<Append> {
+    let AtTime { timestamp, mut values, mut histograms, mut starts, mut exemplars } = filling;
+    values.sort_by_key(|(member, _)| *member);
+    histograms.sort_by_key(|(member, _)| *member);
+    starts.sort_by_key(|(member, _)| *member);
+    exemplars.sort_by_key(|(member, _)| *member);
+    let mut all = Vec::new();
+    while !values.is_empty() || !histograms.is_empty() {
+        let later_values = split_repeated(&mut values);
+        let mut later_histograms = split_repeated(&mut histograms);
+        let later_starts = split_repeated(&mut starts);
+        // A member has a float or a histogram in one append, not both.
+        let (now, both): (Vec<_>, Vec<_>) = std::mem::take(&mut histograms)
+            .into_iter()
+            .partition(|(m, _)| values.binary_search_by_key(m, |(v, _)| *v).is_err());
+        later_histograms.extend(both);
+        later_histograms.sort_by_key(|(member, _)| *member);
+        let mut present: Vec<u32> =
+            values.iter().map(|(m, _)| *m).chain(now.iter().map(|(m, _)| *m)).collect();
+        present.sort_unstable();
+        all.push(Append {
+            group: group.clone(),
+            members,
+            timestamp,
+            presence: presence(&present, members),
+            values: values.iter().map(|(_, x)| *x).collect(),
+            histograms: now,
+            starts: std::mem::take(&mut starts),
+            exemplars: std::mem::take(&mut exemplars),
+        });
+        (values, histograms, starts) = (later_values, later_histograms, later_starts);
+    }
+    all
+}
+
+/// Keeps the first of each member and returns the others.
+fn split_repeated<T: Clone>(list: &mut Vec<(u32, T)>) -> Vec<(u32, T)> {
+    let mut later = Vec::new();
+    list.dedup_by(|b, a| {
+        let is_repeated = a.0 == b.0;
+        if is_repeated {
+            later.push(b.clone());
+        }
+        is_repeated
+    });
+    later
+}
+
+/// The shortest way to say which members are present; `present` ascends.
+fn presence(present: &[u32], members: u32) -> Presence {
+    let count = present.len() as u64;
+    if count == u64::from(members) {
+        Presence::All
+    } else if count * 32 < u64::from(members) {
+        Presence::Present(present.to_vec())
+    } else {
+        let mut bits = vec![0xff_u8; (members as usize).div_ceil(8)];
+        for member in present {
+            bits[(member / 8) as usize] &= !(1 << (member % 8));
+        }
+        Presence::Absent(bits)
+    }
+}
+
+#[cfg(test)]
+mod tests;
