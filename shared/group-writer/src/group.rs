@@ -82,6 +82,12 @@ impl Group {
         self.len() == 0
     }
 
+    /// A member's labels; `None` when there is no such member.
+    #[must_use]
+    pub fn labels(&self, member: u32) -> Option<Labels> {
+        self.0.members.lock().list.get(member as usize).map(|(labels, _)| labels.clone())
+    }
+
     /// The group's identity.
     #[must_use]
     pub fn identity(&self) -> &GroupIdentity {
@@ -155,6 +161,8 @@ pub struct Refusal {
     pub count: u64,
     /// One of them: the error in Prometheus's words, and the series.
     pub example: String,
+    /// Each of them: its series and time.
+    pub samples: Vec<(Labels, Timestamp)>,
 }
 
 /// What became of a batch.

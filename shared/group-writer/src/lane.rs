@@ -206,7 +206,8 @@ impl Lane {
                         sent -= 1;
                         self.told();
                         probe_at = Instant::now() + self.options.patience;
-                        part.reply.answer(Ok(written(response)));
+                        let written = written(response, &part);
+                        part.reply.answer(Ok(written));
                     }
                     Ok(None) => return End::Broken(Status::unavailable("the ingester ended the stream")),
                     Err(status) => return End::Broken(status),
@@ -267,14 +268,18 @@ async fn response_error(responses: &mut Streaming<pb::AppendResponse>) -> Status
     }
 }
 
-fn written(response: pb::AppendResponse) -> Written {
-    let refusals = response.refusals.into_iter();
-    Written {
-        stored: response.stored,
-        refusals: refusals
-            .map(|r| Refusal { reason: r.reason(), count: r.count, example: r.example })
-            .collect(),
-    }
+fn written(response: pb::AppendResponse, part: &Part) -> Written {
+    let sample = |(append, member): (&u32, &u32)| {
+        let append = &part.pieces.get(*append as usize)?.append;
+        Some((append.group.labels(*member)?, append.timestamp))
+    };
+    let refusal = |r: pb::Refusal| Refusal {
+        reason: r.reason(),
+        count: r.count,
+        samples: r.appends.iter().zip(&r.members).filter_map(sample).collect(),
+        example: r.example,
+    };
+    Written { stored: response.stored, refusals: response.refusals.into_iter().map(refusal).collect() }
 }
 
 #[cfg(test)]

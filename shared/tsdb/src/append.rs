@@ -114,6 +114,8 @@ pub struct Refusal {
     pub count: u64,
     /// The first of them, for people.
     pub example: String,
+    /// All of them: which append of the request, counted from 0, and which member.
+    pub samples: Vec<(u32, u32)>,
 }
 
 /// Why a sample is refused; displayed in Prometheus's words where it has any.

@@ -140,7 +140,7 @@ impl Storage {
         let mut appender = self.open_appender()?;
         let window_ms = self.out_of_order_window_ms.load(Ordering::Relaxed);
         let mut judged = appender.judge(appends, is_atomic, now, window_ms)?;
-        let refused = self.refusals(&judged);
+        let refused = self.refusals(&mut judged);
         self.counters.samples_refused.fetch_add(refused.iter().map(|r| r.count).sum(), Ordering::Relaxed);
         if is_atomic && !refused.is_empty() {
             appender.undo(&mut judged);
@@ -171,20 +171,20 @@ impl Storage {
         Ok(Submitted { stored, refused, seq: Seq::Awaited(seq) })
     }
 
-    fn refusals(&self, judged: &Judged) -> Vec<Refusal> {
+    fn refusals(&self, judged: &mut Judged) -> Vec<Refusal> {
         if judged.refused.is_empty() {
             return Vec::new();
         }
         let head = self.read_head();
-        let refusal = |r: &appender::RefusedSamples| {
+        let refusal = |r: appender::RefusedSamples| {
             let labels = head.tenant_at(r.tenant).labels(r.series);
             let example = match &r.detail {
                 Some(detail) => format!("{detail}: {labels}"),
                 None => format!("{}: {labels}", r.reason),
             };
-            Refusal { reason: r.reason, count: r.count, example }
+            Refusal { reason: r.reason, count: r.samples.len() as u64, example, samples: r.samples }
         };
-        judged.refused.iter().map(refusal).collect()
+        std::mem::take(&mut judged.refused).into_iter().map(refusal).collect()
     }
 
     /// The name of the log that this storage writes.

@@ -20,10 +20,9 @@ const HISTOGRAM_WEIGHT: usize = 30;
 pub(super) fn appended(id: u64, appended: Appended) -> pb::AppendResponse {
     let position =
         rpc::pb::model::LogPosition { log: appended.position.log.to_string(), seq: appended.position.seq };
-    let refusal = |r: tsdb::Refusal| pb::Refusal {
-        reason: reason(r.reason).into(),
-        count: r.count,
-        example: r.example,
+    let refusal = |r: tsdb::Refusal| {
+        let (appends, members) = r.samples.into_iter().unzip();
+        pb::Refusal { reason: reason(r.reason).into(), count: r.count, example: r.example, appends, members }
     };
     pb::AppendResponse {
         id,

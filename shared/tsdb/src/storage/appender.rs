@@ -80,6 +80,8 @@ pub(crate) struct Judged {
     pub(crate) groups: Vec<(u64, GroupSamples)>,
     pub(crate) refused: Vec<RefusedSamples>,
     pub(crate) stored: u64,
+    /// Number of the append that is being judged.
+    append: u32,
     undo: Vec<(u32, u32, Newest)>,
     undo_max: Vec<(u32, i64)>,
 }
@@ -88,17 +90,28 @@ pub(crate) struct Judged {
 #[derive(Debug)]
 pub(crate) struct RefusedSamples {
     pub(crate) reason: RefusalReason,
-    pub(crate) count: u64,
+    /// Number of the append and of the member.
+    pub(crate) samples: Vec<(u32, u32)>,
     pub(crate) tenant: u32,
     pub(crate) series: u32,
     pub(crate) detail: Option<String>,
 }
 
 impl Judged {
-    fn refuse(&mut self, reason: RefusalReason, tenant: u32, series: u32, detail: Option<String>) {
+    /// Refuses a member's sample in the append that is being judged.
+    fn refuse(
+        &mut self,
+        reason: RefusalReason,
+        member: u32,
+        (tenant, series): (u32, u32),
+        detail: Option<String>,
+    ) {
+        let sample = (self.append, member);
         match self.refused.iter_mut().find(|r| r.reason == reason) {
-            Some(known) => known.count += 1,
-            None => self.refused.push(RefusedSamples { reason, count: 1, tenant, series, detail }),
+            Some(known) => known.samples.push(sample),
+            None => {
+                self.refused.push(RefusedSamples { reason, samples: vec![sample], tenant, series, detail })
+            }
         }
     }
 }
@@ -161,7 +174,8 @@ impl Appender {
         let mut judged = Judged::default();
         // As in Prometheus, the newest sample of all is that of before the request.
         let mut maxima: Vec<(u32, i64, i64)> = Vec::new();
-        for append in appends {
+        for (number, append) in (0..).zip(appends) {
+            judged.append = number;
             let group = self.groups.get(&append.group.0).ok_or(Error::UnknownGroup(append.group.0))?;
             let known = maxima.iter().position(|m| m.0 == group.tenant);
             let at = known.unwrap_or_else(|| {
@@ -324,7 +338,7 @@ fn judge_group(
         }
         if let Some(flaw) = offered.flaw() {
             dropped.push(member);
-            judged.refuse(RefusalReason::InvalidHistogram, group.tenant, series, Some(flaw));
+            judged.refuse(RefusalReason::InvalidHistogram, member, (group.tenant, series), Some(flaw));
             return;
         }
         match decide(context, state, t, offered) {
@@ -342,7 +356,7 @@ fn judge_group(
             }
             Verdict::Refused(reason) => {
                 dropped.push(member);
-                judged.refuse(reason, group.tenant, series, None);
+                judged.refuse(reason, member, (group.tenant, series), None);
             }
         }
     });
