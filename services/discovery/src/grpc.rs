@@ -22,7 +22,7 @@ use tracing::info;
 
 use crate::director::{Handle, Publication};
 use crate::error::Error;
-use crate::prometheus_config::{Header, HttpClient, Job, Tls};
+use crate::prometheus_config::{Header, HttpClient, Job, Otlp, Tls};
 use crate::published::{Assigned, Delta, Published, RemovalReason, Removed, delta};
 use crate::targets::{Pool, Target};
 
@@ -205,6 +205,21 @@ fn config(state: &Published) -> pb::WatchConfigResponse {
         scrape_pools: config.jobs.iter().map(|job| job.name.clone()).collect(),
         rule_files: config.rule_files.clone(),
         ignored_sections: config.ignored_sections.clone(),
+        otlp: Some(otlp(&config.otlp)),
+    }
+}
+
+fn otlp(otlp: &Otlp) -> pb::Otlp {
+    pb::Otlp {
+        translation_strategy: otlp.translation_strategy.clone(),
+        promoted_resource_attributes: otlp.promoted_resource_attributes.clone(),
+        promotes_all_resource_attributes: otlp.promotes_all_resource_attributes,
+        ignored_resource_attributes: otlp.ignored_resource_attributes.clone(),
+        keep_identifying_resource_attributes: otlp.keep_identifying_resource_attributes,
+        convert_histograms_to_nhcb: otlp.convert_histograms_to_nhcb,
+        promote_scope_metadata: otlp.promote_scope_metadata,
+        label_name_underscore_sanitization: otlp.label_name_underscore_sanitization,
+        label_name_preserve_multiple_underscores: otlp.label_name_preserve_multiple_underscores,
     }
 }
 

@@ -31,8 +31,8 @@ use model::number::Quoted;
 
 use self::schema::{Kind, Record, Value};
 pub use self::typed::{
-    Authorization, BasicAuth, Config, FileProvider, Header, Histograms, HttpClient, Job, Limits, Provider,
-    Secret, Tls,
+    Authorization, BasicAuth, Config, FileProvider, Header, Histograms, HttpClient, Job, Limits, Otlp,
+    Provider, Secret, Tls,
 };
 use crate::target_group::TargetGroup;
 

@@ -415,3 +415,31 @@ fn files_beyond_the_limits_are_refused() {
     let faults = check(&format!("scrape_configs: [{{job_name: '{name}'}}]\n")).expect_err("refused");
     assert!(faults[0].ends_with("with its defaults: at most 33554432 are allowed"), "{}", faults[0]);
 }
+
+#[test]
+fn the_otlp_section_is_read_with_its_defaults() {
+    let default = Otlp {
+        translation_strategy: "UnderscoreEscapingWithSuffixes".to_owned(),
+        label_name_underscore_sanitization: true,
+        label_name_preserve_multiple_underscores: true,
+        ..Otlp::default()
+    };
+    for text in ["", "scrape_configs: []\n", "otlp:\n", "otlp: {}\n"] {
+        assert_eq!(check(text).expect("loads").otlp, default, "{text:?}");
+    }
+    let text = "otlp:\n  translation_strategy: NoTranslation\n  promote_all_resource_attributes: true\n  ignore_resource_attributes: [' a ', b.c]\n  keep_identifying_resource_attributes: true\n  convert_histograms_to_nhcb: true\n  promote_scope_metadata: true\n  label_name_underscore_sanitization: false\n  label_name_preserve_multiple_underscores: false\n";
+    let config = check(text).expect("loads");
+    let expected = Otlp {
+        translation_strategy: "NoTranslation".to_owned(),
+        promotes_all_resource_attributes: true,
+        ignored_resource_attributes: vec!["a".to_owned(), "b.c".to_owned()],
+        keep_identifying_resource_attributes: true,
+        convert_histograms_to_nhcb: true,
+        promote_scope_metadata: true,
+        ..Otlp::default()
+    };
+    assert_eq!(config.otlp, expected);
+    assert!(config.ignored_sections.is_empty(), "{:?}", config.ignored_sections);
+    let promoting = check("otlp: {promote_resource_attributes: [x]}\n").expect("loads");
+    assert_eq!(promoting.otlp.promoted_resource_attributes, ["x"]);
+}

@@ -23,12 +23,37 @@ pub struct Config {
     pub evaluation_interval: Duration,
     /// `storage.tsdb.out_of_order_time_window`; `None` when the file does not set it.
     pub out_of_order_time_window: Option<Duration>,
+    /// `otlp`.
+    pub otlp: Otlp,
     /// `rule_files` as paths from where the process runs.
     pub rule_files: Vec<String>,
     /// Scrape jobs in file order, those of `scrape_config_files` behind them.
     pub jobs: Vec<Arc<Job>>,
     /// Parts that are valid and not built yet, sorted.
     pub ignored_sections: Vec<String>,
+}
+
+/// How OTLP metrics are translated.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Otlp {
+    /// `translation_strategy`.
+    pub translation_strategy: String,
+    /// `promote_resource_attributes`.
+    pub promoted_resource_attributes: Vec<String>,
+    /// `promote_all_resource_attributes`.
+    pub promotes_all_resource_attributes: bool,
+    /// `ignore_resource_attributes`.
+    pub ignored_resource_attributes: Vec<String>,
+    /// `keep_identifying_resource_attributes`.
+    pub keep_identifying_resource_attributes: bool,
+    /// `convert_histograms_to_nhcb`.
+    pub convert_histograms_to_nhcb: bool,
+    /// `promote_scope_metadata`.
+    pub promote_scope_metadata: bool,
+    /// `label_name_underscore_sanitization`.
+    pub label_name_underscore_sanitization: bool,
+    /// `label_name_preserve_multiple_underscores`.
+    pub label_name_preserve_multiple_underscores: bool,
 }
 
 /// A scrape job.
@@ -264,6 +289,7 @@ pub(super) fn config(main: &Record, included: &[Record], yaml: String) -> Result
         external_labels: Labels::from_pairs(string_pairs(labels)),
         evaluation_interval: global.map_or(Duration::ZERO, |global| global.duration("evaluation_interval")),
         out_of_order_time_window: window.and_then(|tsdb| tsdb.optional_duration("out_of_order_time_window")),
+        otlp: main.record("otlp").map(otlp).unwrap_or_default(),
         rule_files: main.strings("rule_files"),
         jobs,
         ignored_sections: ignored,
@@ -277,6 +303,20 @@ fn string_pairs(pairs: &[(String, Value)]) -> impl Iterator<Item = (String, Stri
     })
 }
 
+fn otlp(record: &Record) -> Otlp {
+    Otlp {
+        translation_strategy: record.str("translation_strategy").to_owned(),
+        promoted_resource_attributes: record.strings("promote_resource_attributes"),
+        promotes_all_resource_attributes: record.bool("promote_all_resource_attributes"),
+        ignored_resource_attributes: record.strings("ignore_resource_attributes"),
+        keep_identifying_resource_attributes: record.bool("keep_identifying_resource_attributes"),
+        convert_histograms_to_nhcb: record.bool("convert_histograms_to_nhcb"),
+        promote_scope_metadata: record.bool("promote_scope_metadata"),
+        label_name_underscore_sanitization: record.bool("label_name_underscore_sanitization"),
+        label_name_preserve_multiple_underscores: record.bool("label_name_preserve_multiple_underscores"),
+    }
+}
+
 /// What the main file asks for that is not built yet.
 fn ignored_sections(main: &Record) -> Vec<String> {
     let mut ignored: Vec<String> = ["rule_files", "alerting", "remote_write", "remote_read", "tracing"]
@@ -284,10 +324,6 @@ fn ignored_sections(main: &Record) -> Vec<String> {
         .filter(|name| main.has(name))
         .map(str::to_owned)
         .collect();
-    let is_otlp_set = main.record("otlp").is_some_and(|otlp| *otlp != Record::with_defaults(otlp.schema));
-    if is_otlp_set {
-        ignored.push("otlp".to_owned());
-    }
     if let Some(storage) = main.record("storage") {
         if storage.record("exemplars").is_some() {
             ignored.push("storage.exemplars".to_owned());
