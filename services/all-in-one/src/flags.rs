@@ -65,9 +65,9 @@ pub(crate) struct Flags {
     /// Prefix of all routes.
     #[arg(long = "web.route-prefix", value_name = "PATH")]
     pub(crate) route_prefix: Option<String>,
-    /// Where OTLP over gRPC is taken.
-    #[arg(long = "otlp.grpc-address", value_name = "HOST:PORT", value_parser = address)]
-    pub(crate) otlp_grpc: Option<SocketAddr>,
+    /// Where OTLP over gRPC is taken; nowhere when empty.
+    #[arg(long = "otlp.grpc-address", value_name = "HOST:PORT", default_value = "127.0.0.1:4317", value_parser = listener)]
+    pub(crate) otlp_grpc: Listener,
     /// Where OTLP over HTTP is taken.
     #[arg(long = "otlp.http-address", value_name = "HOST:PORT", value_parser = address)]
     pub(crate) otlp_http: Option<SocketAddr>,
@@ -137,6 +137,14 @@ fn duration(text: &str) -> Result<Duration, String> {
     model::time::parse_duration(text).map_err(|e| e.to_string())
 }
 
+/// A listener that may be switched off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Listener(pub(crate) Option<SocketAddr>);
+
+fn listener(text: &str) -> Result<Listener, String> {
+    if text.is_empty() { Ok(Listener(None)) } else { address(text).map(|a| Listener(Some(a))) }
+}
+
 /// Reads `host:port`; as in Go, an empty host is every address of the machine.
 fn address(text: &str) -> Result<SocketAddr, String> {
     if let Some(port) = text.strip_prefix(':') {
@@ -162,6 +170,8 @@ mod tests {
         assert_eq!(flags.config_file, "prometheus.yml");
         assert_eq!(flags.query_timeout, Duration::from_secs(120));
         assert_eq!(flags.lookback_delta, Duration::from_secs(300));
+        assert_eq!(flags.otlp_grpc.0.map(|a| a.to_string()).as_deref(), Some("127.0.0.1:4317"));
+        assert_eq!(parse(&["--otlp.grpc-address="]).otlp_grpc, Listener(None));
         assert_eq!((flags.query_max_samples, flags.query_max_concurrency), (50_000_000, 20));
     }
 

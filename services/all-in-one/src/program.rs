@@ -91,7 +91,12 @@ fn settings(flags: &Flags) -> Result<Settings, Vec<String>> {
         discovery,
         // As Prometheus, but for the fully qualified name, for which it asks DNS.
         scraper: scraper::Config { offset_host: hostname.clone(), ..scraper::Config::default() },
-        ingester: ingester::Config { path: path.clone(), lookback_delta, ..ingester::Config::default() },
+        ingester: ingester::Config {
+            path: path.clone(),
+            lookback_delta,
+            otlp_grpc_address: flags.otlp_grpc.0,
+            ..ingester::Config::default()
+        },
         querier: querier::Config {
             path,
             lookback_delta,
@@ -168,10 +173,8 @@ fn not_built(flags: &Flags) -> Vec<(String, String)> {
     if flags.external_url.is_some() {
         warn("web.external-url", "the external URL is not used yet");
     }
-    for (name, address) in [("otlp.grpc-address", flags.otlp_grpc), ("otlp.http-address", flags.otlp_http)] {
-        if let Some(address) = address {
-            warn(name, &format!("OTLP is not built yet: nothing listens on {address}"));
-        }
+    if let Some(address) = flags.otlp_http {
+        warn("otlp.http-address", &format!("OTLP over HTTP is not built yet: nothing listens on {address}"));
     }
     for feature in flags.features.iter().filter(|f| !PROMQL_FEATURES.contains(&f.as_str())) {
         warn("enable-feature", &format!("feature {feature:?} is unknown or not built yet"));

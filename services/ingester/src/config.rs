@@ -1,10 +1,14 @@
 //! The ingester's own settings.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use service_runtime::{ConfigDuration, Overrides};
+use service_runtime::{Arguments, ConfigDuration, Overrides};
 use tsdb::StorageSettings;
+
+/// Where the ingester's own program takes OTLP unless told otherwise: OTLP's port.
+const OTLP_GRPC_PORT: u16 = 4317;
 
 /// The ingester's own settings.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -32,6 +36,15 @@ pub struct Config {
     pub select_series_max: usize,
     /// Most samples in the answer to one select.
     pub select_samples_max: usize,
+    /// Where OTLP over gRPC is taken; nowhere when not set, but on the loopback's port 4317 in the ingester's own
+    /// program.
+    pub otlp_grpc_address: Option<SocketAddr>,
+    /// The largest OTLP request, decompressed, in bytes.
+    pub otlp_message_bytes_max: usize,
+    /// OTLP requests that are worked on at one time; further ones are told to come back.
+    pub otlp_requests_max: usize,
+    /// Bytes of OTLP samples that may wait for an ingester; requests beyond are told to come back.
+    pub otlp_buffer_bytes_max: usize,
 }
 
 impl Default for Config {
@@ -48,6 +61,10 @@ impl Default for Config {
             series_max: 20_000_000,
             select_series_max: 10_000_000,
             select_samples_max: 2_000_000_000,
+            otlp_grpc_address: None,
+            otlp_message_bytes_max: 16 << 20,
+            otlp_requests_max: 128,
+            otlp_buffer_bytes_max: 128 << 20,
         }
     }
 }
@@ -55,6 +72,13 @@ impl Default for Config {
 impl service_runtime::Config for Config {
     fn override_with(&mut self, overrides: &Overrides) {
         self.storage.override_with(overrides.storage_url.as_deref(), &overrides.variables);
+    }
+
+    fn take_flags(&mut self, arguments: &Arguments) -> Vec<String> {
+        let default = SocketAddr::from((Ipv4Addr::LOCALHOST, OTLP_GRPC_PORT));
+        let given = arguments.otlp_grpc_address.or(self.otlp_grpc_address);
+        self.otlp_grpc_address = Some(given.unwrap_or(default));
+        Vec::new()
     }
 
     fn validate(&self) -> Vec<String> {
@@ -77,6 +101,9 @@ impl service_runtime::Config for Config {
             ("series_max", self.series_max),
             ("select_series_max", self.select_series_max),
             ("select_samples_max", self.select_samples_max),
+            ("otlp_message_bytes_max", self.otlp_message_bytes_max),
+            ("otlp_requests_max", self.otlp_requests_max),
+            ("otlp_buffer_bytes_max", self.otlp_buffer_bytes_max),
         ] {
             if limit == 0 {
                 faults.push(format!("{name}: must be above 0"));

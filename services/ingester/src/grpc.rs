@@ -19,6 +19,7 @@ use crate::session::Session;
 
 mod decode;
 mod encode;
+pub(crate) mod otlp;
 
 /// Append requests of one stream that may wait for the log.
 const IN_FLIGHT_MAX: usize = 256;
@@ -42,7 +43,7 @@ impl Opened {
 pub(crate) struct Server {
     pub(crate) storage: Opened,
     limits: SelectLimits,
-    metrics: Metrics,
+    pub(crate) metrics: Metrics,
     shutdown: Shutdown,
 }
 

@@ -1,4 +1,4 @@
-//! The ingester: takes appends, owns the storage engine, answers for what it holds in memory.
+//! The ingester: takes appends and OTLP metrics, owns the storage engine, answers for what it holds in memory.
 //!
 //! Invariants:
 //! - an append is answered when it is durable, and appends of one stream are answered in order;
@@ -12,6 +12,7 @@ mod error;
 mod grpc;
 mod listing;
 mod metrics;
+mod otlp;
 mod service;
 mod session;
 

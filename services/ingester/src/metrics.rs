@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use tsdb::Appended;
 
 use crate::grpc::Opened;
+use crate::otlp::Outcome;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
@@ -21,6 +22,9 @@ struct Reason {
 pub(crate) struct Metrics {
     stored: Counter,
     refused: Family<Reason, Counter>,
+    otlp_accepted: Counter,
+    otlp_rejected: Family<Reason, Counter>,
+    otlp_exemplars_dropped: Counter,
 }
 
 impl Metrics {
@@ -37,6 +41,21 @@ impl Metrics {
                 "Samples that were not stored, by reason",
                 metrics.refused.clone(),
             );
+            r.register(
+                "ingester_otlp_points_accepted",
+                "OTLP data points stored",
+                metrics.otlp_accepted.clone(),
+            );
+            r.register(
+                "ingester_otlp_points_rejected",
+                "OTLP data points reported as rejected, by reason",
+                metrics.otlp_rejected.clone(),
+            );
+            r.register(
+                "ingester_otlp_exemplars_dropped",
+                "Exemplars of OTLP data points that were not taken",
+                metrics.otlp_exemplars_dropped.clone(),
+            );
             r.register_collector(Box::new(StorageCollector(storage.clone())));
         });
         metrics
@@ -47,6 +66,17 @@ impl Metrics {
         for refusal in &appended.refused {
             self.refused.get_or_create(&Reason { reason: refusal.reason.as_str() }).inc_by(refusal.count);
         }
+    }
+
+    pub(crate) fn otlp_answered(&self, outcome: &Outcome) {
+        self.otlp_accepted.inc_by(outcome.accepted);
+        for (reason, points) in outcome.rejected.iter() {
+            self.otlp_rejected.get_or_create(&Reason { reason: reason.as_str() }).inc_by(points);
+        }
+    }
+
+    pub(crate) fn otlp_exemplars_dropped(&self, count: u64) {
+        self.otlp_exemplars_dropped.inc_by(count);
     }
 }
 

@@ -1,19 +1,25 @@
 //! Builds the ingester's parts and joins them.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use coordination::Role;
+use group_writer::GroupWriter;
 use model::Clock;
 use rpc::pb::ingester::ingester_server::IngesterServer;
-use service_runtime::{BoxError, Environment, GrpcServices, Shutdown, Task};
+use service_runtime::{BoxError, Environment, GrpcServices, Shutdown, Surface, Task};
 use tsdb::table::Table;
 use tsdb::{Storage, StorageOptions};
 
 use crate::config::Config;
 use crate::grpc::Server;
+use crate::grpc::otlp::OtlpServer;
 use crate::listing::Listing;
+use crate::otlp::Receiver;
 
+/// The listener for OTLP over gRPC.
+const OTLP_GRPC: &str = "otlp-grpc";
 /// How long the start waits for the configuration at most.
 const CONFIGURATION_WAIT: Duration = Duration::from_secs(2);
 
@@ -23,6 +29,8 @@ pub struct Service {
     opening: Task,
     server: Server,
     listing: Listing,
+    otlp: OtlpServer,
+    listens_for_otlp: bool,
 }
 
 impl service_runtime::Service for Service {
@@ -36,6 +44,14 @@ impl service_runtime::Service for Service {
         let discovery = environment.peers.role(Role::Discovery);
         let (opened, clock, tasks) =
             (server.storage.clone(), environment.clock.clone(), environment.tasks.clone());
+        let receiver = Arc::new(receiver(&config, environment, &server));
+        let otlp = OtlpServer::new(
+            &config,
+            server.storage.clone(),
+            Arc::clone(&receiver),
+            environment.shutdown.clone(),
+        );
+        let listens_for_otlp = config.otlp_grpc_address.is_some();
         let (latest, following) = config_watch::follow(discovery);
         environment.tasks.spawn("follow configuration", async move {
             following.await;
@@ -49,6 +65,7 @@ impl service_runtime::Service for Service {
             // not kept waiting for it.
             drop(tokio::time::timeout(CONFIGURATION_WAIT, latest.wait_for(Option::is_some)).await);
             let window = out_of_order_window(&latest, &config);
+            configure(&receiver, &latest);
             let storage = open(&config, window, clock).await?;
             let maintained = Arc::clone(&storage).maintain();
             tasks.spawn("maintain storage", async move {
@@ -68,6 +85,7 @@ impl service_runtime::Service for Service {
                 // Ends with whoever follows the configuration, when the service stops.
                 while latest.changed().await.is_ok() {
                     configured.set_out_of_order_window(out_of_order_window(&latest, &config));
+                    configure(&receiver, &latest);
                 }
                 Ok(())
             });
@@ -75,7 +93,7 @@ impl service_runtime::Service for Service {
             drop(latch);
             Ok(())
         });
-        Ok(Self { opening, server, listing })
+        Ok(Self { opening, server, listing, otlp, listens_for_otlp })
     }
 
     fn grpc(&self) -> GrpcServices {
@@ -83,6 +101,16 @@ impl service_runtime::Service for Service {
             .max_decoding_message_size(rpc::MESSAGE_BYTES_MAX)
             .max_encoding_message_size(rpc::MESSAGE_BYTES_MAX);
         GrpcServices::new().add(server).describe(rpc::pb::DESCRIPTORS)
+    }
+
+    fn listeners(config: &Config) -> Vec<(&'static str, SocketAddr)> {
+        config.otlp_grpc_address.map(|address| (OTLP_GRPC, address)).into_iter().collect()
+    }
+
+    fn extra(&self) -> Vec<Surface> {
+        let surface =
+            || Surface { listener: OTLP_GRPC, grpc: self.otlp.services(), http: axum::Router::new() };
+        self.listens_for_otlp.then(surface).into_iter().collect()
     }
 
     async fn run(self, shutdown: Shutdown) -> Result<(), BoxError> {
@@ -94,6 +122,32 @@ impl service_runtime::Service for Service {
             self.listing.settle(&storage).await;
         }
         Ok(())
+    }
+}
+
+/// Makes the receiver of OTLP metrics, which writes to all ingesters, this one among them.
+fn receiver(config: &Config, environment: &Environment, server: &Server) -> Receiver {
+    let options =
+        group_writer::Options { buffer_bytes_max: config.otlp_buffer_bytes_max, ..Default::default() };
+    environment.metrics.register(|registry| {
+        let help = "OTLP samples sent to another ingester than their home, which was slow or away";
+        registry.register("ingester_otlp_displaced_samples", help, options.displaced_samples.clone());
+    });
+    let reach = environment.peers.clone();
+    let connect = Arc::new(move |address: &str| reach.channel(address));
+    let (writer, driver) = GroupWriter::new(options, environment.peers.members(Role::Ingester), connect);
+    environment.tasks.spawn("deliver OTLP metrics", async move {
+        driver.run().await;
+        Ok(())
+    });
+    let clock = environment.clock.clone();
+    Receiver::new(writer, clock, config.lookback_delta.0, config.series_max, server.metrics.clone())
+}
+
+/// Tells the receiver what `prometheus.yml` says.
+fn configure(receiver: &Receiver, latest: &config_watch::Latest) {
+    if let Some(revision) = latest.borrow().as_ref() {
+        receiver.configure(&revision.message);
     }
 }
 

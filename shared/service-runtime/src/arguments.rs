@@ -22,6 +22,9 @@ pub struct Arguments {
     /// Where gRPC is answered, if not on the same port as HTTP.
     #[arg(long = "grpc.listen-address", value_name = "HOST:PORT")]
     pub grpc_address: Option<SocketAddr>,
+    /// Where an ingester takes OTLP over gRPC [default: 127.0.0.1:4317].
+    #[arg(long = "otlp.grpc-address", value_name = "HOST:PORT")]
+    pub otlp_grpc_address: Option<SocketAddr>,
     /// The address others reach this member at [default: the listener's].
     #[arg(long = "cluster.advertise-address", value_name = "HOST:PORT")]
     pub advertise: Option<String>,

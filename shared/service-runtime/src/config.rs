@@ -6,6 +6,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_path_to_error::{Path, Segment};
 
+use crate::Arguments;
+
 /// How many faults are listed; who has more has the wrong file.
 const FAULTS_MAX: usize = 100;
 /// The largest config file.
@@ -18,6 +20,15 @@ pub trait Config: DeserializeOwned + Default + Send + 'static {
 
     /// Returns all that is wrong with the values, each with the path of its field.
     fn validate(&self) -> Vec<String>;
+
+    /// Takes over the flags that only some roles have, before [`Config::validate`]; returns what is wrong with them.
+    fn take_flags(&mut self, arguments: &Arguments) -> Vec<String> {
+        let refused = arguments.otlp_grpc_address.is_some();
+        refused
+            .then(|| "--otlp.grpc-address: only an ingester takes OTLP over gRPC".to_owned())
+            .into_iter()
+            .collect()
+    }
 }
 
 /// What a program was started with that is stronger than a service's own file, or fills what it leaves open.

@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::{
-    Arguments, BUILD, Error, Limits, Options, Overrides, Program, Reach, Reload, Result, Service, Stopper,
-    default_address, read_config,
+    Arguments, BUILD, Config as _, Error, Limits, Options, Overrides, Program, Reach, Reload, Result,
+    Service, Stopper, default_address, read_config,
 };
 
 /// The exit status of wrong arguments or config.
@@ -184,6 +184,10 @@ fn checked<S: Service>(arguments: &Arguments) -> std::result::Result<Checked<S::
             }
         },
     };
+    let config = config.map(|mut config| {
+        faults.extend(config.take_flags(arguments));
+        config
+    });
     match config {
         Some(config) if faults.is_empty() => {
             Ok(Checked { config, telemetry, members: Members { etcd, given } })

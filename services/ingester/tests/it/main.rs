@@ -1,5 +1,7 @@
 //! The ingester in process, through its gRPC face, on a folder of its own.
 
+mod otlp;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +28,11 @@ struct Started {
 
 impl Started {
     async fn at(folder: &Path) -> Self {
+        Self::with(folder, |config| config).await
+    }
+
+    /// Starts with a config that `adapt` has the last word on.
+    async fn with(folder: &Path, adapt: impl FnOnce(ingester::Config) -> ingester::Config) -> Self {
         let options = Options {
             clock: Clock::fixed(NOW),
             coordinator: Arc::new(InMemory::new()),
@@ -34,11 +41,11 @@ impl Started {
             grace: DEADLINE,
             limits: Limits::default(),
         };
-        let config = ingester::Config {
+        let config = adapt(ingester::Config {
             path: folder.to_owned(),
             out_of_order_time_window: ConfigDuration::from_secs(0),
             ..ingester::Config::default()
-        };
+        });
         let stopper = Stopper::default();
         let program = Program::new(options).service::<ingester::Service>(config, &[]);
         let running = program.start(stopper.clone(), Reload::new()).await.expect("started");
@@ -181,6 +188,8 @@ async fn order_and_repetition_are_prometheus_ones() {
         (1, 1),
         "without the wish for all or nothing the rest is stored"
     );
+    let x = Labels::from_pairs([("__name__", "x"), ("instance", "a")]);
+    assert_eq!(half.refusals[0].samples, [(x, NOW)], "which samples were refused is said as well");
     assert_eq!(started.all("default").await, [series("x", &[(0, 1.0)]), series("y", &[(0, 1.0)])]);
     started.stop().await;
 }
