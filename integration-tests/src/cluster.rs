@@ -50,6 +50,8 @@ pub struct Cluster {
 struct Member {
     role: &'static str,
     port: u16,
+    /// Where an ingester takes OTLP.
+    otlp_port: u16,
     child: Option<Child>,
 }
 
@@ -67,7 +69,7 @@ impl Cluster {
         }
         let member = |(name, role): (&'static str, &'static str)| {
             let port = if role == "gateway" { port } else { free_port() };
-            (name, Member { role, port, child: None })
+            (name, Member { role, port, otlp_port: free_port(), child: None })
         };
         let members = MEMBERS.into_iter().map(member).collect();
         Self { members, folder: folder.to_path_buf(), etcd: EtcdCluster::start(3), s3 }
@@ -148,6 +150,12 @@ impl Cluster {
         Http::new(format!("http://127.0.0.1:{}", self.members[name].port))
     }
 
+    /// Where an ingester takes OTLP over gRPC, as `host:port`.
+    #[must_use]
+    pub fn otlp_address(&self, name: &str) -> String {
+        format!("127.0.0.1:{}", self.members[name].otlp_port)
+    }
+
     /// The end of what all members printed.
     #[must_use]
     pub fn output(&self) -> String {
@@ -164,7 +172,7 @@ impl Cluster {
     /// When its own file cannot be written.
     #[must_use]
     pub fn command(&self, name: &str) -> Command {
-        let Member { role, port, .. } = &self.members[name];
+        let Member { role, port, otlp_port, .. } = &self.members[name];
         let file = self.folder.join(format!("{name}.yml"));
         fs::write(&file, self.settings(name, role)).expect("a service's own file");
         let mut command = Command::new(Kind::Tributary.binary());
@@ -175,6 +183,9 @@ impl Cluster {
             .arg(format!("--cluster.member-name={name}"))
             .arg(format!("--etcd.endpoints={}", self.etcd.endpoints().join(",")))
             .current_dir(&self.folder);
+        if *role == "ingester" {
+            command.arg(format!("--otlp.grpc-address=127.0.0.1:{otlp_port}"));
+        }
         if matches!(*role, "ingester" | "querier") {
             command.arg(format!("--storage.url={}", self.storage_url()));
             command.envs(self.s3.iter().flat_map(S3Server::variables));

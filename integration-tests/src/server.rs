@@ -42,7 +42,6 @@ impl Kind {
 
     fn flags(self) -> &'static [&'static str] {
         match self {
-            // No OTLP listeners: their default ports are the same for every instance.
             Self::Tributary => &["--log.level=info"],
             Self::Prometheus => &["--enable-feature=native-histograms"],
         }
@@ -54,6 +53,8 @@ impl Kind {
 pub struct Server {
     kind: Kind,
     port: u16,
+    /// Of one process; the ingesters of a cluster have ports of their own.
+    otlp_port: u16,
     processes: Processes,
     /// Behind what works in it.
     folder: TempDir,
@@ -92,7 +93,7 @@ impl Server {
             true => Processes::Cluster(Box::new(Cluster::prepare(folder.path(), port, Store::Folder))),
             false => Processes::One(None),
         };
-        let server = Self { kind, port, processes, folder };
+        let server = Self { kind, port, otlp_port: free_port(), processes, folder };
         server.write_config(config);
         server
     }
@@ -108,7 +109,7 @@ impl Server {
         let port = free_port();
         let cluster = Cluster::prepare(folder.path(), port, store);
         let processes = Processes::Cluster(Box::new(cluster));
-        let mut server = Self { kind: Kind::Tributary, port, processes, folder };
+        let mut server = Self { kind: Kind::Tributary, port, otlp_port: free_port(), processes, folder };
         server.write_config(config);
         server.start_again();
         server
@@ -153,8 +154,24 @@ impl Server {
             .arg(format!("--web.listen-address=127.0.0.1:{}", self.port))
             .args(["--web.enable-lifecycle", "--web.enable-admin-api", "--web.enable-remote-write-receiver"])
             .args(self.kind.flags())
+            .args(self.otlp_flag())
             .current_dir(self.folder.path());
         command
+    }
+
+    /// Prometheus takes no OTLP over gRPC.
+    fn otlp_flag(&self) -> Option<String> {
+        let flag = || format!("--otlp.grpc-address=127.0.0.1:{}", self.otlp_port);
+        (self.kind == Kind::Tributary).then(flag)
+    }
+
+    /// Where a Tributary takes OTLP over gRPC, as `host:port`; any ingester of a cluster takes anything.
+    #[must_use]
+    pub fn otlp_address(&self) -> String {
+        match &self.processes {
+            Processes::One(_) => format!("127.0.0.1:{}", self.otlp_port),
+            Processes::Cluster(cluster) => cluster.otlp_address("ingester-1"),
+        }
     }
 
     /// Stops in order and starts again.

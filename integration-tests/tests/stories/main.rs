@@ -11,6 +11,7 @@ mod hierarchy;
 mod kill_nine;
 mod ledger;
 mod open_data;
+mod otlp;
 mod pair;
 mod promql_queries;
 mod promtool;
