@@ -17,6 +17,7 @@ pub mod promql;
 pub mod promqltest;
 mod python;
 mod remote_write;
+mod role;
 mod server;
 mod wait;
 
@@ -27,6 +28,7 @@ pub use http::{Http, Reply};
 pub use parts::{node_exporter, promtool, repository};
 pub use python::python;
 pub use remote_write::write;
+pub use role::Role;
 pub use server::{Kind, Server};
 pub use test_kit::{EtcdCluster, S3Server, free_port, part, target_folder};
 pub use wait::{DEADLINE, eventually, now_ms};

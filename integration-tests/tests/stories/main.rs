@@ -16,5 +16,6 @@ mod pair;
 mod promql_queries;
 mod promtool;
 mod same_answers;
+mod storage_url;
 mod tenants;
 mod writers;
