@@ -98,10 +98,8 @@ impl Story {
 }
 
 /// Asks the same query over and over; what does not come back with all targets is kept.
-fn ask(server: &Http, is_over: &AtomicBool, failures: &Mutex<Vec<String>>) -> u64 {
-    let mut asked = 0;
+fn ask(server: &Http, is_over: &AtomicBool, failures: &Mutex<Vec<String>>) {
     while !is_over.load(Ordering::Relaxed) {
-        asked += 1;
         let reply = server.try_get("/api/v1/query", &[("query", "count(up{job=\"fixture\"})")]);
         let is_whole = |body: &str| body.contains(&format!("\"{TARGETS}\"]")) && !body.contains("warnings");
         let failure = match reply {
@@ -112,7 +110,6 @@ fn ask(server: &Http, is_over: &AtomicBool, failures: &Mutex<Vec<String>>) -> u6
         failures.lock().expect("no panic while held").extend(failure);
         thread::sleep(Duration::from_millis(50));
     }
-    asked
 }
 
 /// Runs a story while clients write and ask; returns the failed queries.
@@ -122,12 +119,10 @@ fn under_load(server: &Http, writers: &[Writer], story: impl FnOnce()) -> Vec<St
         for writer in writers {
             scope.spawn(|| writer.send(server, &is_over));
         }
-        let asking = scope.spawn(|| ask(server, &is_over, &failures));
+        scope.spawn(|| ask(server, &is_over, &failures));
         // Whatever happens in the story, the clients end.
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(story));
         is_over.store(true, Ordering::Relaxed);
-        let asked = asking.join().expect("the client ends");
-        println!("{asked} queries, {} requests written", total(writers));
         outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
     failures.into_inner().expect("no panic while held")
