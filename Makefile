@@ -1,14 +1,16 @@
 # The one door. Needs Rust, gcc, Python 3 and apt; what else a target needs it fetches below the target folder.
 #
 #   make run      builds and runs Tributary with node_exporter beside it: http://127.0.0.1:9090
+#   make cluster  the same as five roles in eight processes, with etcd and an S3 server, on loopback
 #   make test     every test
+#   make soak     the long forms of the stories: minutes of outage
 #   make check    formatting, lints, architecture, docs
 #   make audit    dependencies: bans, licences, sources
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test parts conformance check audit
+.PHONY: help run cluster test soak parts conformance check audit
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 PARTS := $(TARGET)/parts
@@ -24,12 +26,22 @@ help:
 run:
 	TARGET="$(TARGET)" deploy/run.sh
 
+cluster:
+	TARGET="$(TARGET)" deploy/cluster.sh
+
 # Everything is built once, in one set of features: programs, tests, and the programs that the tests start.
 test: parts
 	cargo build --workspace --lib --bins --tests
 	PATH="$(PARTS)/venv/bin:$$PATH" cargo test --workspace --no-fail-fast
+	# The stories once more, against a cluster. Those of `cluster` start one of their own.
+	PATH="$(PARTS)/venv/bin:$$PATH" TRIBUTARY_SHAPE=cluster cargo test --workspace --test stories -- \
+		--test-threads=2 --skip cluster:: --skip storage_url::
 	cargo test -p promql-engine --features planted-faults --test planted_faults
 	@$(MAKE) --no-print-directory conformance
+
+soak: parts
+	cargo build --workspace --lib --bins --tests
+	PATH="$(PARTS)/venv/bin:$$PATH" TRIBUTARY_SOAK=true cargo test --workspace --test stories cluster::
 
 parts:
 	integration-tests/parts.sh "$(PARTS)" all

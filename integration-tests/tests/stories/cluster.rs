@@ -19,8 +19,9 @@ const INTERVAL_MS: i64 = 2_000;
 const GAP_MS_MAX: i64 = INTERVAL_MS * 7 / 4;
 /// How soon the targets of a scraper that died are scraped by another.
 const TAKE_OVER: Duration = Duration::from_secs(30);
-/// How long etcd is away.
+/// How long etcd is away, in `make test` and in `make soak`.
 const OUTAGE: Duration = Duration::from_secs(20);
+const OUTAGE_SOAK: Duration = Duration::from_secs(120);
 /// The members that hold nothing but what they can ask for again, and those that store.
 const RESTARTED: [&str; 7] =
     ["discovery-0", "scraper-0", "scraper-1", "querier-0", "querier-1", "ingester-0", "ingester-1"];
@@ -128,6 +129,12 @@ fn under_load(server: &Http, writers: &[Writer], story: impl FnOnce()) -> Vec<St
     failures.into_inner().expect("no panic while held")
 }
 
+fn outage() -> Duration {
+    #[expect(clippy::disallowed_methods, reason = "how the tests are run is said by who runs them")]
+    let is_soak = std::env::var_os("TRIBUTARY_SOAK").is_some();
+    if is_soak { OUTAGE_SOAK } else { OUTAGE }
+}
+
 fn total(writers: &[Writer]) -> i64 {
     writers.iter().map(Writer::acknowledged).sum()
 }
@@ -201,7 +208,7 @@ fn etcd_may_be_away() {
         wait_for_writes(&writers);
         story.cluster().etcd.kill_all();
         let away = Instant::now();
-        while away.elapsed() < OUTAGE {
+        while away.elapsed() < outage() {
             wait_for_writes(&writers);
             assert_eq!(story.shares(), before);
         }
