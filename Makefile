@@ -4,13 +4,15 @@
 #   make cluster  the same as five roles in eight processes, with etcd and an S3 server, on loopback
 #   make test     every test
 #   make soak     the long forms of the stories: minutes of outage
+#   make bench    the repository's own benchmarks
+#   make golden   writes golden files anew; the difference is for review
 #   make check    formatting, lints, architecture, docs
 #   make audit    dependencies: bans, licences, sources
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run cluster test soak parts conformance check audit
+.PHONY: help run cluster test soak bench golden parts conformance check audit
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 PARTS := $(TARGET)/parts
@@ -42,6 +44,12 @@ test: parts
 soak: parts
 	cargo build --workspace --lib --bins --tests
 	PATH="$(PARTS)/venv/bin:$$PATH" TRIBUTARY_SOAK=true cargo test --workspace --test stories cluster::
+
+bench:
+	cargo bench -p promql-engine
+
+golden:
+	TRIBUTARY_GOLDEN=1 cargo test --workspace --lib the_defaults_are_these
 
 parts:
 	integration-tests/parts.sh "$(PARTS)" all

@@ -53,6 +53,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_defaults_are_these() {
+        let defaults = format!("{:#?}\n", Config::default());
+        test_kit::golden(env!("CARGO_MANIFEST_DIR"), "default-config.txt", &defaults);
+    }
+
+    #[test]
     fn the_default_is_as_documented() {
         assert_eq!(
             format!("{:?}", Config::default()),

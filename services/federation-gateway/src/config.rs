@@ -72,6 +72,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_defaults_are_these() {
+        let defaults = format!("{:#?}\n", Config::default());
+        test_kit::golden(env!("CARGO_MANIFEST_DIR"), "default-config.txt", &defaults);
+    }
+
+    #[test]
     fn every_fault_is_reported() {
         let yaml = "query_timeout: 0s\nlookback_delta: 0s\nwrite_buffer_bytes_max: 5\n";
         let faults = service_runtime::parse_config::<Config>(yaml).expect_err("three faults");

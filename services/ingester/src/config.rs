@@ -118,6 +118,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_defaults_are_these() {
+        let defaults = format!("{:#?}\n", Config::default());
+        test_kit::golden(env!("CARGO_MANIFEST_DIR"), "default-config.txt", &defaults);
+    }
+
+    #[test]
     fn every_fault_is_reported() {
         let yaml = "path: ''\nflush_interval: 0s\nseries_max: 0\nstorage: {url: nowhere}\n";
         let faults = service_runtime::parse_config::<Config>(yaml).expect_err("four faults");

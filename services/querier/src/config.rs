@@ -75,6 +75,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_defaults_are_these() {
+        let defaults = format!("{:#?}\n", Config::default());
+        test_kit::golden(env!("CARGO_MANIFEST_DIR"), "default-config.txt", &defaults);
+    }
+
+    #[test]
     fn every_fault_is_reported() {
         let yaml = "lookback_delta: 0s\nquery_samples_max: 0\nquery_memory_bytes_max: 0\n\
                     query_concurrency_max: 0\nstorage: {url: nowhere}\n";

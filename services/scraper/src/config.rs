@@ -56,14 +56,8 @@ mod tests {
 
     #[test]
     fn the_defaults_are_these() {
-        let defaults = Config {
-            offset_host: String::new(),
-            body_bytes_max: 134_217_728,
-            bodies_bytes_max: 536_870_912,
-            buffer_bytes_max: 268_435_456,
-        };
-        assert_eq!(Config::default(), defaults);
-        assert_eq!(service_runtime::parse_config::<Config>(""), Ok(defaults));
+        let defaults = format!("{:#?}\n", Config::default());
+        test_kit::golden(env!("CARGO_MANIFEST_DIR"), "default-config.txt", &defaults);
     }
 
     #[test]

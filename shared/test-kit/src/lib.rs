@@ -6,12 +6,14 @@
 
 mod clock;
 mod etcd;
+mod golden;
 mod parts;
 mod s3;
 mod target;
 
 pub use clock::FakeClock;
 pub use etcd::EtcdCluster;
+pub use golden::golden;
 pub use parts::{free_port, part, profile_folder, target_folder};
 pub use s3::S3Server;
 pub use target::{Answer, FakeTarget, Seen};
