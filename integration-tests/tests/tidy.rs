@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use source::Source;
 
 /// Every crate and the layer it stands on. A crate uses lower layers only.
-const LAYERS: [(&str, u8); 25] = [
+const LAYERS: [(&str, u8); 26] = [
     ("fault", 1),
     ("model", 1),
     ("prometheus-proto", 1),
@@ -35,6 +35,7 @@ const LAYERS: [(&str, u8); 25] = [
     ("service-runtime", 4),
     ("group-writer", 4),
     ("config-watch", 4),
+    ("http-client", 4),
     ("test-kit", 4),
     ("discovery", 5),
     ("scraper", 5),

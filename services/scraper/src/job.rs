@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use exposition::{EscapingScheme, ScrapeProtocol};
+use http_client::HttpSettings;
 use relabel::{NameValidation, Rule};
-
-use crate::client::HttpSettings;
 
 /// How one job is scraped.
 #[derive(Debug, Clone, PartialEq)]

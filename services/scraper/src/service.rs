@@ -6,11 +6,12 @@ use std::time::Duration;
 use coordination::Role;
 use coordination::membership::Roster;
 use group_writer::{GroupWriter, Options};
+use http_client::Roots;
 use service_runtime::{Backoff, BoxError, Environment, GrpcServices, Shutdown, ShutdownTrigger, Tasks};
 use tokio::sync::{Semaphore, watch};
 use tracing::warn;
 
-use crate::client::{BodyBudget, Roots, Shared};
+use crate::client::{BodyBudget, Shared};
 use crate::config::Config;
 use crate::grpc::Grpc;
 use crate::metrics::Metrics;

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use exposition::{EscapingScheme, ScrapeProtocol};
 use http::HeaderName;
+use http_client::{Credentials, HttpSettings, Secret, TlsSettings, Version};
 use relabel::{NameValidation, Rule, RuleConfig};
 use rpc::pb::discovery as pb;
 use rpc::{Error, Result};
 
-use crate::client::{Credentials, HttpSettings, Secret, TlsSettings, Version};
 use crate::job::{Job, LabelLimits, SampleRules};
 use crate::targets::{Removal, Target, Update};
 
@@ -227,18 +227,8 @@ fn tls_settings(message: pb::Tls, faults: &mut Faults) -> TlsSettings {
             None
         }
     };
-    let (min, max) = (message.min_version.as_str(), message.max_version.as_str());
-    let only_version = match (min, max) {
-        ("TLS13", "" | "TLS13") => Some(Version::Tls13),
-        ("" | "TLS10" | "TLS11" | "TLS12", "TLS12") => Some(Version::Tls12),
-        ("" | "TLS10" | "TLS11" | "TLS12", "" | "TLS13") => None,
-        _ => {
-            let refusal =
-                format!("tls_config: no version from {min:?} to {max:?} is built; TLS12 and TLS13 are");
-            faults.refusal.get_or_insert(refusal);
-            None
-        }
-    };
+    let min = message.min_version.as_str();
+    let only_version = faults.take(Version::only(min, &message.max_version)).flatten();
     faults.ignore("tls_config: min_version below TLS12", matches!(min, "TLS10" | "TLS11"));
     TlsSettings {
         ca: secret(message.ca, message.ca_file),

@@ -1,8 +1,9 @@
 use exposition::{EscapingScheme, ScrapeProtocol};
+use http_client::{HttpSettings, Roots};
 use relabel::NameValidation;
 
 use super::*;
-use crate::client::{BodyBudget, HttpSettings, Roots};
+use crate::client::BodyBudget;
 use crate::job::{LabelLimits, SampleRules};
 
 pub(crate) fn job(name: &str) -> Job {

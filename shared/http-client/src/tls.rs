@@ -1,4 +1,4 @@
-//! TLS to targets, with rustls on ring.
+//! TLS to servers, with rustls on ring.
 
 use std::fmt;
 use std::path::Path;
@@ -13,39 +13,56 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion};
 
-use super::credentials::Secret;
+use crate::credentials::Secret;
 
 /// How long a TCP connection may be idle before it is probed.
 const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// `tls_config`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct TlsSettings {
+pub struct TlsSettings {
     /// Authorities to trust instead of the machine's.
-    pub(crate) ca: Option<Secret>,
+    pub ca: Option<Secret>,
     /// Our own certificate chain and key.
-    pub(crate) identity: Option<(Secret, Secret)>,
+    pub identity: Option<(Secret, Secret)>,
     /// The name to verify instead of the URL's host.
-    pub(crate) server_name: Option<String>,
+    pub server_name: Option<String>,
     /// Trust whatever the server shows.
-    pub(crate) insecure_skip_verify: bool,
+    pub insecure_skip_verify: bool,
     /// The only version to use, where the settings leave one.
-    pub(crate) only_version: Option<Version>,
+    pub only_version: Option<Version>,
 }
 
 /// A version of TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Version {
+pub enum Version {
+    /// TLS 1.2.
     Tls12,
+    /// TLS 1.3.
     Tls13,
 }
 
+impl Version {
+    /// Reads `min_version` and `max_version`: the only version they leave, or `None` for both that are built.
+    ///
+    /// # Errors
+    /// When they leave none that is built.
+    pub fn only(min: &str, max: &str) -> Result<Option<Self>, String> {
+        match (min, max) {
+            ("TLS13", "" | "TLS13") => Ok(Some(Self::Tls13)),
+            ("" | "TLS10" | "TLS11" | "TLS12", "TLS12") => Ok(Some(Self::Tls12)),
+            ("" | "TLS10" | "TLS11" | "TLS12", "" | "TLS13") => Ok(None),
+            _ => Err(format!("tls_config: no version from {min:?} to {max:?} is built; TLS12 and TLS13 are")),
+        }
+    }
+}
+
 /// The state of the files that a connector was made of.
-pub(super) type Fingerprint = Vec<(Option<SystemTime>, u64)>;
+pub(crate) type Fingerprint = Vec<(Option<SystemTime>, u64)>;
 
 /// The machine's certificate authorities, read when they are needed first. Clones share them.
 #[derive(Clone, Default)]
-pub(crate) struct Roots(Arc<OnceLock<Arc<RootCertStore>>>);
+pub struct Roots(Arc<OnceLock<Arc<RootCertStore>>>);
 
 impl fmt::Debug for Roots {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -69,7 +86,7 @@ impl Roots {
 }
 
 impl TlsSettings {
-    pub(super) fn has_files(&self) -> bool {
+    pub(crate) fn has_files(&self) -> bool {
         self.files().next().is_some()
     }
 
@@ -82,7 +99,7 @@ impl TlsSettings {
     }
 
     /// Looks at the files. Blocks.
-    pub(super) fn fingerprint(&self) -> Result<Fingerprint, String> {
+    pub(crate) fn fingerprint(&self) -> Result<Fingerprint, String> {
         let look = |path: &Path| {
             let found = std::fs::metadata(path);
             let found = found.map_err(|e| format!("unable to read file {}: {e}", path.display()))?;
@@ -92,7 +109,7 @@ impl TlsSettings {
     }
 
     /// Makes a connector. Reads files, so it blocks.
-    pub(super) fn connector(
+    pub(crate) fn connector(
         &self,
         roots: &Roots,
         enable_http2: bool,

@@ -1,4 +1,4 @@
-//! Who we are to a target.
+//! Who we are to a server.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,7 +9,8 @@ use http::HeaderValue;
 
 /// A secret, or the file that holds it.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) enum Secret {
+pub enum Secret {
+    /// The secret itself.
     Text(String),
     /// Read on every use, so that it may be exchanged.
     File(PathBuf),
@@ -26,11 +27,12 @@ impl fmt::Debug for Secret {
 
 impl Secret {
     /// Takes the file when there is one.
-    pub(crate) fn new(text: String, file: String) -> Self {
+    #[must_use]
+    pub fn new(text: String, file: String) -> Self {
         if file.is_empty() { Self::Text(text) } else { Self::File(file.into()) }
     }
 
-    pub(super) async fn read(&self) -> Result<String, String> {
+    pub(crate) async fn read(&self) -> Result<String, String> {
         match self {
             Self::Text(text) => Ok(text.clone()),
             Self::File(path) => {
@@ -44,17 +46,28 @@ impl Secret {
 
 /// What goes into the Authorization header.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) enum Credentials {
+pub enum Credentials {
+    /// The header is not sent.
     #[default]
     None,
     /// `basic_auth`.
-    Basic { username: Secret, password: Secret },
+    Basic {
+        /// Who.
+        username: Secret,
+        /// The proof of it.
+        password: Secret,
+    },
     /// `authorization`, and the bearer tokens of old.
-    Scheme { scheme: String, credentials: Secret },
+    Scheme {
+        /// The header's first word.
+        scheme: String,
+        /// The rest of it.
+        credentials: Secret,
+    },
 }
 
 impl Credentials {
-    pub(super) async fn header(&self) -> Result<Option<HeaderValue>, String> {
+    pub(crate) async fn header(&self) -> Result<Option<HeaderValue>, String> {
         let text = match self {
             Self::None => return Ok(None),
             Self::Basic { username, password } => {
