@@ -1,19 +1,21 @@
-//! The one task that owns the state of discovery: it loads the configuration, follows target files and scrapers,
-//! makes and assigns targets, and publishes the result.
+//! The one task that owns the state of discovery: it loads the configuration, follows providers and scrapers, makes
+//! and assigns targets, and publishes the result.
 //!
 //! Invariants:
 //! - nothing else changes what is published, so there are no locks;
 //! - a configuration that is refused changes nothing but `is_last_reload_successful`;
-//! - nothing is published before the first files are read: a scraper must not take an unfinished list for the truth.
+//! - a configuration is published with the first results of its providers, since a scraper must not take an unfinished
+//!   list for the truth; a provider that takes longer than [`FIRST_LOOK_TIMEOUT`] holds up nobody else's targets.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use coordination::membership::Roster;
 use coordination::{Coordinator, Epoch, epoch};
+use http_client::Roots;
 use model::Clock;
-use service_runtime::{Backoff, BoxError, Latch, Reload, Shutdown, Task, Tasks};
+use service_runtime::{Backoff, Latch, Reload, Shutdown, Task, Tasks};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
@@ -22,17 +24,17 @@ use crate::assignment::{Assignments, assign};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::metrics::{DiscoveredLabels, Metrics, PoolLabels, SectionLabels};
-use crate::prometheus_config::{self, FileProvider, Job, Provider, check_config};
-use crate::providers::file::{self, FolderWatch, GroupsByFile};
+use crate::prometheus_config::{self, Job, Provider, check_config};
+use crate::providers::{self, Feed, Update};
 use crate::published::{Loaded, Published};
 use crate::target_group::TargetGroup;
 use crate::targets::{Pool, build_pool};
 
-/// How many requests and file updates may wait.
+/// How many requests and updates of providers may wait.
 const COMMANDS_MAX: usize = 16;
 const UPDATES_MAX: usize = 64;
-/// The shortest time between two reads of files in which nothing was seen to change.
-const REFRESH_INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// How long the first look of new providers may hold up a configuration.
+const FIRST_LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the coordinator may take to hand out an epoch before the clock does.
 const EPOCH_TIMEOUT: Duration = Duration::from_secs(2);
 /// The name under which assignment epochs are handed out.
@@ -66,7 +68,8 @@ pub(crate) struct Director {
     loaded: Arc<Loaded>,
     is_last_reload_successful: bool,
     warned_sections: BTreeSet<String>,
-    files: BTreeMap<FileProvider, Followed>,
+    followed: HashMap<Arc<Provider>, Followed>,
+    context: providers::Context,
     generation: u64,
     pools: BTreeMap<String, Arc<Pool>>,
     stale_pools: BTreeSet<String>,
@@ -76,8 +79,8 @@ pub(crate) struct Director {
     revision: u64,
     published: watch::Sender<Publication>,
     reloads: mpsc::Receiver<ReloadRequest>,
-    updates: mpsc::Receiver<FileUpdate>,
-    update_sender: mpsc::Sender<FileUpdate>,
+    updates: mpsc::Receiver<Update>,
+    update_sender: mpsc::Sender<Update>,
 }
 
 /// Reaches the director from request handlers. Cheap to clone.
@@ -88,18 +91,14 @@ pub(crate) struct Handle {
     pub(crate) published: watch::Receiver<Publication>,
 }
 
-/// An entry of `file_sd_configs` that is followed.
+/// A provider that is followed.
 struct Followed {
-    groups: Arc<GroupsByFile>,
-    /// Tells its updates from those of an earlier follower of the same files that are still under way.
+    /// What it found; empty until it could look.
+    groups: Arc<Vec<TargetGroup>>,
+    has_looked: bool,
+    /// Tells its updates from those of an earlier follower of the same provider that are still under way.
     generation: u64,
     task: Task,
-}
-
-struct FileUpdate {
-    provider: FileProvider,
-    generation: u64,
-    groups: GroupsByFile,
 }
 
 impl std::fmt::Debug for Director {
@@ -137,13 +136,15 @@ impl Director {
         let (published, publications) = watch::channel(None);
         let (reload_sender, reloads) = mpsc::channel(COMMANDS_MAX);
         let (update_sender, updates) = mpsc::channel(UPDATES_MAX);
+        let context = providers::Context { metrics: outside.metrics.clone(), roots: Roots::default() };
         let mut director = Self {
             config,
             outside,
             loaded,
             is_last_reload_successful: true,
             warned_sections: BTreeSet::new(),
-            files: BTreeMap::new(),
+            followed: HashMap::new(),
+            context,
             generation: 0,
             pools: BTreeMap::new(),
             stale_pools: BTreeSet::new(),
@@ -162,7 +163,7 @@ impl Director {
 
     /// Works until told to stop. The latch falls when the first targets are known.
     pub(crate) async fn run(mut self, mut reload: Reload, shutdown: Shutdown, latch: Latch) {
-        self.follow_files().await;
+        self.follow_providers().await;
         self.sync().await;
         drop(latch);
         let mut next_sync: Option<Instant> = None;
@@ -180,7 +181,7 @@ impl Director {
                     self.sync().await;
                 }
                 Some(update) = self.updates.recv() => {
-                    if self.take_groups(update) {
+                    if self.take_update(update) {
                         next_sync.get_or_insert(self.last_sync + self.config.target_update_interval.0);
                     }
                 }
@@ -200,7 +201,7 @@ impl Director {
                 Ok(()) = self.outside.scrapers.changed() => self.sync().await,
             }
         }
-        for followed in self.files.values() {
+        for followed in self.followed.values() {
             followed.task.abort();
         }
     }
@@ -223,7 +224,7 @@ impl Director {
         });
         self.is_last_reload_successful = true;
         self.note_reload();
-        self.follow_files().await;
+        self.follow_providers().await;
         self.sync().await;
         info!(revision, "configuration loaded");
         Ok(revision)
@@ -255,54 +256,58 @@ impl Director {
         metrics.discovered_targets.clear();
     }
 
-    /// Follows the entries of `file_sd_configs` that are new, having read them once, and leaves those that are gone.
-    async fn follow_files(&mut self) {
-        let wanted: BTreeSet<FileProvider> = self
-            .loaded
-            .config
-            .jobs
-            .iter()
-            .flat_map(|job| &job.providers)
-            .filter_map(|provider| match provider {
-                Provider::Files(files) => Some(files.clone()),
-                Provider::Static(_) => None,
-            })
-            .collect();
-        self.files.retain(|provider, followed| {
-            let is_kept = wanted.contains(provider);
+    /// Follows the providers that are new, leaves those that are gone, and waits for the first results.
+    async fn follow_providers(&mut self) {
+        let named = self.loaded.config.jobs.iter().flat_map(|job| &job.providers);
+        let wanted: HashSet<Provider> = named.cloned().collect();
+        self.followed.retain(|provider, followed| {
+            let is_kept = wanted.contains(&**provider);
             if !is_kept {
                 followed.task.abort();
             }
             is_kept
         });
         for provider in wanted {
-            if self.files.contains_key(&provider) {
-                continue;
+            if !self.followed.contains_key(&provider) {
+                self.follow(Arc::new(provider));
             }
-            let groups = read_files(&provider, GroupsByFile::new(), &self.outside.metrics).await;
-            self.generation += 1;
-            let generation = self.generation;
-            let task = self.spawn_follower(provider.clone(), generation, groups.clone());
-            self.files.insert(provider, Followed { groups: Arc::new(groups), generation, task });
+        }
+        let deadline = Instant::now() + FIRST_LOOK_TIMEOUT;
+        while self.followed.values().any(|followed| !followed.has_looked) {
+            match tokio::time::timeout_at(deadline, self.updates.recv()).await {
+                Ok(Some(update)) => {
+                    self.take_update(update);
+                }
+                Ok(None) | Err(_) => {
+                    let late = self.followed.values().filter(|followed| !followed.has_looked).count();
+                    warn!(late, "providers have no first result yet, their targets come later");
+                    return;
+                }
+            }
         }
     }
 
-    fn spawn_follower(&self, provider: FileProvider, generation: u64, groups: GroupsByFile) -> Task {
-        let (metrics, updates) = (self.outside.metrics.clone(), self.update_sender.clone());
-        self.outside.tasks.spawn_restarting("follow target files", Backoff::default(), move || {
-            follow(provider.clone(), generation, groups.clone(), metrics.clone(), updates.clone())
-        })
+    fn follow(&mut self, provider: Arc<Provider>) {
+        self.generation += 1;
+        let generation = self.generation;
+        let feed = Feed::new(provider.clone(), generation, self.update_sender.clone());
+        let context = self.context.clone();
+        let task = self.outside.tasks.spawn_restarting("follow provider", Backoff::default(), move || {
+            providers::follow(feed.clone(), context.clone())
+        });
+        let followed = Followed { groups: Arc::default(), has_looked: false, generation, task };
+        self.followed.insert(provider, followed);
     }
 
-    /// Takes what was read; false when nobody asks for it any more.
-    fn take_groups(&mut self, update: FileUpdate) -> bool {
-        let FileUpdate { provider, generation, groups } = update;
-        let followed = self.files.get_mut(&provider).filter(|followed| followed.generation == generation);
+    /// Takes what a provider found; false when that changes nothing.
+    fn take_update(&mut self, update: Update) -> bool {
+        let Update { provider, generation, groups } = update;
+        let followed = self.followed.get_mut(&provider).filter(|followed| followed.generation == generation);
         let Some(followed) = followed else { return false };
+        followed.has_looked = true;
+        let Some(groups) = groups else { return false };
         followed.groups = Arc::new(groups);
-        let uses = |job: &&Arc<Job>| {
-            job.providers.iter().any(|used| matches!(used, Provider::Files(files) if *files == provider))
-        };
+        let uses = |job: &&Arc<Job>| job.providers.contains(&provider);
         let stale = self.loaded.config.jobs.iter().filter(uses).map(|job| job.name.clone());
         self.stale_pools.extend(stale);
         true
@@ -314,13 +319,10 @@ impl Director {
         let jobs: Vec<Arc<Job>> =
             self.loaded.config.jobs.iter().filter(|job| stale.contains(&job.name)).cloned().collect();
         for job in jobs {
-            let files = job.providers.iter().filter_map(|provider| match provider {
-                Provider::Files(files) => self.files.get(files).map(|followed| followed.groups.clone()),
-                Provider::Static(_) => None,
-            });
-            let files: Vec<Arc<GroupsByFile>> = files.collect();
+            let found = job.providers.iter().filter_map(|provider| self.followed.get(provider));
+            let found: Vec<Arc<Vec<TargetGroup>>> = found.map(|followed| followed.groups.clone()).collect();
             let (name, of_job) = (job.name.clone(), job.clone());
-            match tokio::task::spawn_blocking(move || pool(&of_job, &files)).await {
+            match tokio::task::spawn_blocking(move || pool(&of_job, &found)).await {
                 Ok((pool, discovered)) => {
                     self.note_pool(&job, &pool, discovered);
                     self.pools.insert(name, Arc::new(pool));
@@ -409,65 +411,10 @@ async fn read_config(config: &Config) -> Result<prometheus_config::Config> {
     checked.map_err(|error| refused(vec![error.to_string()]))?.map_err(refused)
 }
 
-async fn read_files(provider: &FileProvider, last: GroupsByFile, metrics: &Metrics) -> GroupsByFile {
-    let (provider, metrics) = (provider.clone(), metrics.clone());
-    let kept = last.clone();
-    let read = tokio::task::spawn_blocking(move || file::read(&provider, &last, &metrics)).await;
-    read.unwrap_or_else(|error| {
-        error!(%error, "target files could not be read, the last targets stay");
-        kept
-    })
-}
-
-/// Reads target files whenever they change, and sends what they hold when that is something else than before.
-async fn follow(
-    provider: FileProvider,
-    generation: u64,
-    mut groups: GroupsByFile,
-    metrics: Metrics,
-    updates: mpsc::Sender<FileUpdate>,
-) -> std::result::Result<(), BoxError> {
-    let mut folders = FolderWatch::new(&metrics)
-        .inspect_err(|error| {
-            warn!(%error, "folders cannot be watched, files are read at intervals only");
-            metrics.file_watcher_errors.inc();
-        })
-        .ok();
-    let interval = provider.refresh_interval.max(REFRESH_INTERVAL_MIN);
-    loop {
-        if let Some(folders) = &mut folders {
-            folders.cover(&provider.patterns, &metrics);
-        }
-        // Read after the watch began, so that nothing is missed between the two.
-        let read = read_files(&provider, groups.clone(), &metrics).await;
-        if read != groups {
-            groups.clone_from(&read);
-            let update = FileUpdate { provider: provider.clone(), generation, groups: read };
-            if updates.send(update).await.is_err() {
-                return Ok(());
-            }
-        }
-        let changed = async {
-            match &folders {
-                Some(folders) => folders.changed().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = changed => {}
-            () = tokio::time::sleep(interval) => {}
-        }
-    }
-}
-
 /// The pool of a job, and how many targets its providers found.
-fn pool(job: &Job, files: &[Arc<GroupsByFile>]) -> (Pool, usize) {
-    let statics = job.providers.iter().flat_map(|provider| match provider {
-        Provider::Static(groups) => groups.as_slice(),
-        Provider::Files(_) => &[],
-    });
-    let groups: Vec<&TargetGroup> =
-        statics.chain(files.iter().flat_map(|groups| groups.values().flatten())).collect();
-    let discovered = groups.iter().map(|group| group.addresses.len()).sum();
+fn pool(job: &Job, found: &[Arc<Vec<TargetGroup>>]) -> (Pool, usize) {
+    let found = found.iter().flat_map(|groups| groups.iter());
+    let groups: Vec<&TargetGroup> = job.static_groups.iter().chain(found).collect();
+    let discovered = groups.iter().map(|group| group.targets.len()).sum();
     (build_pool(job, groups), discovered)
 }

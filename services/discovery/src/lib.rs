@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! prometheus.yml -> prometheus_config -> Config with Jobs ----\
-//! target files   -> providers::file   -> TargetGroups ---------> targets -> assignment -> published -> gRPC streams
+//! files, HTTP, DNS -> providers       -> TargetGroups ---------> targets -> assignment -> published -> gRPC streams
 //! member list    -> live scrapers ----------------------------/
 //! ```
 //!
 //! Invariants:
 //! - the configuration in force is always one that was accepted as a whole; a refused reload leaves it in place;
 //! - a target has one scraper at a time, and a greater epoch each time it gets another one;
-//! - what cannot be read any more (files, members) keeps its last good state.
+//! - what cannot be read any more (files, servers, members) keeps its last good state.
 //!
 //! Deliberately absent: scraping and metric relabelling (`scraper`), rule evaluation (`querier`), HTTP.
 #![warn(missing_docs)]

@@ -23,6 +23,13 @@ pub(crate) struct DiscoveredLabels {
     pub(crate) config: String,
 }
 
+/// Labels of what is looked at time and again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct RefreshLabels {
+    /// The mechanism's name.
+    pub(crate) mechanism: &'static str,
+}
+
 /// Labels of a part of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct SectionLabels {
@@ -43,6 +50,14 @@ pub(crate) struct Metrics {
     pub(crate) file_read_errors: Counter,
     /// Watches that failed.
     pub(crate) file_watcher_errors: Counter,
+    /// Looks that failed, by mechanism.
+    pub(crate) refresh_failures: Family<RefreshLabels, Counter>,
+    /// Answers of `http_sd_configs` that could not be used.
+    pub(crate) http_failures: Counter,
+    /// Names that were looked up.
+    pub(crate) dns_lookups: Counter,
+    /// Names that could not be looked up.
+    pub(crate) dns_lookup_failures: Counter,
     /// Targets found, by job.
     pub(crate) discovered_targets: Family<DiscoveredLabels, Gauge>,
     /// Targets after relabelling, by job.
@@ -90,6 +105,22 @@ impl Metrics {
                 "prometheus_sd_file_watcher_errors",
                 "The number of File-SD errors caused by filesystem watch failures",
                 m.file_watcher_errors,
+            );
+            registry.register(
+                "prometheus_sd_refresh_failures",
+                "Number of refresh failures for the given SD mechanism",
+                m.refresh_failures,
+            );
+            registry.register(
+                "prometheus_sd_http_failures",
+                "Number of HTTP service discovery refresh failures",
+                m.http_failures,
+            );
+            registry.register("prometheus_sd_dns_lookups", "The number of DNS-SD lookups", m.dns_lookups);
+            registry.register(
+                "prometheus_sd_dns_lookup_failures",
+                "The number of DNS-SD lookup failures",
+                m.dns_lookup_failures,
             );
             registry.register(
                 "prometheus_sd_discovered_targets",

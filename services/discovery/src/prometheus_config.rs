@@ -16,6 +16,7 @@
 mod decode;
 mod http;
 mod mechanisms;
+mod providers;
 mod render;
 mod rules;
 mod scalar;
@@ -29,10 +30,10 @@ use std::path::Path;
 
 use model::number::Quoted;
 
+pub use self::providers::{DnsProvider, DnsRecord, FileProvider, HttpProvider, Provider};
 use self::schema::{Kind, Record, Value};
 pub use self::typed::{
-    Authorization, BasicAuth, Config, FileProvider, Header, Histograms, HttpClient, Job, Limits, Otlp,
-    Provider, Secret, Tls,
+    Authorization, BasicAuth, Config, Header, Histograms, HttpClient, Job, Limits, Otlp, Secret, Tls,
 };
 use crate::target_group::TargetGroup;
 

@@ -103,8 +103,8 @@ pub fn build_pool<'a>(job: &Job, groups: impl IntoIterator<Item = &'a TargetGrou
     let mut pool = Pool::default();
     let mut targets: Vec<Target> = Vec::new();
     for group in groups {
-        for (index, address) in group.addresses.iter().enumerate() {
-            let discovered = discovered_labels(job, group, address);
+        for (index, found) in group.targets.iter().enumerate() {
+            let discovered = discovered_labels(job, group, found);
             match target(job, discovered.clone()) {
                 Ok(Some(target)) => targets.push(target),
                 Ok(None) => {
@@ -138,9 +138,11 @@ pub fn build_pool<'a>(job: &Job, groups: impl IntoIterator<Item = &'a TargetGrou
 }
 
 /// The labels of a target before relabelling.
-fn discovered_labels(job: &Job, group: &TargetGroup, address: &str) -> Labels {
+fn discovered_labels(job: &Job, group: &TargetGroup, found: &Labels) -> Labels {
     let mut labels = group.labels.to_builder();
-    labels.set(ADDRESS, address);
+    for (name, value) in found {
+        labels.set(name, value);
+    }
     let of_job = [
         (JOB, job.name.clone()),
         (SCRAPE_INTERVAL, PrometheusDuration(job.scrape_interval).to_string()),

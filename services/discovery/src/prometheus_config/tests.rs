@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use model::Labels;
+
 use super::*;
 
 fn check(text: &str) -> Result<Config, Vec<String>> {
@@ -290,14 +292,15 @@ fn variables_are_replaced_in_external_labels_only() {
 
 #[test]
 fn sections_that_are_not_built_are_named() {
-    let text = "rule_files: [a.yml]\nremote_write: [{url: 'http://a'}]\nstorage: {tsdb: {out_of_order_time_window: 5m, retention: {time: 1d}}}\nscrape_configs:\n- job_name: a\n  oauth2: {client_id: i, token_url: 'http://t'}\n  dns_sd_configs: [{names: [x]}]\n  file_sd_configs: [{files: [f.json]}]\n";
+    let text = "rule_files: [a.yml]\nremote_write: [{url: 'http://a'}]\nstorage: {tsdb: {out_of_order_time_window: 5m, retention: {time: 1d}}}\nscrape_configs:\n- job_name: a\n  oauth2: {client_id: i, token_url: 'http://t'}\n  consul_sd_configs: [{server: x}]\n  file_sd_configs: [{files: [f.json]}]\n  http_sd_configs: [{url: 'http://h', proxy_url: 'http://p'}, {url: 'http://i'}]\n";
     let config = check(text).expect("loads");
     assert_eq!(
         config.ignored_sections,
         [
             "remote_write",
             "rule_files",
-            "scrape_configs.dns_sd_configs",
+            "scrape_configs.consul_sd_configs",
+            "scrape_configs.http_sd_configs.proxy_url",
             "scrape_configs.oauth2",
             "storage.tsdb.retention"
         ]
@@ -306,6 +309,7 @@ fn sections_that_are_not_built_are_named() {
     let zero = check("storage: {tsdb: {out_of_order_time_window: 0s}}\n").expect("valid");
     assert_eq!(zero.out_of_order_time_window, Some(Duration::ZERO), "zero is not the same as unset");
     assert_eq!(job(&config).unsupported, ["oauth2"]);
+    assert_eq!(job(&config).providers.len(), 2, "an entry that needs a proxy is left out");
     let plain = check("scrape_configs: [{job_name: a, static_configs: [{targets: [x]}]}]\n").expect("loads");
     assert!(plain.ignored_sections.is_empty() && plain.out_of_order_time_window.is_none());
 }
@@ -381,7 +385,7 @@ fn included_files_add_jobs_with_paths_of_their_own() {
 #[test]
 fn target_groups_are_lists() {
     let groups = target_groups("- targets: ['a:1']\n  labels: {x: '1'}\n- targets: [b]\n").expect("reads");
-    assert_eq!(groups[0].addresses, ["a:1"]);
+    assert_eq!(groups[0].targets, [Labels::from_pairs([("__address__", "a:1")])]);
     assert_eq!(groups[0].labels.to_string(), r#"{x="1"}"#);
     for (text, error) in [
         ("- targets: [a]\n- null\n", "nil target group item found (index 1)"),

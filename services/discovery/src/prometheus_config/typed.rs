@@ -7,8 +7,9 @@ use model::Labels;
 use relabel::{NameValidation, Rule, RuleConfig};
 
 use super::mechanisms::MECHANISMS;
+use super::providers::{BUILT, Provider, providers, unsupported_settings};
 use super::rules;
-use super::schema::{Record, Value, is_zero};
+use super::schema::{Field, Record, Value, is_zero};
 use super::sections::{name_validation, static_targets};
 use crate::target_group::TargetGroup;
 
@@ -99,7 +100,9 @@ pub struct Job {
     pub relabel: Vec<Rule>,
     /// `metric_relabel_configs`.
     pub metric_relabel: Vec<RuleConfig>,
-    /// Where targets come from.
+    /// `static_configs`.
+    pub static_groups: Vec<TargetGroup>,
+    /// Where other targets come from.
     pub providers: Vec<Provider>,
     /// Settings of `http` without which a scrape would do something else than asked, and that are not built yet.
     pub unsupported: Vec<&'static str>,
@@ -139,8 +142,8 @@ pub struct Histograms {
     pub min_bucket_factor: f64,
 }
 
-/// How to reach the targets of a job.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// How to reach the targets of a job, or a server that knows of targets.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct HttpClient {
     /// `basic_auth`.
     pub basic_auth: Option<BasicAuth>,
@@ -159,7 +162,7 @@ pub struct HttpClient {
 }
 
 /// A text that is not to be seen in logs.
-#[derive(Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Secret(String);
 
 impl Secret {
@@ -183,7 +186,7 @@ impl std::fmt::Debug for Secret {
 }
 
 /// `basic_auth`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct BasicAuth {
     /// The user.
     pub username: String,
@@ -196,7 +199,7 @@ pub struct BasicAuth {
 }
 
 /// `authorization`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Authorization {
     /// The header's first word.
     pub kind: String,
@@ -207,7 +210,7 @@ pub struct Authorization {
 }
 
 /// `tls_config`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Tls {
     /// PEM text of the authorities to trust.
     pub ca: String,
@@ -232,7 +235,7 @@ pub struct Tls {
 }
 
 /// A header to send with each scrape.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Header {
     /// Its name.
     pub name: String,
@@ -240,24 +243,6 @@ pub struct Header {
     pub values: Vec<Secret>,
     /// Files that hold further values.
     pub files: Vec<String>,
-}
-
-/// Where targets come from.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Provider {
-    /// `static_configs`.
-    Static(Vec<TargetGroup>),
-    /// An entry of `file_sd_configs`.
-    Files(FileProvider),
-}
-
-/// An entry of `file_sd_configs`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FileProvider {
-    /// Patterns of paths.
-    pub patterns: Vec<String>,
-    /// How often the files are read though nothing was seen to change.
-    pub refresh_interval: Duration,
 }
 
 /// Makes the configuration of the checked file and the jobs of the files it includes.
@@ -341,17 +326,19 @@ fn ignored_sections(main: &Record) -> Vec<String> {
 }
 
 fn ignored_in_job(job: &Record) -> Vec<String> {
-    let is_built = |name: &str| matches!(name, "static_configs" | "file_sd_configs");
-    let mechanisms = MECHANISMS.iter().filter(|field| !is_built(field.name) && job.has(field.name));
+    let is_built = |field: &&Field| BUILT.contains(&field.name);
+    let mechanisms = MECHANISMS.iter().filter(|field| !is_built(field) && job.has(field.name));
     let settings = unsupported(job)
         .into_iter()
         .chain(job.has("scrape_failure_log_file").then_some("scrape_failure_log_file"));
-    mechanisms.map(|field| field.name).chain(settings).map(|name| format!("scrape_configs.{name}")).collect()
+    let names = mechanisms.map(|field| field.name).chain(settings).map(str::to_owned);
+    names.chain(unsupported_settings(job)).map(|name| format!("scrape_configs.{name}")).collect()
 }
 
-fn unsupported(job: &Record) -> Vec<&'static str> {
+/// Settings of an HTTP client that are not built, and without which it would do something else than asked.
+pub(super) fn unsupported(record: &Record) -> Vec<&'static str> {
     let names = ["oauth2", "no_proxy", "proxy_from_environment", "proxy_connect_header"];
-    names.into_iter().filter(|name| job.has(name) || job.record(name).is_some()).collect()
+    names.into_iter().filter(|name| record.has(name) || record.record(name).is_some()).collect()
 }
 
 fn job(record: &Record) -> Result<Job, String> {
@@ -395,6 +382,7 @@ fn job(record: &Record) -> Result<Job, String> {
         http: http(record),
         relabel: rules::compile(&relabel)?,
         metric_relabel,
+        static_groups: static_groups(record),
         providers: providers(record),
         unsupported: unsupported(record),
     })
@@ -408,7 +396,8 @@ fn params(record: &Record) -> Vec<(String, Vec<String>)> {
     record.map("params").iter().map(|(name, value)| (name.clone(), values(value))).collect()
 }
 
-fn http(record: &Record) -> HttpClient {
+/// The `<http_config>` of a section.
+pub(super) fn http(record: &Record) -> HttpClient {
     HttpClient {
         basic_auth: record.record("basic_auth").map(|basic| BasicAuth {
             username: basic.str("username").to_owned(),
@@ -461,25 +450,12 @@ fn headers(record: &Record) -> Vec<Header> {
     record.map("http_headers").iter().filter_map(header).collect()
 }
 
-fn providers(job: &Record) -> Vec<Provider> {
-    let groups: Vec<TargetGroup> = job
-        .list("static_configs")
-        .iter()
-        .enumerate()
-        .filter_map(|(index, group)| match group {
-            Value::Record(group) => Some(target_group(group, index.to_string())),
-            _ => None,
-        })
-        .collect();
-    let files = job.list("file_sd_configs").iter().filter_map(|value| match value {
-        Value::Record(file) => Some(Provider::Files(FileProvider {
-            patterns: file.strings("files"),
-            refresh_interval: file.duration("refresh_interval"),
-        })),
+fn static_groups(job: &Record) -> Vec<TargetGroup> {
+    let group = |(index, group): (usize, &Value)| match group {
+        Value::Record(group) => Some(target_group(group, index.to_string())),
         _ => None,
-    });
-    let statics = (!groups.is_empty()).then_some(Provider::Static(groups));
-    statics.into_iter().chain(files).collect()
+    };
+    job.list("static_configs").iter().enumerate().filter_map(group).collect()
 }
 
 /// A target group as it is written.

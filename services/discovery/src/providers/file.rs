@@ -9,43 +9,75 @@
 //!   are taken from one file.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use model::Labels;
 use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
-use serde::Deserialize;
 use tokio::sync::Notify;
-use tracing::warn;
+use tracing::{error, warn};
 
+use super::{Feed, REFRESH_INTERVAL_MIN, TARGETS_MAX, Unwanted};
 use crate::metrics::Metrics;
 use crate::prometheus_config::{FileProvider, read_file, target_groups};
-use crate::target_group::TargetGroup;
+use crate::target_group::{TargetGroup, json_groups};
 
 /// The label that names the file a target comes from.
 const FILEPATH: &str = "__meta_filepath";
 /// How many files one entry of `file_sd_configs` may match.
-pub(crate) const FILES_MAX: usize = 10_000;
-/// How many targets one file may list.
-pub(crate) const TARGETS_MAX: usize = 1_000_000;
+const FILES_MAX: usize = 10_000;
 
 /// Target groups by the file they come from.
-pub(crate) type GroupsByFile = BTreeMap<String, Vec<TargetGroup>>;
+type GroupsByFile = BTreeMap<String, Vec<TargetGroup>>;
 
-/// A group as JSON files hold it.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct JsonGroup {
-    #[serde(default)]
-    targets: Vec<String>,
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
+/// Reads the files whenever they change, for good.
+pub(super) async fn follow(
+    provider: &FileProvider,
+    mut feed: Feed,
+    metrics: &Metrics,
+) -> Result<Infallible, Unwanted> {
+    let mut folders = FolderWatch::new(metrics)
+        .inspect_err(|error| {
+            warn!(%error, "folders cannot be watched, files are read at intervals only");
+            metrics.file_watcher_errors.inc();
+        })
+        .ok();
+    let interval = provider.refresh_interval.max(REFRESH_INTERVAL_MIN);
+    let mut groups = GroupsByFile::new();
+    loop {
+        if let Some(folders) = &mut folders {
+            folders.cover(&provider.patterns, metrics);
+        }
+        // Read after the watch began, so that nothing is missed between the two.
+        groups = read_blocking(provider, groups, metrics).await;
+        feed.offer(groups.values().flatten().cloned().collect()).await?;
+        let changed = async {
+            match &folders {
+                Some(folders) => folders.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = changed => {}
+            () = tokio::time::sleep(interval) => {}
+        }
+    }
+}
+
+async fn read_blocking(provider: &FileProvider, last: GroupsByFile, metrics: &Metrics) -> GroupsByFile {
+    let (provider, metrics) = (provider.clone(), metrics.clone());
+    let kept = last.clone();
+    let reading = tokio::task::spawn_blocking(move || read(&provider, &last, &metrics)).await;
+    reading.unwrap_or_else(|error| {
+        error!(%error, "target files could not be read, the last targets stay");
+        kept
+    })
 }
 
 /// Reads all files that the patterns match. `last` is what was read before.
-#[must_use]
-pub(crate) fn read(provider: &FileProvider, last: &GroupsByFile, metrics: &Metrics) -> GroupsByFile {
+fn read(provider: &FileProvider, last: &GroupsByFile, metrics: &Metrics) -> GroupsByFile {
     let mut groups = GroupsByFile::new();
     for path in matching(provider, metrics) {
         match read_groups(&path) {
@@ -90,24 +122,19 @@ fn matching(provider: &FileProvider, metrics: &Metrics) -> Vec<String> {
 fn read_groups(path: &str) -> Result<Vec<TargetGroup>, String> {
     let text = read_file(path)?;
     let groups = if path.to_ascii_lowercase().ends_with(".json") {
-        json_groups(&text)?
+        let found = json_groups(text.as_bytes())?.into_iter().enumerate();
+        let group = |(index, group): (usize, Option<TargetGroup>)| {
+            group.ok_or_else(|| format!("nil target group item found (index {index})"))
+        };
+        found.map(group).collect::<Result<_, _>>()?
     } else {
         target_groups(&text)?
     };
-    let count: usize = groups.iter().map(|group| group.addresses.len()).sum();
+    let count: usize = groups.iter().map(|group| group.targets.len()).sum();
     if count > TARGETS_MAX {
         return Err(format!("{path} lists {count} targets: at most {TARGETS_MAX} are allowed"));
     }
     Ok(groups.into_iter().enumerate().map(|(index, group)| located(group, path, index)).collect())
-}
-
-fn json_groups(text: &str) -> Result<Vec<TargetGroup>, String> {
-    let groups: Vec<Option<JsonGroup>> = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    let group = |(index, group): (usize, Option<JsonGroup>)| match group {
-        Some(group) => Ok(TargetGroup::new("", group.targets, group.labels)),
-        None => Err(format!("nil target group item found (index {index})")),
-    };
-    groups.into_iter().enumerate().map(group).collect()
 }
 
 fn located(group: TargetGroup, path: &str, index: usize) -> TargetGroup {
@@ -116,7 +143,7 @@ fn located(group: TargetGroup, path: &str, index: usize) -> TargetGroup {
 }
 
 /// Tells when something happens in the folders of the patterns.
-pub(crate) struct FolderWatch {
+struct FolderWatch {
     watcher: RecommendedWatcher,
     changed: Arc<Notify>,
     watched: Vec<PathBuf>,
@@ -133,7 +160,7 @@ impl FolderWatch {
     ///
     /// # Errors
     /// When the system has no more watches.
-    pub(crate) fn new(metrics: &Metrics) -> Result<Self, notify::Error> {
+    fn new(metrics: &Metrics) -> Result<Self, notify::Error> {
         let changed = Arc::new(Notify::new());
         let (told, errors) = (changed.clone(), metrics.file_watcher_errors.clone());
         let watcher =
@@ -151,7 +178,7 @@ impl FolderWatch {
 
     /// Watches the folders of the patterns that are not watched yet; those that do not exist are tried again at the
     /// next call.
-    pub(crate) fn cover(&mut self, patterns: &[String], metrics: &Metrics) {
+    fn cover(&mut self, patterns: &[String], metrics: &Metrics) {
         for pattern in patterns {
             let folder = match Path::new(pattern).parent() {
                 Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
@@ -171,7 +198,7 @@ impl FolderWatch {
     }
 
     /// Resolves when something changed since the last call. May be dropped at any time.
-    pub(crate) async fn changed(&self) {
+    async fn changed(&self) {
         self.changed.notified().await;
     }
 }

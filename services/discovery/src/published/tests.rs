@@ -1,7 +1,6 @@
 use super::*;
 use crate::assignment::assign;
 use crate::prometheus_config::{Variables, check_text};
-use crate::target_group::TargetGroup;
 use crate::targets::build_pool;
 
 /// A state with one scraper, whose jobs have the static targets of the file.
@@ -10,17 +9,7 @@ fn state(revision: u64, yaml: &str, members: &[&str], before: Option<&Published>
     let pools: BTreeMap<String, Arc<Pool>> = config
         .jobs
         .iter()
-        .map(|job| {
-            let groups: Vec<TargetGroup> = job
-                .providers
-                .iter()
-                .flat_map(|provider| match provider {
-                    crate::prometheus_config::Provider::Static(groups) => groups.clone(),
-                    crate::prometheus_config::Provider::Files(_) => Vec::new(),
-                })
-                .collect();
-            (job.name.clone(), Arc::new(build_pool(job, &groups)))
-        })
+        .map(|job| (job.name.clone(), Arc::new(build_pool(job, &job.static_groups))))
         .collect();
     let members: Vec<Member> =
         (0..).zip(members).map(|(number, name)| Member::new(number, *name, "")).collect();

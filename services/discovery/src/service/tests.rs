@@ -9,6 +9,7 @@ use rpc::pb::discovery as pb;
 use rpc::pb::discovery::discovery_client::DiscoveryClient;
 use rpc::pb::discovery::discovery_server::DiscoveryServer;
 use service_runtime::{Service as _, ShutdownTrigger};
+use test_kit::{Answer, FakeTarget};
 use tonic::Streaming;
 
 use super::*;
@@ -172,12 +173,12 @@ async fn a_reload_is_told_and_a_refused_one_leaves_the_old_configuration() {
     let metric = |world: &World| world.environment.metrics.encode().expect("encoded");
     assert!(metric(&world).contains("prometheus_config_last_reload_successful 0\n"));
 
-    world.write("prometheus.yml", "scrape_configs: [{job_name: s, dns_sd_configs: [{names: [x]}], static_configs: [{targets: ['s:2']}]}]\n");
+    world.write("prometheus.yml", "scrape_configs: [{job_name: s, consul_sd_configs: [{server: x}], static_configs: [{targets: ['s:2']}]}]\n");
     let revision = world.client.reload(pb::ReloadRequest {}).await.expect("reloaded").into_inner().revision;
     assert_eq!(revision, 2);
     let told = next(&mut configs).await;
     assert_eq!((told.revision, told.is_last_reload_successful), (2, true));
-    assert_eq!(told.ignored_sections, ["scrape_configs.dns_sd_configs"]);
+    assert_eq!(told.ignored_sections, ["scrape_configs.consul_sd_configs"]);
     let delta = next(&mut targets).await;
     assert_eq!(urls(&delta), ["http://s:2/metrics"]);
     assert_eq!((delta.removed_jobs.as_slice(), delta.removed.len()), (["f".to_owned()].as_slice(), 1));
@@ -185,7 +186,7 @@ async fn a_reload_is_told_and_a_refused_one_leaves_the_old_configuration() {
     for line in [
         "prometheus_config_last_reload_successful 1\n",
         "prometheus_config_last_reload_success_timestamp_seconds 1.0\n",
-        "discovery_ignored_section{section=\"scrape_configs.dns_sd_configs\"} 1\n",
+        "discovery_ignored_section{section=\"scrape_configs.consul_sd_configs\"} 1\n",
         "prometheus_target_scrape_pool_targets{scrape_job=\"s\"} 1\n",
     ] {
         assert!(text.contains(line), "{line} in\n{text}");
@@ -222,4 +223,35 @@ async fn a_broken_file_fails_the_build_with_all_faults() {
         error.contains("job_name is empty") && error.contains("cannot unmarshal !!seq into string"),
         "{error}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_lists_stays_while_it_fails() {
+    let list = |body: &str| Answer::ok("application/json", body.to_owned());
+    let server = FakeTarget::start(list(r#"[{"targets": ["h:1", "h:2"]}]"#)).await;
+    let yaml = format!(
+        "scrape_configs:\n- job_name: h\n  http_sd_configs: [{{url: '{}', refresh_interval: 1s, basic_auth: {{username: u, password: p}}}}]\n",
+        server.url("/targets")
+    );
+    let mut world = World::start(&yaml).await;
+    world.add_scraper("scraper-0").await;
+    let mut targets = world.watch("scraper-0").await;
+    let first = next(&mut targets).await;
+    assert_eq!(urls(&first), ["http://h:1/metrics", "http://h:2/metrics"], "known before anything is told");
+    // RFC 7617: base64 of "u:p".
+    assert_eq!(server.seen()[0].header("authorization"), "Basic dTpw");
+
+    server.answer(Answer::status(500));
+    server.wait_for(server.seen().len() + 2).await;
+    server.answer(list(r#"[{"targets": ["h:2", "h:3"]}]"#));
+    let changed = next(&mut targets).await;
+    assert_eq!(urls(&changed), ["http://h:3/metrics"], "the failures changed nothing");
+    assert_eq!((changed.removed.len(), changed.removed[0].reason()), (1, pb::removed_target::Reason::Gone));
+    let text = world.environment.metrics.encode().expect("encoded");
+    let count = |name: &str| -> u64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("there");
+        line.trim().parse().expect("a number")
+    };
+    assert!(count("prometheus_sd_http_failures_total") >= 1, "{text}");
+    assert!(count(r#"prometheus_sd_refresh_failures_total{mechanism="http"}"#) >= 1, "{text}");
 }

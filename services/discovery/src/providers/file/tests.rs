@@ -33,7 +33,16 @@ impl Files {
         let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
         self.last
             .iter()
-            .map(|(path, groups)| (name(path), groups.iter().flat_map(|g| g.addresses.clone()).collect()))
+            .map(|(path, groups)| {
+                (
+                    name(path),
+                    groups
+                        .iter()
+                        .flat_map(|g| &g.targets)
+                        .map(|t| t.value("__address__").to_owned())
+                        .collect(),
+                )
+            })
             .collect()
     }
 }
