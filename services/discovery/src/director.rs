@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::metrics::{DiscoveredLabels, Metrics, PoolLabels, SectionLabels};
 use crate::prometheus_config::{self, Job, Provider, check_config};
-use crate::providers::{self, Feed, Update};
+use crate::providers::{self, Clusters, Feed, Update};
 use crate::published::{Loaded, Published};
 use crate::target_group::TargetGroup;
 use crate::targets::{Pool, build_pool};
@@ -136,7 +136,12 @@ impl Director {
         let (published, publications) = watch::channel(None);
         let (reload_sender, reloads) = mpsc::channel(COMMANDS_MAX);
         let (update_sender, updates) = mpsc::channel(UPDATES_MAX);
-        let context = providers::Context { metrics: outside.metrics.clone(), roots: Roots::default() };
+        let context = providers::Context {
+            metrics: outside.metrics.clone(),
+            tasks: outside.tasks.clone(),
+            roots: Roots::default(),
+            clusters: Clusters::default(),
+        };
         let mut director = Self {
             config,
             outside,

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! prometheus.yml -> prometheus_config -> Config with Jobs ----\
-//! files, HTTP, DNS -> providers       -> TargetGroups ---------> targets -> assignment -> published -> gRPC streams
+//! files, HTTP, DNS,
+//!   Kubernetes   -> providers         -> TargetGroups ---------> targets -> assignment -> published -> gRPC streams
 //! member list    -> live scrapers ----------------------------/
 //! ```
 //!

@@ -30,6 +30,15 @@ pub(crate) struct RefreshLabels {
     pub(crate) mechanism: &'static str,
 }
 
+/// Labels of what happens to objects of Kubernetes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct KubernetesEventLabels {
+    /// The kind of objects.
+    pub(crate) role: &'static str,
+    /// `add`, `update` or `delete`.
+    pub(crate) event: &'static str,
+}
+
 /// Labels of a part of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct SectionLabels {
@@ -58,6 +67,10 @@ pub(crate) struct Metrics {
     pub(crate) dns_lookups: Counter,
     /// Names that could not be looked up.
     pub(crate) dns_lookup_failures: Counter,
+    /// What happened to objects of Kubernetes.
+    pub(crate) kubernetes_events: Family<KubernetesEventLabels, Counter>,
+    /// Lists and watches that failed.
+    pub(crate) kubernetes_failures: Counter,
     /// Targets found, by job.
     pub(crate) discovered_targets: Family<DiscoveredLabels, Gauge>,
     /// Targets after relabelling, by job.
@@ -121,6 +134,16 @@ impl Metrics {
                 "prometheus_sd_dns_lookup_failures",
                 "The number of DNS-SD lookup failures",
                 m.dns_lookup_failures,
+            );
+            registry.register(
+                "prometheus_sd_kubernetes_events",
+                "The number of Kubernetes events handled",
+                m.kubernetes_events,
+            );
+            registry.register(
+                "prometheus_sd_kubernetes_failures",
+                "The number of failed WATCH/LIST requests",
+                m.kubernetes_failures,
             );
             registry.register(
                 "prometheus_sd_discovered_targets",

@@ -30,7 +30,10 @@ use std::path::Path;
 
 use model::number::Quoted;
 
-pub use self::providers::{DnsProvider, DnsRecord, FileProvider, HttpProvider, Provider};
+pub use self::providers::{
+    AttachMetadata, Cluster, DnsProvider, DnsRecord, FileProvider, HttpProvider, KubernetesProvider,
+    Provider, Role, Selector,
+};
 use self::schema::{Kind, Record, Value};
 pub use self::typed::{
     Authorization, BasicAuth, Config, Header, Histograms, HttpClient, Job, Limits, Otlp, Secret, Tls,

@@ -7,18 +7,21 @@ mod client;
 mod dns;
 mod file;
 mod http;
+mod kubernetes;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http_client::Roots;
-use service_runtime::BoxError;
+use service_runtime::{BoxError, Tasks};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::metrics::Metrics;
 use crate::prometheus_config::Provider;
 use crate::target_group::TargetGroup;
+
+pub(crate) use self::kubernetes::Clusters;
 
 /// The shortest time between two looks at the same thing.
 const REFRESH_INTERVAL_MIN: Duration = Duration::from_secs(1);
@@ -40,8 +43,12 @@ pub(crate) struct Update {
 pub(crate) struct Context {
     /// Counts.
     pub(crate) metrics: Metrics,
+    /// Starts what several followers share.
+    pub(crate) tasks: Tasks,
     /// The machine's certificate authorities.
     pub(crate) roots: Roots,
+    /// The clusters that are watched.
+    pub(crate) clusters: Clusters,
 }
 
 /// Where a follower hands in what it finds. Cheap to clone.
@@ -88,13 +95,21 @@ impl Feed {
 /// When it cannot go on, and has to be started again.
 pub(crate) async fn follow(feed: Feed, context: Context) -> Result<(), BoxError> {
     let provider = feed.provider.clone();
+    let mut spare = feed.clone();
     let followed = match &*provider {
-        Provider::Files(files) => file::follow(files, feed, &context.metrics).await,
-        Provider::Http(http) => http::follow(http, feed, &context).await?,
-        Provider::Dns(dns) => dns::follow(dns, feed, &context.metrics).await,
+        Provider::Files(files) => Ok(file::follow(files, feed, &context.metrics).await),
+        Provider::Http(http) => http::follow(http, feed, &context).await,
+        Provider::Dns(dns) => Ok(dns::follow(dns, feed, &context.metrics).await),
+        Provider::Kubernetes(kubernetes) => kubernetes::follow(kubernetes, feed, &context).await,
     };
-    match followed {
-        Ok(never) => match never {},
+    let error = match followed {
+        Ok(Ok(never)) => match never {},
+        Ok(Err(Unwanted)) => return Ok(()),
+        Err(error) => error,
+    };
+    // Nobody is to wait for a provider that cannot even begin.
+    match spare.skip().await {
+        Ok(()) => Err(error),
         Err(Unwanted) => Ok(()),
     }
 }
@@ -104,4 +119,9 @@ fn refreshes(interval: Duration) -> Interval {
     let mut ticks = tokio::time::interval(interval.max(REFRESH_INTERVAL_MIN));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
+}
+
+/// Host and port as Go joins them: what has a colon stands in brackets.
+fn join_host_port(host: &str, port: &str) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }

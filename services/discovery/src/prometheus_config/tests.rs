@@ -383,6 +383,35 @@ fn included_files_add_jobs_with_paths_of_their_own() {
 }
 
 #[test]
+fn kubernetes_providers_say_whom_to_ask_for_what() {
+    let providers = |entry: &str| {
+        let text = format!("scrape_configs: [{{job_name: a, kubernetes_sd_configs: [{entry}]}}]\n");
+        let config = check(&text).expect("loads");
+        match &job(&config).providers[..] {
+            [Provider::Kubernetes(kubernetes)] => kubernetes.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let plain = providers("{role: node}");
+    assert_eq!((plain.cluster, plain.role, plain.own_namespace), (Cluster::Own, Role::Node, false));
+    assert!(plain.namespaces.is_empty() && plain.selectors.is_empty());
+    let file = providers("{role: ingress, kubeconfig_file: k, namespaces: {names: [a, b]}}");
+    assert_eq!(file.cluster, Cluster::Kubeconfig("k".to_owned()));
+    assert_eq!((file.role, file.namespaces), (Role::Ingress, vec!["a".to_owned(), "b".to_owned()]));
+    let server = providers(
+        "{role: endpointslice, api_server: 'https://k:6443', bearer_token: t, attach_metadata: {node: true, cronjob: true}, selectors: [{role: pod, label: a=b}, {role: service, field: metadata.name=c}]}",
+    );
+    let Cluster::Server { url, http } = server.cluster else { panic!("a server") };
+    assert_eq!((url.as_str(), http.authorization.is_some()), ("https://k:6443", true));
+    let selector = |label: &str, field: &str| Selector { label: label.to_owned(), field: field.to_owned() };
+    let expected = [(Role::Pod, selector("a=b", "")), (Role::Service, selector("", "metadata.name=c"))];
+    assert_eq!(server.selectors, expected.into());
+    let attach = AttachMetadata { node: true, cronjob: true, ..AttachMetadata::default() };
+    assert_eq!((server.role, server.attach), (Role::EndpointSlice, attach));
+    assert!(providers("{role: pod, namespaces: {own_namespace: true}}").own_namespace);
+}
+
+#[test]
 fn target_groups_are_lists() {
     let groups = target_groups("- targets: ['a:1']\n  labels: {x: '1'}\n- targets: [b]\n").expect("reads");
     assert_eq!(groups[0].targets, [Labels::from_pairs([("__address__", "a:1")])]);

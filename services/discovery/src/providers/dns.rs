@@ -20,7 +20,7 @@ use model::Labels;
 use model::number::Quoted;
 use tracing::{error, warn};
 
-use super::{Feed, Unwanted, refreshes};
+use super::{Feed, Unwanted, join_host_port, refreshes};
 use crate::metrics::Metrics;
 use crate::prometheus_config::{DnsProvider, DnsRecord};
 use crate::target_group::{ADDRESS, TargetGroup};
@@ -128,11 +128,6 @@ fn group(name: &str, port: i64, records: &[Record]) -> TargetGroup {
 /// A name without its final dot.
 fn host(name: &Name) -> String {
     name.to_string().trim_end_matches('.').to_owned()
-}
-
-/// Host and port as Go joins them: what has a colon stands in brackets.
-pub(super) fn join_host_port(host: &str, port: &str) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// Whom to ask, and for which variants of a name.
