@@ -1,5 +1,5 @@
 //! What the stories are told with: servers as real processes on free loopback ports, a target whose body the test
-//! sets, a remote write client, and PromQL answers that can be compared.
+//! sets, a Kubernetes API server, a remote write client, and PromQL answers that can be compared.
 //!
 //! Invariants:
 //! - every process is stopped when its value is dropped, whatever the test did;
@@ -12,6 +12,7 @@ mod child;
 mod cluster;
 mod fixture;
 mod http;
+mod kube_api;
 mod parts;
 pub mod promql;
 pub mod promqltest;
@@ -25,7 +26,8 @@ pub use child::Child;
 pub use cluster::{Cluster, Store};
 pub use fixture::Fixture;
 pub use http::{Http, Reply};
-pub use parts::{node_exporter, promtool, repository};
+pub use kube_api::KubeApi;
+pub use parts::{kubectl, node_exporter, promtool, repository};
 pub use python::python;
 pub use remote_write::write;
 pub use role::Role;

@@ -21,3 +21,9 @@ pub fn promtool() -> PathBuf {
 pub fn node_exporter() -> PathBuf {
     part("prometheus-node-exporter/usr/bin/prometheus-node-exporter")
 }
+
+/// kubectl.
+#[must_use]
+pub fn kubectl() -> PathBuf {
+    part("venv/bin/kubectl")
+}

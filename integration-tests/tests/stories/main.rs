@@ -9,6 +9,7 @@ mod cross_service;
 mod expressions;
 mod hierarchy;
 mod kill_nine;
+mod kubernetes;
 mod ledger;
 mod open_data;
 mod otlp;

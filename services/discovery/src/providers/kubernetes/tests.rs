@@ -226,6 +226,22 @@ fn endpoint_slices_have_the_labels_of_service_and_pod_and_name_no_port_twice() {
 }
 
 #[test]
+fn an_endpoint_slice_may_say_next_to_nothing() {
+    let slice = json!({
+        "metadata": {"namespace": "shop", "name": "s"},
+        "addressType": "FQDN",
+        "ports": [{}],
+        "endpoints": [{"addresses": ["host.example.org"], "deprecatedTopology": {"a/b": "eu"}}],
+    });
+    assert_eq!(
+        targets(&endpoint_slice::group(&object(slice), &Snapshot::default())),
+        [
+            r#"{__address__="host.example.org", endpointslice_address_type="FQDN", endpointslice_endpoint_topology_a_b="eu", endpointslice_endpoint_topology_present_a_b="true", endpointslice_name="s", namespace="shop"}"#
+        ]
+    );
+}
+
+#[test]
 fn of_two_ip_families_the_first_counts() {
     let service = |policy: &str| {
         json!({
