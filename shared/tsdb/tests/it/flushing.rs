@@ -8,31 +8,14 @@ use std::time::Duration;
 use model::{Labels, Tenant};
 use tsdb::{Error, GroupId, StorageOptions};
 
-use super::support::{MINUTE, START, Samples, World, append, declaration, flatten, head_rows, labels};
+use super::support::{
+    MINUTE, START, Samples, World, append, assert_gapless, commits, declaration, flatten, head_rows, labels,
+};
+use super::unreliable::Random;
+use crate::testing::{Kind, on_every_store};
 
-/// The (base, through) of every file of a log, each once.
-async fn commits(world: &World, log: &str) -> Vec<(Option<u64>, u64)> {
-    let snapshot = world.table().await.snapshot(None).await.expect("a snapshot");
-    let tenants = snapshot.tenants();
-    let files = tenants.iter().flat_map(|t| snapshot.files(t).cloned().collect::<Vec<_>>());
-    let origins = files.filter_map(|f| f.origin.clone());
-    let mut commits: Vec<_> = origins.filter(|o| o.log == log).map(|o| (o.base, o.through)).collect();
-    commits.sort_unstable();
-    commits.dedup();
-    commits
-}
-
-fn assert_gapless(commits: &[(Option<u64>, u64)]) {
-    let mut base = None;
-    for commit in commits {
-        assert_eq!(commit.0, base, "{commits:?}");
-        base = Some(commit.1);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_flush_moves_everything_acknowledged_to_the_table() {
-    let world = World::new();
+async fn a_flush_moves_everything_acknowledged_to_the_table(kind: Kind) {
+    let world = World::on(kind);
     let storage = world.open().await;
     let group = storage.declare(declaration("a", 2)).expect("declared");
     let mut other = declaration("a", 2);
@@ -60,9 +43,8 @@ async fn a_flush_moves_everything_acknowledged_to_the_table() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn after_a_flush_replay_needs_the_declarations_that_follow_it_only() {
-    let world = World::new();
+async fn after_a_flush_replay_needs_the_declarations_that_follow_it_only(kind: Kind) {
+    let world = World::on(kind);
     let storage = world.open().await;
     let group = storage.declare(declaration("a", 2)).expect("declared");
     append(&storage, group, START, &[1.0, 2.0]).await;
@@ -84,9 +66,8 @@ async fn after_a_flush_replay_needs_the_declarations_that_follow_it_only() {
     assert_eq!(crashed.everything(&again).await, before);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn two_flushers_of_one_log_write_each_record_once() {
-    let world = World::new();
+async fn two_flushers_of_one_log_write_each_record_once(kind: Kind) {
+    let world = World::on(kind);
     let storage = world.open().await;
     let group = storage.declare(declaration("a", 1)).expect("declared");
     append(&storage, group, START, &[1.0]).await;
@@ -114,9 +95,8 @@ async fn two_flushers_of_one_log_write_each_record_once() {
     assert_gapless(&commits(&world, storage.log()).await);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_graceful_stop_leaves_nothing_to_replay() {
-    let world = World::new();
+async fn a_graceful_stop_leaves_nothing_to_replay(kind: Kind) {
+    let world = World::on(kind);
     let storage = world.open().await;
     let group = storage.declare(declaration("a", 1)).expect("declared");
     append(&storage, group, START, &[1.0]).await;
@@ -138,9 +118,8 @@ async fn a_graceful_stop_leaves_nothing_to_replay() {
     assert_eq!(logs(&world), 2, "the old log has gone");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn ordering_is_remembered_across_a_clean_restart() {
-    let world = World::new();
+async fn ordering_is_remembered_across_a_clean_restart(kind: Kind) {
+    let world = World::on(kind);
     let storage = world.open().await;
     let group = storage.declare(declaration("a", 1)).expect("declared");
     append(&storage, group, START, &[1.0]).await;
@@ -160,9 +139,8 @@ async fn ordering_is_remembered_across_a_clean_restart() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn memory_is_given_back_after_the_retention() {
-    let world = World::new();
+async fn memory_is_given_back_after_the_retention(kind: Kind) {
+    let world = World::on(kind);
     let storage = world.open().await;
     let group = storage.declare(declaration("a", 1)).expect("declared");
     let ended = storage.declare(declaration("gone", 5)).expect("declared");
@@ -189,16 +167,6 @@ async fn memory_is_given_back_after_the_retention() {
     let group = storage.declare(declaration("gone", 5)).expect("declared");
     assert_eq!(append(&storage, group, world.clock.now().millis(), &[3.0; 5]).await.stored, 5);
     assert_eq!(storage.label_values(&Tenant::default(), "instance", &[], i64::MIN, i64::MAX), ["a", "gone"]);
-}
-
-/// Deterministic randomness: the numbers of a seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
 }
 
 /// What should be stored, by the simplest account of the rules that there is.
@@ -239,16 +207,15 @@ impl NaiveModel {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn random_lives_agree_with_the_naive_model() {
-    for seed in 0..6 {
-        random_life(seed).await;
+async fn random_lives_agree_with_the_naive_model(kind: Kind) {
+    for seed in 0..if kind == Kind::Memory { 6 } else { 1 } {
+        random_life(kind, seed).await;
     }
 }
 
-async fn random_life(seed: u64) {
+async fn random_life(kind: Kind, seed: u64) {
     let mut random = Random(seed);
-    let mut world = World::new();
+    let mut world = World::on(kind);
     let mut model = NaiveModel::default();
     let window = Duration::from_secs(600);
     let open = async |world: &World| {
@@ -316,3 +283,13 @@ async fn random_life(seed: u64) {
     }
     assert!(Arc::strong_count(&storage) == 1, "nothing holds on to the storage");
 }
+
+on_every_store!(
+    a_flush_moves_everything_acknowledged_to_the_table,
+    after_a_flush_replay_needs_the_declarations_that_follow_it_only,
+    two_flushers_of_one_log_write_each_record_once,
+    a_graceful_stop_leaves_nothing_to_replay,
+    ordering_is_remembered_across_a_clean_restart,
+    memory_is_given_back_after_the_retention,
+    random_lives_agree_with_the_naive_model,
+);

@@ -1,4 +1,4 @@
-//! A storage on a temporary folder with a table in memory, and short ways to use it.
+//! A storage on a temporary folder with a table in some store, and short ways to use it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::{Clock, Labels, Tenant, Timestamp};
-use object_store::memory::InMemory;
+use object_store::ObjectStore;
 use tsdb::merge::merge_rows;
 use tsdb::series::SeriesRow;
 use tsdb::table::{SelectLimits, Table, TableOptions};
 use tsdb::{
     Appended, GroupAppend, GroupDeclaration, GroupId, MemberDeclaration, Presence, Storage, StorageOptions,
 };
+
+use crate::testing::{Kind, TestStore};
 
 /// The time at which every test begins: 2027-01-15 08:00 UTC.
 pub(crate) const START: i64 = 1_800_000_000_000;
@@ -22,16 +24,24 @@ pub(crate) const MINUTE: i64 = 60_000;
 /// What outlives a process: a folder, a store, the time.
 pub(crate) struct World {
     pub(crate) dir: tempfile::TempDir,
-    pub(crate) store: Arc<InMemory>,
+    pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) clock: Clock,
+    /// Keeps what the store needs.
+    kept: Arc<TestStore>,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
+        Self::on(Kind::Memory)
+    }
+
+    pub(crate) fn on(kind: Kind) -> Self {
+        let kept = Arc::new(kind.store());
         Self {
             dir: tempfile::tempdir().expect("a temporary folder"),
-            store: Arc::new(InMemory::new()),
+            store: Arc::clone(&kept),
             clock: Clock::fixed(Timestamp(START)),
+            kept,
         }
     }
 
@@ -39,7 +49,13 @@ impl World {
     pub(crate) fn crashed(&self) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         copy(self.dir.path(), dir.path());
-        Self { dir, store: Arc::clone(&self.store), clock: self.clock.clone() }
+        let (store, kept) = (Arc::clone(&self.store), Arc::clone(&self.kept));
+        Self { dir, store, clock: self.clock.clone(), kept }
+    }
+
+    /// The same with another way to the store.
+    pub(crate) fn through(self, store: Arc<dyn ObjectStore>) -> Self {
+        Self { store, ..self }
     }
 
     pub(crate) fn pass(&self, ms: i64) {
@@ -47,22 +63,30 @@ impl World {
     }
 
     pub(crate) async fn table(&self) -> Arc<Table> {
+        self.try_table().await.expect("a table")
+    }
+
+    pub(crate) async fn try_table(&self) -> tsdb::table::Result<Arc<Table>> {
         let options = TableOptions {
-            store: Arc::clone(&self.store) as Arc<dyn object_store::ObjectStore>,
+            store: Arc::clone(&self.store),
             prefix: "metrics".into(),
             clock: self.clock.clone(),
             runtime: tokio::runtime::Handle::current(),
             request_cost_bytes: 64 << 10,
         };
-        Table::open(options).await.expect("a table")
+        Table::open(options).await
     }
 
     pub(crate) async fn options(&self) -> StorageOptions {
+        self.options_of(self.dir.path(), self.table().await)
+    }
+
+    /// The options of an ingester with a folder of its own.
+    pub(crate) fn options_of(&self, folder: &Path, table: Arc<Table>) -> StorageOptions {
         let runtime = tokio::runtime::Handle::current();
-        let table = self.table().await;
         StorageOptions {
             commit_delay: Duration::ZERO,
-            ..StorageOptions::new(self.dir.path(), table, self.clock.clone(), runtime)
+            ..StorageOptions::new(folder, table, self.clock.clone(), runtime)
         }
     }
 
@@ -82,6 +106,26 @@ impl World {
         let head = head_rows(storage, &tenant);
         let table = self.table_rows(&tenant).await;
         flatten(&merge_rows([head, table]).collect::<Vec<_>>())
+    }
+}
+
+/// The (base, through) of every file of a log, each once.
+pub(crate) async fn commits(world: &World, log: &str) -> Vec<(Option<u64>, u64)> {
+    let snapshot = world.table().await.snapshot(None).await.expect("a snapshot");
+    let tenants = snapshot.tenants();
+    let files = tenants.iter().flat_map(|t| snapshot.files(t).cloned().collect::<Vec<_>>());
+    let origins = files.filter_map(|f| f.origin.clone());
+    let mut commits: Vec<_> = origins.filter(|o| o.log == log).map(|o| (o.base, o.through)).collect();
+    commits.sort_unstable();
+    commits.dedup();
+    commits
+}
+
+pub(crate) fn assert_gapless(commits: &[(Option<u64>, u64)]) {
+    let mut base = None;
+    for commit in commits {
+        assert_eq!(commit.0, base, "{commits:?}");
+        base = Some(commit.1);
     }
 }
 
