@@ -2,7 +2,7 @@
 //!
 //! A member writes two keys. `members/<role>/known/<number>` says who has the number and stays when the member crashes
 //! or etcd loses its leases; `members/<role>/live/<number>` is kept by a lease. Who leaves in order deletes the first;
-//! who only loses the lease is in doubt, and [`follow`] asks the member itself.
+//! who only loses the lease is in doubt, and `follow` asks the member itself.
 //!
 //! Its number is what placement counts with: a member gets its number back whatever happened to it or to its lease,
 //! as long as it did not leave.
