@@ -105,8 +105,9 @@ impl Cluster {
         )
     }
 
-    /// Gives a pod another address and another label, and its endpoints the address.
-    fn change_pod(&self, name: &str, ip: &str) {
+    /// Gives a pod another address and another label, and, once the servers have seen that, its endpoints the address:
+    /// the peer shows endpoints with the pod as it was when they changed.
+    fn change_pod(&self, name: &str, ip: &str, servers: &[&Server]) {
         let pods = self.api.objects("pods");
         let mut pod = pods.into_iter().find(|pod| pod["metadata"]["name"] == name).expect("the pod is there");
         let before = pod["status"]["podIP"].as_str().expect("an address").to_owned();
@@ -114,6 +115,12 @@ impl Cluster {
         pod["status"]["podIP"] = json!(ip);
         pod["status"]["podIPs"] = json!([{"ip": ip}]);
         self.api.put("pods", pod);
+        for server in servers {
+            eventually(&format!("{:?} sees the pod at {ip}", server.kind()), || {
+                let pods = active(server).remove(&("pods".to_owned(), "active"));
+                pods.into_iter().flatten().any(|pod| meta(&pod, "pod_ip") == Some(ip)).then_some(())
+            });
+        }
         for kind in ["endpoints", "endpointslices"] {
             for object in self.api.objects(kind) {
                 let text = object.to_string();
@@ -261,17 +268,17 @@ fn a_peer_discovers_the_same_targets_through_changes_and_failures() {
     more["metadata"]["namespace"] = json!("shop");
     more["metadata"]["name"] = json!("more");
     api.put("services", more);
-    cluster.change_pod("web-6f75-a", "10.0.1.200");
+    cluster.change_pod("web-6f75-a", "10.0.1.200", &servers);
     let addresses = [&seen("10.0.1.200:8080")[..], &[("services", "more.shop.svc:80")]].concat();
     wait_until_equal("after additions, changes and deletions", servers, active, &addresses);
 
     api.break_watches();
-    cluster.change_pod("web-6f75-a", "10.0.1.201");
+    cluster.change_pod("web-6f75-a", "10.0.1.201", &servers);
     wait_until_equal("after broken watches", servers, active, &seen("10.0.1.201:8080"));
 
     api.delete("pods", "shop", "nightly-28-x");
     api.forget_changes();
-    cluster.change_pod("web-6f75-a", "10.0.1.202");
+    cluster.change_pod("web-6f75-a", "10.0.1.202", &servers);
     wait_until_equal("after 410 Gone", servers, active, &seen("10.0.1.202:8080"));
 }
 
@@ -345,7 +352,7 @@ fn equal_watches_are_one_and_end_with_the_last_job() {
     cluster.write_token("second-token");
     api.set_token("second-token");
     api.break_watches();
-    cluster.change_pod("web-6f75-a", "10.0.1.200");
+    cluster.change_pod("web-6f75-a", "10.0.1.200", &[&server]);
     let has_changed = || {
         discovered(&server)[&("pods".to_owned(), "active")]
             .iter()
