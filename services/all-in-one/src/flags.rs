@@ -131,6 +131,18 @@ pub(crate) enum What {
         #[arg(required = true)]
         files: Vec<String>,
     },
+    /// Whether a server answers.
+    Healthy(Server),
+    /// Whether a server is ready.
+    Ready(Server),
+}
+
+/// A server of Tributary or Prometheus.
+#[derive(Debug, Args)]
+pub(crate) struct Server {
+    /// Its URL.
+    #[arg(long, default_value = "http://localhost:9090")]
+    pub(crate) url: String,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
