@@ -8,11 +8,12 @@
 #   make golden   writes golden files anew; the difference is for review
 #   make check    formatting, lints, architecture, docs
 #   make audit    dependencies: bans, licences, sources
+#   make image    the container image, from scratch
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run cluster test soak bench golden parts conformance check audit
+.PHONY: help run cluster test soak bench golden parts conformance check audit image
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 PARTS := $(TARGET)/parts
@@ -76,3 +77,7 @@ audit: export PATH := $(TARGET)/tools/bin:$(PATH)
 audit:
 	cargo deny --version || cargo install --locked --root "$(TARGET)/tools" cargo-deny
 	cargo deny check bans licenses sources
+
+# With Docker where an engine runs, else by hand; PROFILE=debug builds faster.
+image:
+	TARGET="$(TARGET)" deploy/image.sh
