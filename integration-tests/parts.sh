@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Fetches what the tests run beside Tributary, and unpacks it below a folder. The one place that fetches anything.
 #
-#   parts.sh FOLDER all             Debian's Prometheus, promtool, node_exporter, etcd and VictoriaMetrics, and a Python venv
+#   parts.sh FOLDER all             Debian's Prometheus, promtool, node_exporter, etcd, VictoriaMetrics and Docker, and a
+#                                   Python venv
 #   parts.sh FOLDER node_exporter   node_exporter alone
 #   parts.sh FOLDER etcd            etcd alone
 #
@@ -62,6 +63,9 @@ case $what in
         debian prometheus-node-exporter
         debian etcd-server
         debian victoria-metrics
+        debian docker.io
+        debian containerd
+        debian runc
         venv
         ;;
     *)

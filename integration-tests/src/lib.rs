@@ -1,5 +1,6 @@
 //! What the stories are told with: servers as real processes on free loopback ports, a target whose body the test
-//! sets, a Kubernetes API server, a remote write client, and PromQL answers that can be compared.
+//! sets, a Kubernetes API server, a remote write client, PromQL answers that can be compared, and containers as the
+//! manifests of `deploy/` have them.
 //!
 //! Invariants:
 //! - every process is stopped when its value is dropped, whatever the test did;
@@ -10,9 +11,13 @@
 
 mod child;
 mod cluster;
+mod compose;
+mod container;
+mod engine;
 mod fixture;
 mod http;
 mod kube_api;
+mod manifests;
 mod parts;
 pub mod promql;
 pub mod promqltest;
@@ -24,9 +29,13 @@ mod wait;
 
 pub use child::Child;
 pub use cluster::{Cluster, Store};
+pub use compose::compose_containers;
+pub use container::{Check, Container, Contents, Mount, Runner, Running, build_image, onto_loopback};
+pub use engine::Engine;
 pub use fixture::Fixture;
 pub use http::{Http, Reply};
 pub use kube_api::KubeApi;
+pub use manifests::{Manifests, Secrets, kubernetes_faults};
 pub use parts::{kubectl, node_exporter, promtool, repository};
 pub use python::python;
 pub use remote_write::write;

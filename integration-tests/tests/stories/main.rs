@@ -5,7 +5,9 @@
 
 mod bad_input;
 mod cluster;
+mod containers;
 mod cross_service;
+mod deploy;
 mod expressions;
 mod hierarchy;
 mod kill_nine;
