@@ -78,20 +78,14 @@ impl Manifests {
         for workload in self.workloads() {
             for index in 0..workload["spec"]["replicas"].as_u64().expect("a number of replicas") {
                 let name = format!("{}-{index}", text(&workload["metadata"]["name"]));
-                let fields =
-                    BTreeMap::from([("metadata.name", name.as_str()), ("status.podIP", pod_ip)]);
+                let fields = BTreeMap::from([("metadata.name", name.as_str()), ("status.podIP", pod_ip)]);
                 containers.push(self.container(&workload["spec"], &fields, secrets));
             }
         }
         containers
     }
 
-    fn container(
-        &self,
-        spec: &Value,
-        fields: &BTreeMap<&str, &str>,
-        secrets: &Secrets,
-    ) -> Container {
+    fn container(&self, spec: &Value, fields: &BTreeMap<&str, &str>, secrets: &Secrets) -> Container {
         let pod = &spec["template"]["spec"];
         let [container] = list(&pod["containers"]) else { panic!("want one container: {pod}") };
         let env = self.environment(container, fields, secrets);
@@ -182,7 +176,8 @@ impl Manifests {
 /// Replaces `$(NAME)` where the variable is there, as the kubelet does.
 fn expanded(argument: &str, env: &BTreeMap<String, String>) -> String {
     let reference = Regex::new(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)").expect("a pattern");
-    let value = |found: &Captures<'_>| env.get(&found[1]).unwrap_or_else(|| panic!("no {}", &found[0])).clone();
+    let value =
+        |found: &Captures<'_>| env.get(&found[1]).unwrap_or_else(|| panic!("no {}", &found[0])).clone();
     reference.replace_all(argument, value).into_owned()
 }
 

@@ -38,10 +38,7 @@ fn the_pods_of_the_example_overlay_turn_green() {
     let mut containers = manifests.pods(&secrets, "127.0.0.1");
     let of_env = |name| containers.iter().find_map(|c| c.env.get(name)).expect("a variable").clone();
     let (etcd_urls, s3_url) = (of_env("ETCD_ENDPOINTS"), of_env("AWS_ENDPOINT_URL"));
-    onto_loopback(
-        &mut containers,
-        &[(&etcd_urls, &etcd.endpoints().join(",")), (&s3_url, &s3.endpoint())],
-    );
+    onto_loopback(&mut containers, &[(&etcd_urls, &etcd.endpoints().join(",")), (&s3_url, &s3.endpoint())]);
     let running = start(containers);
 
     let http = |name| named(&running, name).container().http();

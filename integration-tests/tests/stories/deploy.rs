@@ -162,7 +162,8 @@ fn discovery_may_watch_what_it_finds_targets_by_and_nothing_else() {
     let wanted = ["endpoints", "endpointslices", "ingresses", "nodes", "pods", "services"];
     assert_eq!(allowed, wanted.into());
     let subjects = &manifests.get("ClusterRoleBinding", "tributary-discovery")["subjects"];
-    let account = serde_json::json!([{"kind": "ServiceAccount", "name": "discovery", "namespace": "tributary"}]);
+    let account =
+        serde_json::json!([{"kind": "ServiceAccount", "name": "discovery", "namespace": "tributary"}]);
     assert_eq!(subjects, &account);
     assert_eq!(manifests.of_kind("ClusterRole").chain(manifests.of_kind("Role")).count(), 1);
 }
