@@ -272,12 +272,20 @@ async fn overload_says_when_to_come_back() {
     let channel = Transport::from_shared(format!("http://{address}")).expect("a URL").connect_lazy();
     let mut grpc = tonic::client::Grpc::new(channel);
     grpc.ready().await.expect("connected");
-    let endless = tonic::Request::new(tokio_stream::pending::<ExportMetricsServiceRequest>());
-    let path = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export".parse().expect("a path");
-    let codec =
-        tonic_prost::ProstCodec::<ExportMetricsServiceRequest, ExportMetricsServiceResponse>::default();
-    let held = tokio::runtime::Handle::current()
-        .spawn(async move { grpc.client_streaming(endless, path, codec).await });
+    let path: http::uri::PathAndQuery =
+        "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export".parse().expect("a path");
+    // Comes again until it is not refused: the client below may have the place at that moment.
+    let held = tokio::runtime::Handle::current().spawn(async move {
+        loop {
+            let codec =
+                tonic_prost::ProstCodec::<ExportMetricsServiceRequest, ExportMetricsServiceResponse>::default(
+                );
+            let endless = tonic::Request::new(tokio_stream::pending::<ExportMetricsServiceRequest>());
+            let refused = grpc.client_streaming(endless, path.clone(), codec).await;
+            assert_eq!(refused.expect_err("never answered otherwise").code(), Code::ResourceExhausted);
+            grpc.ready().await.expect("connected");
+        }
+    });
     let deadline = tokio::time::Instant::now() + DEADLINE;
     let mut client = client(&started).await;
     let status = loop {
@@ -285,6 +293,7 @@ async fn overload_says_when_to_come_back() {
             Err(status) => break status,
             Ok(_) => assert!(tokio::time::Instant::now() < deadline, "the place is never taken"),
         }
+        tokio::time::sleep(Duration::from_millis(5)).await;
     };
     assert_eq!((status.code(), status.message()), (Code::ResourceExhausted, "too many OTLP requests"));
     assert!(status.get_details_retry_info().is_some());
