@@ -23,6 +23,7 @@ mod etcd;
 pub mod logs;
 pub mod membership;
 mod memory;
+mod news;
 pub mod placement;
 
 pub use coordinator::{

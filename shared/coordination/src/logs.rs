@@ -18,15 +18,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use crate::coordinator::{Change, Coordinator, Expect};
+use crate::coordinator::{Change, Coordinator, Event, Expect};
+use crate::news::{self, News};
 use crate::{Error, Result};
 
 /// What comes before a log's name in its key.
 const PREFIX: &str = "logs/";
-/// How long [`follow`] waits after a failure, at first and at most.
-const FOLLOW_BACKOFF_MIN: Duration = Duration::from_millis(100);
-const FOLLOW_BACKOFF_MAX: Duration = Duration::from_secs(5);
-
 /// Who answers for a log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
@@ -76,70 +73,74 @@ pub fn unanswered<'a>(
 /// Keeps `logs` up to date until nobody listens any more. Failures are logged and tried again with back-off;
 /// meanwhile the last known list stands.
 pub async fn follow(coordinator: Arc<dyn Coordinator>, logs: watch::Sender<Logs>) {
-    let mut backoff = FOLLOW_BACKOFF_MIN;
-    loop {
-        let failure = tokio::select! {
-            () = logs.closed() => return,
-            failure = follow_once(&*coordinator, &logs, &mut backoff) => failure,
-        };
-        match failure {
-            // A watch that fell behind is no trouble: the list that follows makes up for it.
-            Error::Compacted { .. } => {}
-            // The coordinator itself says when it is away, once for all that needs it.
-            Error::Unreachable { .. } => debug!(error = %failure, "list of logs may be out of date"),
-            _ => warn!(error = %failure, "list of logs may be out of date"),
-        }
-        tokio::time::sleep(backoff).await;
-        backoff = (backoff * 2).min(FOLLOW_BACKOFF_MAX);
+    tokio::select! {
+        () = logs.closed() => {}
+        () = keep(&coordinator, &logs) => {}
     }
 }
 
-async fn follow_once(
-    coordinator: &dyn Coordinator,
-    logs: &watch::Sender<Logs>,
-    backoff: &mut Duration,
-) -> Error {
-    let snapshot = match coordinator.list(PREFIX).await {
-        Ok(snapshot) => snapshot,
-        Err(error) => return error,
-    };
-    let entries = snapshot.entries.iter();
-    let parsed: Result<BTreeMap<_, _>> = entries.map(|entry| parse(&entry.key, &entry.value)).collect();
-    let mut current = match parsed {
-        Ok(current) => current,
-        Err(error) => return error,
-    };
-    let mut events = coordinator.watch(PREFIX, snapshot.revision);
-    *backoff = FOLLOW_BACKOFF_MIN;
-    // Nobody knows what came and went before this list.
-    let mut is_struck = true;
-    loop {
-        logs.send_if_modified(|told| {
-            let is_news = *told.listed != current || is_struck;
-            if is_news {
-                told.listed = Arc::new(current.clone());
-                told.struck += u64::from(is_struck);
+async fn keep(coordinator: &Arc<dyn Coordinator>, logs: &watch::Sender<Logs>) {
+    let mut news = news::follow(coordinator, PREFIX, Duration::ZERO);
+    let mut current = BTreeMap::new();
+    while let Some(heard) = news.next().await {
+        let taken = match heard {
+            News::Listed(snapshot) => {
+                let entries = snapshot.entries.iter().map(|entry| parse(&entry.key, &entry.value));
+                // Nobody knows what came and went before this list.
+                entries.collect::<Result<_>>().map(|listed| {
+                    current = listed;
+                    true
+                })
             }
-            is_news
-        });
-        is_struck = false;
-        let changed = match events.next().await {
-            Some(Ok(event)) => match &event.change {
-                Change::Put { value, .. } => parse(&event.key, value).map(|(log, holder)| {
-                    current.insert(log, holder);
-                }),
-                Change::Deleted => {
-                    current.remove(event.key.strip_prefix(PREFIX).unwrap_or_default());
-                    is_struck = true;
-                    Ok(())
-                }
-            },
-            Some(Err(error)) => Err(error),
-            None => Err(Error::Unreachable { cause: "the watch ended".to_owned() }),
+            News::Changed(event) => change(&mut current, &event),
+            News::Failed(error) => Err(error),
         };
-        if let Err(error) = changed {
-            return error;
+        match taken {
+            Ok(is_struck) => tell(logs, &current, is_struck),
+            Err(error) => {
+                if matches!(error, Error::Unreadable { .. }) {
+                    // What the list lacks of it would be missed for ever.
+                    news = news::follow(coordinator, PREFIX, news::BACKOFF_MAX);
+                }
+                note(&error);
+            }
         }
+    }
+}
+
+/// Takes a change and says whether it strikes a log off.
+fn change(listed: &mut BTreeMap<String, Holder>, event: &Event) -> Result<bool> {
+    match &event.change {
+        Change::Put { value, .. } => {
+            let (log, holder) = parse(&event.key, value)?;
+            listed.insert(log, holder);
+            Ok(false)
+        }
+        Change::Deleted => {
+            listed.remove(event.key.strip_prefix(PREFIX).unwrap_or_default());
+            Ok(true)
+        }
+    }
+}
+
+fn tell(logs: &watch::Sender<Logs>, listed: &BTreeMap<String, Holder>, is_struck: bool) {
+    logs.send_if_modified(|told| {
+        let is_news = *told.listed != *listed || is_struck;
+        if is_news {
+            told.listed = Arc::new(listed.clone());
+            told.struck += u64::from(is_struck);
+        }
+        is_news
+    });
+}
+
+fn note(error: &Error) {
+    match error {
+        // A watch that fell behind is no trouble: the list that follows makes up for it.
+        Error::Compacted { .. } => {}
+        // The coordinator itself says when it is away, once for all that needs it.
+        Error::Unreachable { .. } => debug!(%error, "list of logs may be out of date"),
+        _ => warn!(%error, "list of logs may be out of date"),
     }
 }
 

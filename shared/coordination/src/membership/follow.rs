@@ -4,9 +4,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use futures::future::BoxFuture;
-use futures::stream::{BoxStream, FuturesUnordered};
-use futures::{StreamExt as _, stream};
+use futures::stream::FuturesUnordered;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{debug, info, warn};
@@ -14,11 +14,9 @@ use tracing::{debug, info, warn};
 use super::census::Census;
 use super::{Member, Role, Roster, known_key, prefix};
 use crate::Error;
-use crate::coordinator::{Coordinator, Event, EventStream, Expect, Revision, Snapshot, Swap};
+use crate::coordinator::{Coordinator, Expect, Revision, Swap};
+use crate::news::{self, News};
 
-/// How long to wait after a failure, at first and at most.
-const BACKOFF_MIN: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// How long the coordinator may take to answer for the first time before the fallback is used.
 const FALLBACK_AFTER: Duration = Duration::from_secs(1);
 /// How often doubts are looked at.
@@ -45,14 +43,6 @@ impl std::fmt::Debug for Follow {
     }
 }
 
-/// What is heard of the list.
-enum News {
-    Listed(Snapshot),
-    Changed(Event),
-    /// Nothing, for now.
-    Failed(Error),
-}
-
 impl Follow {
     /// Keeps `roster` up to date until nobody listens any more. While the coordinator is away the last known state
     /// stands, but for members in doubt that do not answer.
@@ -64,7 +54,7 @@ impl Follow {
     }
 
     async fn follow(&self, roster: &watch::Sender<Roster>) -> Infallible {
-        let mut news = self.news(Duration::ZERO);
+        let mut news = news::follow(&self.coordinator, prefix(self.role), Duration::ZERO);
         let mut census = Census::new(self.role);
         let (mut listed, mut has_told, mut is_failing) = (None, false, false);
         let mut probes = FuturesUnordered::new();
@@ -85,7 +75,7 @@ impl Follow {
                         Err(error) => {
                             if matches!(error, Error::Unreadable { .. }) {
                                 // What the list lacks of it would be missed for ever.
-                                news = self.news(BACKOFF_MAX);
+                                news = news::follow(&self.coordinator, prefix(self.role), news::BACKOFF_MAX);
                             }
                             self.note(&error, std::mem::replace(&mut is_failing, true));
                         }
@@ -113,40 +103,6 @@ impl Follow {
                 tell(roster, self.fallback.clone(), Revision(0));
             }
         }
-    }
-
-    /// Lists and watches, over and over, the first time after a delay. Never over.
-    fn news(&self, delay: Duration) -> BoxStream<'static, News> {
-        let (coordinator, prefix) = (self.coordinator.clone(), prefix(self.role));
-        let start = (None::<EventStream>, delay, BACKOFF_MIN);
-        stream::unfold(start, move |(events, delay, backoff)| {
-            let (coordinator, prefix) = (coordinator.clone(), prefix.clone());
-            async move {
-                tokio::time::sleep(delay).await;
-                let failed = |error| {
-                    // A watch that fell behind is no trouble: the list that follows makes up for it.
-                    let next = (None, backoff, (backoff * 2).min(BACKOFF_MAX));
-                    Some((News::Failed(error), next))
-                };
-                let Some(mut events) = events else {
-                    return match coordinator.list(&prefix).await {
-                        Ok(snapshot) => {
-                            let events = coordinator.watch(&prefix, snapshot.revision);
-                            Some((News::Listed(snapshot), (Some(events), Duration::ZERO, BACKOFF_MIN)))
-                        }
-                        Err(error) => failed(error),
-                    };
-                };
-                match events.next().await {
-                    Some(Ok(event)) => {
-                        Some((News::Changed(event), (Some(events), Duration::ZERO, BACKOFF_MIN)))
-                    }
-                    Some(Err(error)) => failed(error),
-                    None => failed(Error::Unreachable { cause: "the watch ended".to_owned() }),
-                }
-            }
-        })
-        .boxed()
     }
 
     fn note(&self, error: &Error, is_told: bool) {
