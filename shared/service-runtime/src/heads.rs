@@ -16,6 +16,7 @@ use rpc::Channel;
 use tonic::Status;
 
 use crate::Peers;
+use crate::peers::lives;
 
 /// How long an ingester may be silent before it is probed, and how long it has to answer the probe.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -177,8 +178,7 @@ fn is_passing(status: &Status) -> bool {
 async fn silence(channel: Channel) {
     loop {
         tokio::time::sleep(PATIENCE).await;
-        let probe = rpc::health::is_alive(channel.clone(), PATIENCE);
-        if !tokio::time::timeout(PATIENCE, probe).await.unwrap_or(false) {
+        if !lives(channel.clone(), PATIENCE).await {
             return;
         }
     }

@@ -179,9 +179,7 @@ impl Peers {
             let channel = peers.upgrade().and_then(|shared| Self { shared }.channel(&member.address).ok());
             Box::pin(async move {
                 let Some(channel) = channel else { return false };
-                // A member that hangs keeps no deadline.
-                let asked = rpc::health::is_alive(channel, PROBE_TIMEOUT);
-                tokio::time::timeout(PROBE_TIMEOUT, asked).await.unwrap_or(false)
+                lives(channel, PROBE_TIMEOUT).await
             })
         })
     }
@@ -205,6 +203,11 @@ impl Peers {
             call_router(role, router, request)
         }))
     }
+}
+
+/// Says whether a peer answers a probe in time. One that hangs keeps no deadline, so the call is bounded here.
+pub(crate) async fn lives(channel: Channel, within: Duration) -> bool {
+    tokio::time::timeout(within, rpc::health::is_alive(channel, within)).await.unwrap_or(false)
 }
 
 async fn call_router(
