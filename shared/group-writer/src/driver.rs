@@ -244,12 +244,19 @@ struct Places {
     homes: Vec<Home>,
 }
 
-/// What the driver waits for.
+/// What the driver waits for: one event of each seat that has a lane or is probed, by the seat's queue.
 enum Event {
     /// A lane ended.
     Ended(Arc<LaneQueue>, LaneEnd),
-    /// An ingester that was away answers.
+    /// An ingester that was away answers, or its lane is to end.
     Back(Arc<LaneQueue>),
+}
+
+impl Event {
+    fn queue(&self) -> &Arc<LaneQueue> {
+        let (Self::Ended(queue, _) | Self::Back(queue)) = self;
+        queue
+    }
 }
 
 type EventFuture = Pin<Box<dyn Future<Output = Event> + Send>>;
@@ -274,7 +281,7 @@ impl Driver {
                     }
                 },
                 Some(event) = running.next(), if !running.is_empty() => {
-                    if matches!(&event, Event::Ended(queue, _) if queue.closing() == Some(Close::Now)) {
+                    if event.queue().closing() == Some(Close::Now) {
                         leaving -= 1;
                     }
                     self.take_event(event, &mut places, &mut running);
@@ -331,8 +338,7 @@ impl Driver {
     }
 
     fn take_event(&mut self, event: Event, places: &mut Places, running: &mut FuturesUnordered<EventFuture>) {
-        let (Event::Ended(queue, _) | Event::Back(queue)) = &event;
-        let queue = Arc::clone(queue);
+        let queue = Arc::clone(event.queue());
         let seat = self.seats.iter_mut().find(|seat| Arc::ptr_eq(&seat.lane, &queue));
         let left_over = match (event, seat) {
             (Event::Ended(_, LaneEnd::GaveUp(parts)), Some(seat)) => {
@@ -352,12 +358,8 @@ impl Driver {
                 tracing::info!(ingester = seat.member.name, "ingester is tried again");
                 VecDeque::new()
             }
-            // Nobody else is told that it left the list while it was away; its lane would have given this back.
-            (Event::Back(_), None) => {
-                let parts = queue.take_all();
-                running.push(Box::pin(async move { Event::Ended(queue, LaneEnd::Closed(parts)) }));
-                VecDeque::new()
-            }
+            // It left the list while it was away, and no lane gives back what waited for it.
+            (Event::Back(_), None) => queue.take_all(),
             (Event::Ended(_, LaneEnd::Closed(parts)), Some(seat)) => {
                 seat.is_running = false;
                 parts
