@@ -13,6 +13,7 @@ use model::{CounterResetHint, FloatHistogram, Labels, Span, Timestamp, is_stale,
 use promql_engine::{Control, Engine, EngineOptions};
 use proptest::prelude::*;
 
+use crate::naive::increase;
 use crate::source::{Memory, options};
 
 const LOOKBACK: i64 = 300_000;
@@ -223,25 +224,6 @@ fn over_time(
         "quantile" => unreachable!("not over time here"),
         other => panic!("no model of {other}"),
     })
-}
-
-/// `increase` as the documentation defines it.
-#[expect(clippy::cast_precision_loss, reason = "small numbers")]
-fn increase(seen: &[(i64, f64)], time: i64, range: i64) -> Option<f64> {
-    if seen.len() < 2 {
-        return None;
-    }
-    let (first, last) = (seen[0], seen[seen.len() - 1]);
-    let resets: f64 = seen.windows(2).filter(|p| p[1].1 < p[0].1).map(|p| p[0].1).sum();
-    let change = last.1 - first.1 + resets;
-    let sampled = (last.0 - first.0) as f64;
-    let average = sampled / (seen.len() - 1) as f64;
-    let edge = |gap: i64| if (gap as f64) < average * 1.1 { gap as f64 } else { average / 2.0 };
-    let (mut left, right) = (edge(first.0 - (time - range)), edge(time - last.0));
-    if change > 0.0 && first.1 >= 0.0 {
-        left = left.min(sampled * first.1 / change);
-    }
-    Some(change * (sampled + left + right) / sampled)
 }
 
 fn aggregate(op: &str, clause: &str, vector: Vector) -> Outcome {

@@ -24,7 +24,7 @@ fn instant(samples: &Samples, time: i64) -> Option<f64> {
 
 /// `increase` as the documentation defines it.
 #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-fn increase(seen: &Samples, time: i64, range: i64) -> Option<f64> {
+pub(crate) fn increase(seen: &[(i64, f64)], time: i64, range: i64) -> Option<f64> {
     if seen.len() < 2 {
         return None;
     }
