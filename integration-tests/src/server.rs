@@ -97,13 +97,18 @@ impl Server {
     /// When its folder cannot be made.
     #[must_use]
     pub fn stopped(kind: Kind, config: &str) -> Self {
+        let is_cluster = kind == Kind::Tributary && shape() == Shape::Cluster;
+        Self::prepare(kind, config, is_cluster.then_some(Store::Folder))
+    }
+
+    /// Prepares a server; as a cluster where it says where the table is to lie.
+    fn prepare(kind: Kind, config: &str, cluster: Option<Store>) -> Self {
         let folder =
             tempfile::Builder::new().prefix("tributary-story-").tempdir().expect("a temporary folder");
         let port = free_port();
-        let is_cluster = kind == Kind::Tributary && shape() == Shape::Cluster;
-        let processes = match is_cluster {
-            true => Processes::Cluster(Box::new(Cluster::prepare(folder.path(), port, Store::Folder))),
-            false => Processes::One(None),
+        let processes = match cluster {
+            Some(store) => Processes::Cluster(Box::new(Cluster::prepare(folder.path(), port, store))),
+            None => Processes::One(None),
         };
         let server = Self { kind, port, otlp_port: free_port(), processes, folder };
         server.write_config(config);
@@ -116,13 +121,7 @@ impl Server {
     /// When it does not get ready.
     #[must_use]
     pub fn start_cluster(config: &str, store: Store) -> Self {
-        let folder =
-            tempfile::Builder::new().prefix("tributary-story-").tempdir().expect("a temporary folder");
-        let port = free_port();
-        let cluster = Cluster::prepare(folder.path(), port, store);
-        let processes = Processes::Cluster(Box::new(cluster));
-        let mut server = Self { kind: Kind::Tributary, port, otlp_port: free_port(), processes, folder };
-        server.write_config(config);
+        let mut server = Self::prepare(Kind::Tributary, config, Some(store));
         server.start_again();
         server
     }
