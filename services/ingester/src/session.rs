@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use rpc::values::LastValues;
 use tsdb::{GroupAppend, GroupChange, GroupDeclaration, GroupId, Storage};
 
 use crate::error::{Error, Result};
@@ -15,7 +16,13 @@ const GROUPS_MAX: usize = 1_000_000;
 #[derive(Debug)]
 pub(crate) struct Session {
     storage: Arc<Storage>,
-    groups: HashMap<u32, GroupId>,
+    groups: HashMap<u32, Declared>,
+}
+
+#[derive(Debug)]
+struct Declared {
+    group: GroupId,
+    values: LastValues,
 }
 
 impl Session {
@@ -30,18 +37,22 @@ impl Session {
         match self.groups.entry(number) {
             Entry::Occupied(_) => Err(Error::RedeclaredGroup(number)),
             Entry::Vacant(entry) => {
-                entry.insert(self.storage.declare(declaration)?);
+                let group = self.storage.declare(declaration)?;
+                entry.insert(Declared { group, values: LastValues::default() });
                 Ok(())
             }
         }
     }
 
     pub(crate) fn change(&self, number: u32, change: GroupChange) -> Result<()> {
-        Ok(self.storage.change(self.group(number)?, change)?)
+        let declared = self.groups.get(&number).ok_or(Error::UndeclaredGroup(number))?;
+        Ok(self.storage.change(declared.group, change)?)
     }
 
-    pub(crate) fn group(&self, number: u32) -> Result<GroupId> {
-        self.groups.get(&number).copied().ok_or(Error::UndeclaredGroup(number))
+    /// A group, and the values of its last append.
+    pub(crate) fn group(&mut self, number: u32) -> Result<(GroupId, &mut LastValues)> {
+        let declared = self.groups.get_mut(&number).ok_or(Error::UndeclaredGroup(number))?;
+        Ok((declared.group, &mut declared.values))
     }
 
     /// Hands the samples in; the future that comes back waits until they are durable.
@@ -55,16 +66,16 @@ impl Session {
     }
 
     pub(crate) fn forget(&mut self, number: u32) -> Result<()> {
-        let group = self.groups.remove(&number).ok_or(Error::UndeclaredGroup(number))?;
-        Ok(self.storage.forget(group)?)
+        let declared = self.groups.remove(&number).ok_or(Error::UndeclaredGroup(number))?;
+        Ok(self.storage.forget(declared.group)?)
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        for group in self.groups.values() {
+        for declared in self.groups.values() {
             // A closed storage has forgotten every group.
-            drop(self.storage.forget(*group));
+            drop(self.storage.forget(declared.group));
         }
     }
 }

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use rpc::pb::ingester as pb;
 use rpc::pb::ingester::ingester_server::{Ingester, IngesterServer};
 use rpc::symbols::SymbolReader;
+use rpc::values::LastValues;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -33,7 +34,7 @@ pub(crate) struct Stored {
 #[derive(Debug, Clone)]
 pub(crate) struct FakeIngester(Arc<watch::Sender<Vec<Stored>>>);
 
-type Groups = HashMap<u32, (u64, Vec<String>)>;
+type Groups = HashMap<u32, (u64, Vec<String>, LastValues)>;
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl FakeIngester {
@@ -62,15 +63,17 @@ impl FakeIngester {
         stored.expect("self holds the sender").clone()
     }
 
-    fn take(&self, groups: &Mutex<Groups>, request: &pb::AppendRequest) {
+    /// Takes a request; returns how many samples it has.
+    fn take(&self, groups: &Mutex<Groups>, request: &pb::AppendRequest) -> u64 {
         let mut groups = groups.lock();
+        let mut taken = 0;
         let symbols = SymbolReader(&request.symbols);
         let labels = |member: &pb::Member| {
             symbols.labels(member.labels.as_ref().expect("labels")).expect("valid labels").to_string()
         };
         for declared in &request.declare {
             let members = declared.members.iter().map(labels).collect();
-            groups.insert(declared.group, (declared.epoch, members));
+            groups.insert(declared.group, (declared.epoch, members, LastValues::default()));
         }
         for change in &request.change {
             groups.get_mut(&change.group).expect("declared").1.extend(change.add.iter().map(labels));
@@ -78,7 +81,8 @@ impl FakeIngester {
         self.0.send_modify(|stored| {
             for append in &request.append {
                 let number = stored.last().map_or(0, |last| last.append + 1);
-                let (epoch, members) = &groups[&append.group];
+                let (epoch, members, values) = groups.get_mut(&append.group).expect("declared");
+                let values = values.decode(&append.values, 1_000_000).expect("values");
                 let is_present = |i: usize| match &append.presence {
                     None => true,
                     Some(pb::group_append::Presence::Absent(bits)) => {
@@ -87,8 +91,9 @@ impl FakeIngester {
                     Some(pb::group_append::Presence::Present(list)) => list.members.contains(&(i as u32)),
                 };
                 let present: Vec<usize> = (0..members.len()).filter(|i| is_present(*i)).collect();
-                assert_eq!(present.len(), append.values.len(), "a value for each present member");
-                stored.extend(present.into_iter().zip(&append.values).map(|(i, value)| Stored {
+                assert_eq!(present.len(), values.len(), "a value for each present member");
+                taken += values.len() as u64;
+                stored.extend(present.into_iter().zip(values).map(|(i, value)| Stored {
                     at: append.timestamp,
                     labels: members[i].clone(),
                     value: if is_stale(*value) { "stale".to_owned() } else { value.to_string() },
@@ -97,6 +102,7 @@ impl FakeIngester {
                 }));
             }
         });
+        taken
     }
 }
 
@@ -114,8 +120,7 @@ impl Ingester for FakeIngester {
         let (fake, groups) = (self.clone(), Mutex::default());
         let answers = request.into_inner().map(move |request| {
             let request = request?;
-            fake.take(&groups, &request);
-            let stored = request.append.iter().map(|append| append.values.len() as u64).sum();
+            let stored = fake.take(&groups, &request);
             Ok(pb::AppendResponse { id: request.id, stored, ..Default::default() })
         });
         Ok(Response::new(Box::pin(answers)))

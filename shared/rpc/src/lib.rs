@@ -16,6 +16,7 @@ pub mod health;
 pub mod pb;
 pub mod status;
 pub mod symbols;
+pub mod values;
 
 pub use channel::{Channel, MESSAGE_BYTES_MAX, with_deadline};
 pub use error::{Error, Result};

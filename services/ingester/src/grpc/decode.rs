@@ -12,6 +12,9 @@ use tsdb::{Appended, GroupAppend, GroupChange, GroupDeclaration, MemberDeclarati
 use crate::error::Result as DomainResult;
 use crate::session::Session;
 
+/// Values of one request: no more than a message has room for when they are plain.
+const VALUES_MAX: usize = rpc::MESSAGE_BYTES_MAX / 8;
+
 /// Applies declarations and changes and hands the samples in; the future waits until they are durable.
 pub(super) fn append(
     session: &mut Session,
@@ -25,8 +28,11 @@ pub(super) fn append(
         session.change(message.group, change(message, symbols)?)?;
     }
     let mut appends = Vec::with_capacity(request.append.len());
+    let mut values_max = VALUES_MAX;
     for message in request.append {
-        appends.push(group_append(session, message)?);
+        let append = group_append(session, message, values_max)?;
+        values_max -= append.values.len();
+        appends.push(append);
     }
     let appended = session.append(appends, request.is_atomic);
     for number in request.forget {
@@ -81,7 +87,11 @@ fn change(message: &pb::GroupChange, symbols: SymbolReader<'_>) -> Result<GroupC
     })
 }
 
-fn group_append(session: &Session, message: pb::GroupAppend) -> Result<GroupAppend, Status> {
+fn group_append(
+    session: &mut Session,
+    message: pb::GroupAppend,
+    values_max: usize,
+) -> Result<GroupAppend, Status> {
     let histogram = |m: pb::MemberHistogram| {
         let histogram = m.histogram.as_ref().ok_or(rpc::Error::Missing("histograms.histogram"))?;
         Ok((m.member, Arc::new(Histogram::from(histogram))))
@@ -90,15 +100,16 @@ fn group_append(session: &Session, message: pb::GroupAppend) -> Result<GroupAppe
         let exemplar = m.exemplar.as_ref().ok_or(rpc::Error::Missing("exemplars.exemplar"))?;
         Ok((m.member, Exemplar::try_from(exemplar)?))
     };
+    let (group, last_values) = session.group(message.group)?;
     Ok(GroupAppend {
-        group: session.group(message.group)?,
+        group,
         timestamp: Timestamp(message.timestamp),
         absent: match message.presence {
             None => Presence::All,
             Some(group_append::Presence::Absent(bits)) => Presence::Absent(bits.into()),
             Some(group_append::Presence::Present(list)) => Presence::Present(list.members),
         },
-        values: message.values,
+        values: last_values.decode(&message.values, values_max)?.to_vec(),
         histograms: message.histograms.into_iter().map(histogram).collect::<Result<_, rpc::Error>>()?,
         start_timestamps: message.starts.into_iter().map(|m| (m.member, m.start)).collect(),
         exemplars: message.exemplars.into_iter().map(exemplar).collect::<Result<_, rpc::Error>>()?,

@@ -246,7 +246,7 @@ async fn what_a_stream_did_not_declare_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let started = Started::at(folder.path()).await;
     let append =
-        pb::GroupAppend { group: 5, timestamp: NOW.millis(), values: vec![1.0], ..Default::default() };
+        pb::GroupAppend { group: 5, timestamp: NOW.millis(), values: vec![2].into(), ..Default::default() };
     let request = pb::AppendRequest { id: 1, append: vec![append], ..Default::default() };
     let stream = tokio_stream::iter([request]);
     let mut answers = started.client().append(stream).await.expect("opened").into_inner();

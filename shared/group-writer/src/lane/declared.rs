@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use model::{Exemplar, Histogram, Labels, Metadata};
 use rpc::pb::ingester as pb;
 use rpc::symbols::SymbolWriter;
+use rpc::values::LastValues;
 
 use crate::driver::{Part, Piece};
 use crate::group::{Append, Presence, Shared};
@@ -27,6 +28,7 @@ struct StreamGroup {
     members: u32,
     metadata_changes: usize,
     is_displaced: bool,
+    values: LastValues,
     group: Weak<Shared>,
 }
 
@@ -40,8 +42,8 @@ impl Declared {
             self.declare(append, *is_displaced, &mut request);
         }
         for Piece { append, .. } in &part.pieces {
-            let group = &self.groups[&append.group.0.id];
-            request.append.push(group_append(append, group.number, group.members));
+            let group = self.groups.get_mut(&append.group.0.id).expect("declared above");
+            request.append.push(group.append(append));
         }
         if self.requests.is_multiple_of(SWEEP_EVERY) {
             self.groups.retain(|_, group| {
@@ -78,6 +80,7 @@ impl Declared {
                 members: wanted,
                 metadata_changes,
                 is_displaced,
+                values: LastValues::default(),
                 group: Arc::downgrade(shared),
             }
         });
@@ -119,36 +122,38 @@ fn member_metadata(member: u32, metadata: &Metadata, symbols: &mut SymbolWriter)
     }
 }
 
-/// Writes an append to a group that has `declared` members on the stream, maybe more than the append speaks of.
-fn group_append(append: &Append, group: u32, declared: u32) -> pb::GroupAppend {
-    let members = append.members;
-    use pb::group_append::Presence as PbPresence;
-    let presence = match &append.presence {
-        Presence::All if members == declared => None,
-        Presence::All => Some(PbPresence::Absent(absent_from(Vec::new(), members, declared).into())),
-        Presence::Absent(bits) => {
-            Some(PbPresence::Absent(absent_from(bits.clone(), members, declared).into()))
+impl StreamGroup {
+    /// Writes an append to the group, which may have more members on the stream than the append speaks of.
+    fn append(&mut self, append: &Append) -> pb::GroupAppend {
+        use pb::group_append::Presence as PbPresence;
+        let (members, declared) = (append.members, self.members);
+        let presence = match &append.presence {
+            Presence::All if members == declared => None,
+            Presence::All => Some(PbPresence::Absent(absent_from(Vec::new(), members, declared).into())),
+            Presence::Absent(bits) => {
+                Some(PbPresence::Absent(absent_from(bits.clone(), members, declared).into()))
+            }
+            Presence::Present(list) => Some(PbPresence::Present(pb::MemberList { members: list.clone() })),
+        };
+        let histogram = |(member, h): &(u32, Arc<Histogram>)| pb::MemberHistogram {
+            member: *member,
+            histogram: Some((&**h).into()),
+        };
+        let exemplar =
+            |(member, e): &(u32, Exemplar)| pb::MemberExemplar { member: *member, exemplar: Some(e.into()) };
+        pb::GroupAppend {
+            group: self.number,
+            timestamp: append.timestamp.millis(),
+            presence,
+            values: self.values.encode(&append.values).into(),
+            histograms: append.histograms.iter().map(histogram).collect(),
+            starts: append
+                .starts
+                .iter()
+                .map(|(m, t)| pb::MemberStart { member: *m, start: t.millis() })
+                .collect(),
+            exemplars: append.exemplars.iter().map(exemplar).collect(),
         }
-        Presence::Present(list) => Some(PbPresence::Present(pb::MemberList { members: list.clone() })),
-    };
-    let histogram = |(member, h): &(u32, Arc<Histogram>)| pb::MemberHistogram {
-        member: *member,
-        histogram: Some((&**h).into()),
-    };
-    let exemplar =
-        |(member, e): &(u32, Exemplar)| pb::MemberExemplar { member: *member, exemplar: Some(e.into()) };
-    pb::GroupAppend {
-        group,
-        timestamp: append.timestamp.millis(),
-        presence,
-        values: append.values.clone(),
-        histograms: append.histograms.iter().map(histogram).collect(),
-        starts: append
-            .starts
-            .iter()
-            .map(|(m, t)| pb::MemberStart { member: *m, start: t.millis() })
-            .collect(),
-        exemplars: append.exemplars.iter().map(exemplar).collect(),
     }
 }
 

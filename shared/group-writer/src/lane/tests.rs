@@ -9,6 +9,7 @@ use model::{Labels, Tenant, Timestamp};
 use parking_lot::Mutex;
 use rpc::pb::ingester::ingester_server::{Ingester as IngesterService, IngesterServer};
 use rpc::symbols::SymbolReader;
+use rpc::values::LastValues;
 use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
 use tonic::service::Routes;
@@ -49,11 +50,14 @@ impl Fake {
 #[derive(Default)]
 struct FakeStream {
     groups: HashMap<u32, (String, Vec<String>)>,
+    values: HashMap<u32, LastValues>,
     displaced: BTreeSet<u32>,
 }
 
 impl FakeStream {
-    fn take(&mut self, fake: &Fake, request: &pb::AppendRequest) -> Result<(), Status> {
+    /// Takes a request; returns how many samples it has.
+    fn take(&mut self, fake: &Fake, request: &pb::AppendRequest) -> Result<u64, Status> {
+        let mut stored = 0;
         let symbols = SymbolReader(&request.symbols);
         let labels = |m: &pb::Member| {
             symbols.labels(m.labels.as_ref().expect("labels")).expect("valid labels").to_string()
@@ -83,14 +87,17 @@ impl FakeStream {
                 Some(pb::group_append::Presence::Present(list)) => list.members.contains(&(i as u32)),
             };
             let present = (0..members.len()).filter(|i| is_present(*i));
-            let pairs: Vec<_> = present.zip(&a.values).collect();
-            assert_eq!(pairs.len(), a.values.len(), "a value for each present member");
+            let values = self.values.entry(a.group).or_default();
+            let values = values.decode(&a.values, 1_000_000).expect("values");
+            let pairs: Vec<_> = present.zip(values).collect();
+            assert_eq!(pairs.len(), values.len(), "a value for each present member");
+            stored += pairs.len() as u64;
             fake.stored.lock().extend(pairs.into_iter().map(|(i, v)| (a.timestamp, members[i].clone(), *v)));
         }
         for forgotten in &request.forget {
             self.groups.remove(forgotten);
         }
-        Ok(())
+        Ok(stored)
     }
 
     fn mark(&mut self, group: u32, is_displaced: bool) {
@@ -146,8 +153,7 @@ impl IngesterService for Fake {
                 return Err(Status::unavailable("broken on demand"));
             }
             answered += 1;
-            stream.take(&fake, &request)?;
-            let stored = request.append.iter().map(|a| a.values.len() as u64).sum();
+            let stored = stream.take(&fake, &request)?;
             Ok(pb::AppendResponse { id: request.id, stored, ..Default::default() })
         });
         // The server side ends a stream at its first error.
