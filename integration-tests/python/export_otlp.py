@@ -2,6 +2,7 @@
 
     export_otlp.py ENDPOINT each        one metric of each kind, exported once
     export_otlp.py ENDPOINT many COUNT  COUNT exports, one after the other, a line for each that was answered
+    export_otlp.py URL http             a counter and an exponential histogram, exported once over HTTP, packed
 """
 
 import json
@@ -12,6 +13,8 @@ import time
 
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http import Compression
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpExporter
 from opentelemetry.metrics import Observation
 from opentelemetry.sdk.metrics import Histogram, MeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality, PeriodicExportingMetricReader
@@ -75,6 +78,10 @@ def provider_of(endpoint, instance, views=(), temporality=None):
         timeout=TIMEOUT_SECONDS,
         preferred_temporality=temporality,
     )
+    return provider_with(exporter, instance, views), Answers(exporter)
+
+
+def provider_with(exporter, instance, views):
     reader = PeriodicExportingMetricReader(
         exporter, export_interval_millis=math.inf, export_timeout_millis=TIMEOUT_SECONDS * 1000
     )
@@ -86,8 +93,7 @@ def provider_of(endpoint, instance, views=(), temporality=None):
             "host.name": "h1",
         }
     )
-    provider = MeterProvider(metric_readers=[reader], resource=resource, views=views)
-    return provider, Answers(exporter)
+    return MeterProvider(metric_readers=[reader], resource=resource, views=views)
 
 
 def each(endpoint):
@@ -149,10 +155,24 @@ def many(endpoint, count):
         time.sleep(PAUSE_SECONDS)
 
 
+def http(url):
+    exporter = HttpExporter(endpoint=url, compression=Compression.Gzip, timeout=TIMEOUT_SECONDS)
+    views = [View(instrument_name="size", aggregation=ExponentialBucketHistogramAggregation())]
+    provider = provider_with(exporter, "http", views)
+    meter = provider.get_meter("shop")
+    meter.create_counter("cart.requests").add(5, {"http.method": "GET"})
+    size = meter.create_histogram("size", "By")
+    for value in range(1, 101):
+        size.record(value)
+    assert provider.force_flush(TIMEOUT_SECONDS * 1000)
+
+
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING)
     endpoint, what = sys.argv[1:3]
     if what == "each":
         each(endpoint)
+    elif what == "http":
+        http(endpoint)
     else:
         many(endpoint, int(sys.argv[3]))

@@ -19,6 +19,25 @@ mod pair;
 mod promql_queries;
 mod promtool;
 mod same_answers;
+mod status;
 mod storage_url;
 mod tenants;
 mod writers;
+
+use std::path::PathBuf;
+
+/// A file of Prometheus's test data, which is kept outside of the repository; `CI=true` insists on it.
+#[expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a test asks for CI and says that it is skipped"
+)]
+fn conformance(file: &str) -> Option<PathBuf> {
+    let path = integration_tests::repository().join("../shared/conformance").join(file);
+    if path.exists() {
+        return Some(path);
+    }
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "{} is not there", path.display());
+    println!("SKIPPED: {} is not there", path.display());
+    None
+}

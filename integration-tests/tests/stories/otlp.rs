@@ -1,4 +1,4 @@
-//! The OpenTelemetry SDK for Python, as it comes, exports over gRPC to the real binary.
+//! The OpenTelemetry SDK for Python, as it comes, exports over gRPC and HTTP to the real binary.
 
 use std::process::Command;
 
@@ -130,4 +130,39 @@ fn accepted_and_rejected_points_add_up_across_crashes() {
     // The last export has the whole sum: each of 20 workers did its number of units in each of the rounds.
     assert_eq!(single(&http, "sum(work_total)"), (EXPORTS * 210) as f64);
     assert_eq!(single(&http, r#"count({__name__=~"duration.*"}) or vector(0)"#), 0.0);
+}
+
+#[test]
+fn metrics_come_over_http_too() {
+    const PATH: &str = "/api/v1/otlp/v1/metrics";
+    let server = Server::start(Kind::Tributary, "");
+    let http = server.http();
+    drop(python("export_otlp.py", [http.url(PATH).as_str(), "http"]));
+    for (query, expected) in [
+        (r#"cart_requests_total{http_method="GET",job="shop/cart",instance="http"}"#, 5.0),
+        ("histogram_count(size_bytes)", 100.0),
+        ("histogram_sum(size_bytes)", 5050.0),
+    ] {
+        assert_eq!(single(&http, query), expected, "{query}");
+    }
+
+    // A gauge is taken, a sum of deltas is not, and the answer says so, as OTLP specifies it in JSON.
+    let point = format!(r#"{{"asDouble":1.5,"timeUnixNano":"{}000000"}}"#, now_ms());
+    let body = format!(
+        r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{{"name":"level","gauge":{{"dataPoints":[{point}]}}}},
+        {{"name":"steps","sum":{{"aggregationTemporality":1,"isMonotonic":true,"dataPoints":[{point}]}}}}]}}]}}]}}"#
+    );
+    let json = [("content-type", "application/json")];
+    let reply = http.try_post(PATH, &json, body.as_bytes()).expect("an answer");
+    assert_eq!((reply.status, reply.content_type.as_str()), (200, "application/json"), "{}", reply.body);
+    assert_eq!(reply.json()["partialSuccess"]["rejectedDataPoints"], "1", "{}", reply.body);
+    assert_eq!(single(&http, "level"), 1.5);
+    for (headers, body, status) in [
+        ([("content-type", "application/json"), ("x-scope-orgid", "a")], "{", 400),
+        ([("content-type", "text/plain"), ("x-scope-orgid", "a")], "", 400),
+        ([("content-type", "application/json"), ("content-encoding", "snappy")], "", 400),
+    ] {
+        let reply = http.try_post(PATH, &headers, body.as_bytes()).expect("an answer");
+        assert_eq!(reply.status, status, "{headers:?}: {}", reply.body);
+    }
 }

@@ -68,7 +68,7 @@ pub(crate) struct Flags {
     /// Where OTLP over gRPC is taken; nowhere when empty.
     #[arg(long = "otlp.grpc-address", value_name = "HOST:PORT", default_value = "127.0.0.1:4317", value_parser = listener)]
     pub(crate) otlp_grpc: Listener,
-    /// Where OTLP over HTTP is taken.
+    /// Where OTLP is taken over HTTP at /v1/metrics, beside the web listener's /api/v1/otlp/v1/metrics.
     #[arg(long = "otlp.http-address", value_name = "HOST:PORT", value_parser = address)]
     pub(crate) otlp_http: Option<SocketAddr>,
     /// Features to switch on; may be repeated, or a list with commas.

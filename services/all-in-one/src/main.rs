@@ -8,7 +8,6 @@ mod promql;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use flags::{Command, Flags};
 
 #[global_allocator]
@@ -24,10 +23,10 @@ fn main() -> ExitCode {
         Some("ingester") => service_runtime::main_from::<ingester::Service>(&arguments[1..]),
         Some("querier") => service_runtime::main_from::<querier::Service>(&arguments[1..]),
         Some("gateway") => service_runtime::main_from::<federation_gateway::Service>(&arguments[1..]),
-        _ => match Flags::try_parse_from(&arguments) {
-            Ok(Flags { command: Some(Command::Check(check)), .. }) => check::run(&check),
-            Ok(Flags { command: Some(Command::Promql(promql)), .. }) => promql::run(&promql.action),
-            Ok(flags) => program::run(&flags),
+        _ => match service_runtime::parse_flags::<Flags>("tributary", &arguments) {
+            Ok((Flags { command: Some(Command::Check(check)), .. }, _)) => check::run(&check),
+            Ok((Flags { command: Some(Command::Promql(promql)), .. }, _)) => promql::run(&promql.action),
+            Ok((flags, shown)) => program::run(&flags, shown),
             Err(error) => {
                 // Help and version are errors to clap; it knows where each belongs and with which status.
                 drop(error.print());

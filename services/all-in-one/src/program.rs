@@ -1,5 +1,6 @@
 //! All five services in one process: in-memory coordination, local storage, one HTTP listener.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -37,8 +38,8 @@ struct Settings {
 }
 
 /// Runs the program to its end.
-pub(crate) fn run(flags: &Flags) -> ExitCode {
-    let settings = match settings(flags) {
+pub(crate) fn run(flags: &Flags, shown: BTreeMap<String, String>) -> ExitCode {
+    let settings = match settings(flags, shown) {
         Ok(settings) => settings,
         Err(faults) => {
             let text: String = faults.iter().map(|f| format!("{f}\n")).collect();
@@ -73,12 +74,12 @@ pub(crate) fn run(flags: &Flags) -> ExitCode {
 }
 
 /// Turns flags into settings, or says everything that is wrong with them.
-fn settings(flags: &Flags) -> Result<Settings, Vec<String>> {
+fn settings(flags: &Flags, shown: BTreeMap<String, String>) -> Result<Settings, Vec<String>> {
     let mut faults = refused(flags);
     let path = flags.storage_path.join("tributary");
     let lookback_delta = ConfigDuration(flags.lookback_delta);
     let query_timeout = ConfigDuration(flags.query_timeout);
-    let overrides = Overrides::of_process(flags.storage_url.clone());
+    let overrides = Overrides::of_process(flags.storage_url.clone(), shown);
     let discovery = discovery::Config {
         config_file: flags.config_file.clone(),
         environment: overrides.variables.clone(),
@@ -112,6 +113,7 @@ fn settings(flags: &Flags) -> Result<Settings, Vec<String>> {
             enable_lifecycle: flags.enable_lifecycle,
             enable_admin_api: flags.enable_admin_api,
             features,
+            otlp_http_address: flags.otlp_http,
             storage_retention: flags
                 .retention_time
                 .map_or_else(|| "unlimited".to_owned(), |t| PrometheusDuration(t).to_string()),
@@ -138,6 +140,7 @@ fn settings(flags: &Flags) -> Result<Settings, Vec<String>> {
     };
     settings.ingester.override_with(&overrides);
     settings.querier.override_with(&overrides);
+    settings.gateway.override_with(&overrides);
     faults.extend(settings.discovery.validate());
     faults.extend(settings.ingester.validate());
     faults.extend(settings.querier.validate());
@@ -172,9 +175,6 @@ fn not_built(flags: &Flags) -> Vec<(String, String)> {
     }
     if flags.external_url.is_some() {
         warn("web.external-url", "the external URL is not used yet");
-    }
-    if let Some(address) = flags.otlp_http {
-        warn("otlp.http-address", &format!("OTLP over HTTP is not built yet: nothing listens on {address}"));
     }
     for feature in flags.features.iter().filter(|f| !PROMQL_FEATURES.contains(&f.as_str())) {
         warn("enable-feature", &format!("feature {feature:?} is unknown or not built yet"));

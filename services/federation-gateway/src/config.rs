@@ -1,7 +1,10 @@
 //! The gateway's own settings.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
 use serde::Deserialize;
-use service_runtime::ConfigDuration;
+use service_runtime::{Arguments, ConfigDuration, Overrides};
 
 /// The gateway's own settings.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -19,6 +22,13 @@ pub struct Config {
     pub features: Vec<String>,
     /// Bytes of remote write that may wait for ingesters.
     pub write_buffer_bytes_max: usize,
+    /// Where OTLP is taken over HTTP, at `/v1/metrics`, beside `/api/v1/otlp/v1/metrics`; nowhere by default.
+    pub otlp_http_address: Option<SocketAddr>,
+    /// The largest OTLP request over HTTP, as it comes and decompressed, in bytes.
+    pub otlp_message_bytes_max: usize,
+    /// Shown in `/api/v1/status/flags`; what the program was started with.
+    #[serde(skip)]
+    pub flags: BTreeMap<String, String>,
     /// Shown in `/api/v1/status/runtimeinfo`; how long samples are kept.
     pub storage_retention: String,
     /// Shown in `/api/v1/status/runtimeinfo`.
@@ -36,6 +46,9 @@ impl Default for Config {
             enable_admin_api: false,
             features: Vec::new(),
             write_buffer_bytes_max: 256 << 20,
+            otlp_http_address: None,
+            otlp_message_bytes_max: 16 << 20,
+            flags: BTreeMap::new(),
             storage_retention: "15d".to_owned(),
             working_directory: String::new(),
             hostname: String::new(),
@@ -51,6 +64,15 @@ impl Config {
 }
 
 impl service_runtime::Config for Config {
+    fn override_with(&mut self, overrides: &Overrides) {
+        self.flags.clone_from(&overrides.flags);
+    }
+
+    fn take_flags(&mut self, arguments: &Arguments) -> Vec<String> {
+        self.otlp_http_address = arguments.otlp_http_address.or(self.otlp_http_address);
+        arguments.refuse_otlp_grpc().into_iter().collect()
+    }
+
     fn validate(&self) -> Vec<String> {
         let mut faults = Vec::new();
         for (name, duration) in
@@ -62,6 +84,9 @@ impl service_runtime::Config for Config {
         }
         if self.write_buffer_bytes_max < 1 << 20 {
             faults.push("write_buffer_bytes_max: must be at least 1048576".to_owned());
+        }
+        if self.otlp_message_bytes_max == 0 {
+            faults.push("otlp_message_bytes_max: must be above 0".to_owned());
         }
         faults
     }
@@ -79,9 +104,10 @@ mod tests {
 
     #[test]
     fn every_fault_is_reported() {
-        let yaml = "query_timeout: 0s\nlookback_delta: 0s\nwrite_buffer_bytes_max: 5\n";
-        let faults = service_runtime::parse_config::<Config>(yaml).expect_err("three faults");
-        assert_eq!(faults.len(), 3, "{faults:?}");
+        let yaml =
+            "query_timeout: 0s\nlookback_delta: 0s\nwrite_buffer_bytes_max: 5\notlp_message_bytes_max: 0\n";
+        let faults = service_runtime::parse_config::<Config>(yaml).expect_err("four faults");
+        assert_eq!(faults.len(), 4, "{faults:?}");
         assert!(service_runtime::parse_config::<Config>("").is_ok());
     }
 }

@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_api::{ApiError, ErrorType, Params};
 use model::{Matcher, Tenant};
@@ -16,7 +17,9 @@ use crate::gateway::Gateway;
 
 mod admin;
 mod expression;
+mod features;
 mod federate;
+mod otlp;
 mod query;
 mod series;
 mod status;
@@ -27,25 +30,21 @@ mod write;
 const FORM_BYTES_MAX: usize = 10 << 20;
 
 /// What Prometheus answers below `/api/v1` and Tributary does not yet.
-const NOT_BUILT: [&str; 22] = [
+const NOT_BUILT: [&str; 18] = [
     "/api/v1/query_exemplars",
     "/api/v1/search/metric_names",
     "/api/v1/search/label_names",
     "/api/v1/search/label_values",
     "/api/v1/targets/relabel_steps",
     "/api/v1/scrape_pools/config",
-    "/api/v1/status/flags",
     "/api/v1/status/tsdb",
     "/api/v1/status/tsdb/blocks",
     "/api/v1/status/walreplay",
     "/api/v1/status/self_metrics",
-    "/api/v1/features",
-    "/api/v1/notifications",
     "/api/v1/notifications/live",
     "/api/v1/openapi.yaml",
     "/api/v1/alertmanagers",
     "/api/v1/read",
-    "/api/v1/otlp/v1/metrics",
     "/api/v1/admin/tsdb/delete_series",
     "/api/v1/admin/tsdb/clean_tombstones",
     "/api/v1/admin/tsdb/snapshot",
@@ -66,12 +65,16 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         .route("/api/v1/targets", get(targets::targets))
         .route("/api/v1/targets/metadata", get(targets::target_metadata))
         .route("/api/v1/scrape_pools", get(targets::scrape_pools))
+        .route("/api/v1/features", get(features::features))
+        .route("/api/v1/notifications", get(status::notifications))
+        .route("/api/v1/status/flags", get(status::flags))
         .route("/api/v1/rules", get(status::rules))
         .route("/api/v1/alerts", get(status::alerts))
         .route("/api/v1/status/buildinfo", get(status::build_info))
         .route("/api/v1/status/config", get(status::config))
         .route("/api/v1/status/runtimeinfo", get(status::runtime_info))
         .route("/api/v1/write", post(write::write))
+        .route("/api/v1/otlp/v1/metrics", post(otlp::metrics))
         .route("/api/v1/admin/tsdb/flush", post(admin::flush).put(admin::flush))
         .route("/federate", get(federate::federate))
         .route("/federation", get(federate::federate))
@@ -83,6 +86,11 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
     }
     let compression = tower_http::compression::CompressionLayer::new().gzip(true).deflate(true);
     router.layer(compression).layer(axum::middleware::from_fn(cors)).with_state(gateway)
+}
+
+/// Builds the routes of the listener for OTLP alone.
+pub(crate) fn otlp_router(gateway: Arc<Gateway>) -> Router {
+    Router::new().route("/v1/metrics", post(otlp::metrics)).with_state(gateway)
 }
 
 /// Answers preflight requests, and lets pages of any origin read the API, as Prometheus does by default.
@@ -145,6 +153,15 @@ fn is_form(headers: &HeaderMap) -> bool {
         .unwrap_or_default()
         .trim()
         .eq_ignore_ascii_case("application/x-www-form-urlencoded")
+}
+
+/// Reads a body of at most `bytes_max` bytes.
+async fn body(body: Body, bytes_max: usize) -> Result<Bytes, (StatusCode, String)> {
+    axum::body::to_bytes(body, bytes_max).await.map_err(|e| {
+        let is_too_large =
+            std::error::Error::source(&e).is_some_and(|s| s.is::<http_body_util::LengthLimitError>());
+        (if is_too_large { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::BAD_REQUEST }, e.to_string())
+    })
 }
 
 /// Returns the tenant that the headers name.

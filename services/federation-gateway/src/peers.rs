@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use coordination::{Member, Role};
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
 use rpc::Channel;
 use rpc::pb::discovery::discovery_client::DiscoveryClient;
 use rpc::pb::ingester::ingester_client::IngesterClient;
@@ -60,6 +61,11 @@ impl Peers {
                 answer => return answer,
             }
         }
+    }
+
+    /// Where OTLP goes: any ingester takes anything.
+    pub(crate) fn otlp(&self) -> MetricsServiceClient<Channel> {
+        MetricsServiceClient::new(self.0.role(Role::Ingester))
     }
 
     /// Every ingester by name.

@@ -1,11 +1,12 @@
 //! Builds the gateway's parts and joins them.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use coordination::Role;
 use group_writer::{GroupWriter, Options};
-use service_runtime::{BoxError, Environment, GrpcServices, Shutdown};
+use service_runtime::{BoxError, Environment, GrpcServices, Shutdown, Surface};
 
 use crate::config::Config;
 use crate::gateway::Gateway;
@@ -13,6 +14,9 @@ use crate::http;
 use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::remote_write::RemoteWriter;
+
+/// The listener for OTLP over HTTP.
+const OTLP_HTTP: &str = "otlp-http";
 
 /// The gateway as the runtime starts it.
 #[derive(Debug)]
@@ -65,6 +69,19 @@ impl service_runtime::Service for Service {
 
     fn http(&self) -> Router {
         http::router(Arc::clone(&self.gateway))
+    }
+
+    fn listeners(config: &Config) -> Vec<(&'static str, SocketAddr)> {
+        config.otlp_http_address.map(|address| (OTLP_HTTP, address)).into_iter().collect()
+    }
+
+    fn extra(&self) -> Vec<Surface> {
+        let surface = |_| Surface {
+            listener: OTLP_HTTP,
+            grpc: GrpcServices::new(),
+            http: http::otlp_router(Arc::clone(&self.gateway)),
+        };
+        self.gateway.config.otlp_http_address.map(surface).into_iter().collect()
     }
 
     async fn run(self, shutdown: Shutdown) -> Result<(), BoxError> {

@@ -100,7 +100,8 @@ impl service_runtime::Service for Service {
         let server = IngesterServer::new(self.server.clone())
             .max_decoding_message_size(rpc::MESSAGE_BYTES_MAX)
             .max_encoding_message_size(rpc::MESSAGE_BYTES_MAX);
-        GrpcServices::new().add(server).describe(rpc::pb::DESCRIPTORS)
+        // Gateways hand on what comes over HTTP.
+        self.otlp.add_to(GrpcServices::new().add(server).describe(rpc::pb::DESCRIPTORS))
     }
 
     fn listeners(config: &Config) -> Vec<(&'static str, SocketAddr)> {
@@ -108,8 +109,8 @@ impl service_runtime::Service for Service {
     }
 
     fn extra(&self) -> Vec<Surface> {
-        let surface =
-            || Surface { listener: OTLP_GRPC, grpc: self.otlp.services(), http: axum::Router::new() };
+        let grpc = || self.otlp.add_to(GrpcServices::new());
+        let surface = || Surface { listener: OTLP_GRPC, grpc: grpc(), http: axum::Router::new() };
         self.listens_for_otlp.then(surface).into_iter().collect()
     }
 

@@ -35,6 +35,11 @@ impl Function {
         FUNCTIONS.binary_search_by_key(&name, |f| f.name).ok().map(|i| &FUNCTIONS[i])
     }
 
+    /// Returns all functions, by name.
+    pub fn all() -> impl Iterator<Item = &'static Self> {
+        FUNCTIONS.iter()
+    }
+
     /// Returns the least and the greatest number of arguments; `None` where there is no greatest.
     #[must_use]
     pub const fn arity(&self) -> (usize, Option<usize>) {

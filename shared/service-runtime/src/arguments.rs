@@ -1,9 +1,12 @@
 //! The arguments that every service's own program takes.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::{CommandFactory, FromArgMatches};
 use coordination::{Endpoint, EtcdOptions, Role};
 
 /// The longest prefix of keys in etcd, in bytes.
@@ -25,6 +28,9 @@ pub struct Arguments {
     /// Where an ingester takes OTLP over gRPC [default: 127.0.0.1:4317].
     #[arg(long = "otlp.grpc-address", value_name = "HOST:PORT")]
     pub otlp_grpc_address: Option<SocketAddr>,
+    /// Where a gateway takes OTLP over HTTP, at /v1/metrics, beside its web listener's /api/v1/otlp/v1/metrics.
+    #[arg(long = "otlp.http-address", value_name = "HOST:PORT")]
+    pub otlp_http_address: Option<SocketAddr>,
     /// The address others reach this member at [default: the listener's].
     #[arg(long = "cluster.advertise-address", value_name = "HOST:PORT")]
     pub advertise: Option<String>,
@@ -61,6 +67,26 @@ pub struct Arguments {
     pub grace_seconds: u64,
 }
 
+/// Reads flags, and shows what every flag of the program is, defaults included, by its name without dashes.
+///
+/// # Errors
+/// When they are wrong, or ask for help or the version.
+pub fn parse_flags<F: CommandFactory + FromArgMatches>(
+    name: &'static str,
+    arguments: &[OsString],
+) -> clap::error::Result<(F, BTreeMap<String, String>)> {
+    let command = F::command().name(name);
+    let matches = command.clone().try_get_matches_from(arguments)?;
+    let flags = F::from_arg_matches(&matches)?;
+    let shown = command.get_arguments().filter_map(|argument| {
+        let values = matches.get_raw(argument.get_id().as_str()).into_iter().flatten();
+        let values: Vec<_> = values.map(|value| value.to_string_lossy()).collect();
+        Some((argument.get_long()?.to_owned(), values.join(",")))
+    });
+    let shown = shown.collect();
+    Ok((flags, shown))
+}
+
 /// Where a role is reached when nothing else is said: loopback, 9601 to 9604, and 9090 for the gateway.
 #[must_use]
 pub fn default_address(role: Role) -> SocketAddr {
@@ -75,6 +101,19 @@ pub fn default_address(role: Role) -> SocketAddr {
 }
 
 impl Arguments {
+    /// What is wrong when a role that takes no OTLP over gRPC is to listen for it.
+    #[must_use]
+    pub fn refuse_otlp_grpc(&self) -> Option<String> {
+        self.otlp_grpc_address
+            .map(|_| "--otlp.grpc-address: only an ingester takes OTLP over gRPC".to_owned())
+    }
+
+    /// What is wrong when a role that takes no OTLP over HTTP is to listen for it.
+    #[must_use]
+    pub fn refuse_otlp_http(&self) -> Option<String> {
+        self.otlp_http_address.map(|_| "--otlp.http-address: only a gateway takes OTLP over HTTP".to_owned())
+    }
+
     /// How long a stop in order may take.
     #[must_use]
     pub const fn grace(&self) -> Duration {

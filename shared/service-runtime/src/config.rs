@@ -23,11 +23,7 @@ pub trait Config: DeserializeOwned + Default + Send + 'static {
 
     /// Takes over the flags that only some roles have, before [`Config::validate`]; returns what is wrong with them.
     fn take_flags(&mut self, arguments: &Arguments) -> Vec<String> {
-        let refused = arguments.otlp_grpc_address.is_some();
-        refused
-            .then(|| "--otlp.grpc-address: only an ingester takes OTLP over gRPC".to_owned())
-            .into_iter()
-            .collect()
+        arguments.refuse_otlp_grpc().into_iter().chain(arguments.refuse_otlp_http()).collect()
     }
 }
 
@@ -36,6 +32,8 @@ pub trait Config: DeserializeOwned + Default + Send + 'static {
 pub struct Overrides {
     /// `--storage.url`.
     pub storage_url: Option<String>,
+    /// Every flag, as [`parse_flags`](crate::parse_flags) shows it.
+    pub flags: BTreeMap<String, String>,
     /// The environment of the process, as far as it is text.
     pub variables: BTreeMap<String, String>,
 }
@@ -43,14 +41,14 @@ pub struct Overrides {
 impl Overrides {
     /// Reads the environment.
     #[must_use]
-    pub fn of_process(storage_url: Option<String>) -> Self {
+    pub fn of_process(storage_url: Option<String>, flags: BTreeMap<String, String>) -> Self {
         #[expect(
             clippy::disallowed_methods,
             reason = "the one place that hands the environment on as a value"
         )]
         let variables = std::env::vars_os();
         let variables = variables.filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-        Self { storage_url, variables: variables.collect() }
+        Self { storage_url, flags, variables: variables.collect() }
     }
 }
 

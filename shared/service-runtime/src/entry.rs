@@ -1,12 +1,12 @@
 //! The way from `main` to a running program and back to an exit code.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{CommandFactory as _, FromArgMatches as _};
 use coordination::{Coordinator, EtcdOptions, InMemory, Role, membership};
 use model::Clock;
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     Arguments, BUILD, Config as _, Error, Limits, Options, Overrides, Program, Reach, Reload, Result,
-    Service, Stopper, default_address, read_config,
+    Service, Stopper, default_address, parse_flags, read_config,
 };
 
 /// The exit status of wrong arguments or config.
@@ -38,17 +38,15 @@ pub fn main<S: Service>() -> ExitCode {
 /// As [`main`], with the arguments given: for a program of several roles. The first is the program's name.
 #[must_use]
 pub fn main_from<S: Service>(arguments: &[OsString]) -> ExitCode {
-    let command = Arguments::command().name(S::ROLE.as_str());
-    let matches = command.try_get_matches_from(arguments);
-    let arguments = match matches.and_then(|matches| Arguments::from_arg_matches(&matches)) {
-        Ok(arguments) => arguments,
+    let (arguments, flags) = match parse_flags::<Arguments>(S::ROLE.as_str(), arguments) {
+        Ok(parsed) => parsed,
         Err(error) => {
             // Help and version are errors to clap; it knows where each belongs and with which status.
             drop(error.print());
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE));
         }
     };
-    match checked::<S>(&arguments) {
+    match checked::<S>(&arguments, flags) {
         Ok(checked) => {
             let source =
                 arguments.config.as_deref().map_or("defaults".to_owned(), |p| p.display().to_string());
@@ -163,13 +161,16 @@ struct Members {
     given: Vec<(Role, String)>,
 }
 
-fn checked<S: Service>(arguments: &Arguments) -> std::result::Result<Checked<S::Config>, Vec<String>> {
+fn checked<S: Service>(
+    arguments: &Arguments,
+    flags: BTreeMap<String, String>,
+) -> std::result::Result<Checked<S::Config>, Vec<String>> {
     let mut faults = Vec::new();
     let etcd = arguments.etcd().map_err(|found| faults.extend(found)).unwrap_or_default();
     let given = arguments.static_members().map_err(|found| faults.extend(found)).unwrap_or_default();
     let telemetry =
         arguments.telemetry(S::ROLE.as_str()).map_err(|found| faults.extend(found)).unwrap_or_default();
-    let overrides = Overrides::of_process(arguments.storage_url.clone());
+    let overrides = Overrides::of_process(arguments.storage_url.clone(), flags);
     let config = match &arguments.config {
         None => read_config::<S::Config>("", &overrides).map_err(|found| faults.extend(found)).ok(),
         Some(path) => match std::fs::read_to_string(path) {
@@ -277,7 +278,7 @@ mod tests {
     fn faults(flags: &[&str]) -> Vec<String> {
         let flags = std::iter::once("sample").chain(flags.iter().copied());
         let arguments = Arguments::try_parse_from(flags).expect("known flags");
-        checked::<Sample>(&arguments).map(|_| ()).err().unwrap_or_default()
+        checked::<Sample>(&arguments, BTreeMap::new()).map(|_| ()).err().unwrap_or_default()
     }
 
     #[test]
@@ -340,8 +341,10 @@ mod tests {
         let etcd = format!("--etcd.endpoints={}", cluster.endpoints().join(","));
         let flags = ["sample", "--web.listen-address=127.0.0.1:0", "--cluster.peer=ingester=h:1", &etcd];
         let arguments = Arguments::try_parse_from(flags).expect("known flags");
-        let members =
-            checked::<Sample>(&arguments).map_err(|faults| faults.join(", ")).expect("good").members;
+        let members = checked::<Sample>(&arguments, BTreeMap::new())
+            .map_err(|faults| faults.join(", "))
+            .expect("good")
+            .members;
         let program = single::<Sample>(SampleConfig::default(), members, &arguments).await;
         let (program, stopper) = (program.expect("put together"), Stopper::default());
         let running = program.start(stopper.clone(), Reload::new()).await.expect("started");

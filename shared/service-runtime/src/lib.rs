@@ -32,7 +32,7 @@ mod shutdown;
 mod tasks;
 mod values;
 
-pub use arguments::{Arguments, default_address};
+pub use arguments::{Arguments, default_address, parse_flags};
 pub use config::{Config, Overrides, parse_config, read_config};
 pub use entry::{main, main_from, run};
 pub use environment::Environment;

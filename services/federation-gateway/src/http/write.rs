@@ -36,11 +36,7 @@ async fn take(gateway: &Arc<Gateway>, headers: &HeaderMap, body: Body) -> Result
     let version =
         remote_protocol::negotiate(text(header::CONTENT_TYPE), text(header::CONTENT_ENCODING), &ACCEPTED)
             .map_err(|e| protocol_refusal(&e))?;
-    let body = axum::body::to_bytes(body, BODY_BYTES_MAX + 1).await.map_err(|e| {
-        let is_too_large =
-            std::error::Error::source(&e).is_some_and(|s| s.is::<http_body_util::LengthLimitError>());
-        (if is_too_large { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::BAD_REQUEST }, e.to_string())
-    })?;
+    let body = super::body(body, BODY_BYTES_MAX + 1).await?;
     let worker = Arc::clone(gateway);
     let grouped = tokio::task::spawn_blocking(move || decode(&worker, &tenant, version, &body)).await;
     let batch = grouped.map_err(|e| (StatusCode::INTERNAL_SERVER_ERROR, format!("decode: {e}")))??;

@@ -43,9 +43,9 @@ impl OtlpServer {
         Self { storage, receiver, places, message_bytes_max: config.otlp_message_bytes_max, shutdown }
     }
 
-    /// The service with its bounds: a request finds a place before its body is read, and a body that is or becomes
+    /// Adds the service with its bounds: a request finds a place before its body is read, and a body that is or becomes
     /// larger than allowed is refused before it is whole in memory.
-    pub(crate) fn services(&self) -> GrpcServices {
+    pub(crate) fn add_to(&self, services: GrpcServices) -> GrpcServices {
         let server = MetricsServiceServer::new(self.clone())
             .max_decoding_message_size(self.message_bytes_max)
             .accept_compressed(CompressionEncoding::Gzip)
@@ -57,7 +57,7 @@ impl OtlpServer {
             request.extensions_mut().insert(Place(Arc::new(place)));
             Ok(request)
         };
-        GrpcServices::new().add(InterceptedService::new(server, enter))
+        services.add(InterceptedService::new(server, enter))
     }
 
     async fn stopping(&self) {
