@@ -26,6 +26,8 @@ const MEMBERS: [(&str, &str); 8] = [
     ("scraper-0", "scraper"),
     ("scraper-1", "scraper"),
 ];
+/// A second gateway, which is started by name alone: the one that takes over while the first is replaced.
+const NEXT_GATEWAY: (&str, &str) = ("gateway-1", "gateway");
 
 /// Where the table lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,10 +70,10 @@ impl Cluster {
             s3.create_bucket(BUCKET);
         }
         let member = |(name, role): (&'static str, &'static str)| {
-            let port = if role == "gateway" { port } else { free_port() };
+            let port = if name == "gateway-0" { port } else { free_port() };
             (name, Member { role, port, otlp_port: free_port(), child: None })
         };
-        let members = MEMBERS.into_iter().map(member).collect();
+        let members = MEMBERS.into_iter().chain([NEXT_GATEWAY]).map(member).collect();
         Self { members, folder: folder.to_path_buf(), etcd: EtcdCluster::start(3), s3 }
     }
 
@@ -101,7 +103,7 @@ impl Cluster {
 
     /// Stops all members in order: what writes before what stores.
     pub fn stop(&mut self) {
-        for (name, _) in MEMBERS.iter().rev() {
+        for (name, _) in [NEXT_GATEWAY].iter().chain(MEMBERS.iter().rev()) {
             self.stop_member(name);
         }
     }

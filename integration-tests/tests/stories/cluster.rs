@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ const TAKE_OVER: Duration = Duration::from_secs(30);
 /// How long etcd is away, in `make test` and in `make soak`.
 const OUTAGE: Duration = Duration::from_secs(20);
 const OUTAGE_SOAK: Duration = Duration::from_secs(120);
-/// The members that hold nothing but what they can ask for again, and those that store.
+/// All members but the gateway, which is replaced by another.
 const RESTARTED: [&str; 7] =
     ["discovery-0", "scraper-0", "scraper-1", "querier-0", "querier-1", "ingester-0", "ingester-1"];
 
@@ -98,10 +98,28 @@ impl Story {
     }
 }
 
+/// The gateway that clients find behind the name of the service.
+struct Front(RwLock<Http>);
+
+impl Front {
+    fn of(gateway: Http) -> Self {
+        Self(RwLock::new(gateway))
+    }
+
+    fn http(&self) -> Http {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// New requests go to another gateway; those under way stay where they are.
+    fn turn_to(&self, gateway: Http) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = gateway;
+    }
+}
+
 /// Asks the same query over and over; what does not come back with all targets is kept.
-fn ask(server: &Http, is_over: &AtomicBool, failures: &Mutex<Vec<String>>) {
+fn ask(front: &Front, is_over: &AtomicBool, failures: &Mutex<Vec<String>>) {
     while !is_over.load(Ordering::Relaxed) {
-        let reply = server.try_get("/api/v1/query", &[("query", "count(up{job=\"fixture\"})")]);
+        let reply = front.http().try_get("/api/v1/query", &[("query", "count(up{job=\"fixture\"})")]);
         let is_whole = |body: &str| body.contains(&format!("\"{TARGETS}\"]")) && !body.contains("warnings");
         let failure = match reply {
             Some(reply) if reply.status == 200 && is_whole(&reply.body) => None,
@@ -114,13 +132,13 @@ fn ask(server: &Http, is_over: &AtomicBool, failures: &Mutex<Vec<String>>) {
 }
 
 /// Runs a story while clients write and ask; returns the failed queries.
-fn under_load(server: &Http, writers: &[Writer], story: impl FnOnce()) -> Vec<String> {
+fn under_load(front: &Front, writers: &[Writer], story: impl FnOnce()) -> Vec<String> {
     let (is_over, failures) = (AtomicBool::new(false), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for writer in writers {
-            scope.spawn(|| writer.send(server, &is_over));
+            scope.spawn(|| writer.send(|| front.http(), &is_over));
         }
-        scope.spawn(|| ask(server, &is_over, &failures));
+        scope.spawn(|| ask(front, &is_over, &failures));
         // Whatever happens in the story, the clients end.
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(story));
         is_over.store(true, Ordering::Relaxed);
@@ -195,7 +213,7 @@ fn an_ingester_that_hangs_stops_nobody() {
         });
         wait_for_writes(&writers);
     };
-    under_load(&http, &writers, hang);
+    under_load(&Front::of(http.clone()), &writers, hang);
     writers.iter().for_each(|writer| writer.check(&http));
 }
 
@@ -204,7 +222,7 @@ fn etcd_may_be_away() {
     let mut story = Story::start(Store::S3);
     let (http, writers) = (story.server.http(), writers());
     let (before, since) = (story.shares(), now_ms());
-    let failed = under_load(&http, &writers, || {
+    let failed = under_load(&Front::of(http.clone()), &writers, || {
         wait_for_writes(&writers);
         story.cluster().etcd.kill_all();
         let away = Instant::now();
@@ -228,15 +246,22 @@ fn etcd_may_be_away() {
 #[test]
 fn members_are_restarted_one_after_the_other() {
     let mut story = Story::start(Store::S3);
-    let (http, writers) = (story.server.http(), writers());
-    let failed = under_load(&http, &writers, || {
+    let (front, writers) = (Front::of(story.server.http()), writers());
+    let failed = under_load(&front, &writers, || {
         for name in RESTARTED {
             wait_for_writes(&writers);
             story.cluster().stop_member(name);
             story.cluster().start_member(name);
         }
+        // As a rollout does: the next one is ready before the last one is told to stop.
+        for (next, last) in [("gateway-1", "gateway-0"), ("gateway-0", "gateway-1")] {
+            wait_for_writes(&writers);
+            story.cluster().start_member(next);
+            front.turn_to(story.cluster().http(next));
+            story.cluster().stop_member(last);
+        }
         wait_for_writes(&writers);
     });
     assert_eq!(failed, Vec::<String>::new());
-    writers.iter().for_each(|writer| writer.check(&http));
+    writers.iter().for_each(|writer| writer.check(&front.http()));
 }

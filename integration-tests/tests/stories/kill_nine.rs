@@ -26,7 +26,7 @@ fn what_was_acknowledged_survives() {
         let before = total();
         thread::scope(|scope| {
             for client in &clients {
-                scope.spawn(|| client.send(&http, &is_over));
+                scope.spawn(|| client.send(|| http.clone(), &is_over));
             }
             eventually("something is acknowledged", || (total() > before).then_some(()));
             // Every third kill meets a flush.

@@ -38,12 +38,12 @@ impl Writer {
         *self.acknowledged.lock().expect("no panic while held")
     }
 
-    /// Sends batch after batch until told to stop, each until it is acknowledged.
-    pub(crate) fn send(&self, server: &Http, is_over: &AtomicBool) {
+    /// Sends batch after batch until told to stop, each until it is acknowledged, to what `server` then names.
+    pub(crate) fn send(&self, server: impl Fn() -> Http, is_over: &AtomicBool) {
         while !is_over.load(Ordering::Relaxed) {
             let batch = self.acknowledged();
             assert!(batch < BATCHES_MAX, "the story is short");
-            match write(server, &self.batch(batch)) {
+            match write(&server(), &self.batch(batch)) {
                 Some(reply) if reply.status == 204 => {
                     *self.acknowledged.lock().expect("no panic while held") += 1;
                 }
