@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Fetches what the tests run beside Tributary, and unpacks it below a folder. The one place that fetches anything.
 #
-#   parts.sh FOLDER all             Debian's Prometheus, promtool, node_exporter, etcd, VictoriaMetrics and Docker, and a
-#                                   Python venv
+#   parts.sh FOLDER all             Debian's Prometheus (2.42, and the 3.x of Debian 14), promtool, node_exporter, etcd
+#                                   and Docker, and a Python venv
 #   parts.sh FOLDER node_exporter   node_exporter alone
 #   parts.sh FOLDER etcd            etcd alone
 #
@@ -30,18 +30,36 @@ download() {
     (cd "$2" && apt-get -q download "$1" >/dev/null)
 }
 
-# debian PACKAGE: unpacks a Debian package into FOLDER/PACKAGE.
-debian() {
-    [ -e "$parts/$1/.done" ] && return
-    say "unpack Debian package $1"
-    local new
+# download_of SUITE PACKAGE FOLDER: the same from a release of Debian that this machine does not install from. Its package
+# lists are kept apart, and checked with Debian's keys as ever.
+download_of() {
+    local apt=(apt-get -q -o "Dir::Etc::SourceList=$3/apt/sources.list" -o Dir::Etc::SourceParts=/dev/null
+        -o "Dir::State::Lists=$3/apt/lists" -o "Dir::Cache=$3/apt/cache" -o Acquire::Languages=none -o APT::Sandbox::User=root)
+    mkdir -p "$3/apt/lists/partial" "$3/apt/cache/archives/partial"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian $1 main" \
+        >"$3/apt/sources.list"
+    "${apt[@]}" update >/dev/null
+    (cd "$3" && "${apt[@]}" download "$2" >/dev/null)
+}
+
+# unpack NAME COMMAND...: makes FOLDER/NAME of the package that the command, with a folder added, leaves there.
+unpack() {
+    local name=$1 new
+    shift
+    [ -e "$parts/$name/.done" ] && return
+    say "unpack Debian package $name"
     new=$(mktemp -d "$parts/.new-XXXXXX")
-    download "$1" "$new"
+    "$@" "$new"
     dpkg -x "$new"/*.deb "$new/root"
     touch "$new/root/.done"
-    rm -rf "${parts:?}/$1"
-    mv "$new/root" "$parts/$1"
+    rm -rf "${parts:?}/$name"
+    mv "$new/root" "$parts/$name"
     rm -rf "$new"
+}
+
+# debian PACKAGE: unpacks a Debian package into FOLDER/PACKAGE.
+debian() {
+    unpack "$1" download "$1"
 }
 
 # venv: a Python environment with what requirements.txt names.
@@ -62,7 +80,7 @@ case $what in
         debian prometheus
         debian prometheus-node-exporter
         debian etcd-server
-        debian victoria-metrics
+        unpack prometheus-3 download_of forky prometheus
         debian docker.io
         debian containerd
         debian runc

@@ -1,4 +1,4 @@
-//! Tributary, Prometheus and VictoriaMetrics, started and stopped the same way.
+//! Tributary and Prometheus, started and stopped the same way.
 //!
 //! With `TRIBUTARY_SHAPE=cluster` in the environment a Tributary is a cluster of five roles instead of one process:
 //! the stories run unchanged, and nobody can tell the difference from outside.
@@ -21,8 +21,8 @@ pub enum Kind {
     Tributary,
     /// Debian's Prometheus 2.42.
     Prometheus,
-    /// Debian's VictoriaMetrics 1.79, for what Debian leaves out of Prometheus.
-    VictoriaMetrics,
+    /// The Prometheus 3.x of Debian 14: 3.5 or later.
+    Prometheus3,
 }
 
 impl Kind {
@@ -39,23 +39,14 @@ impl Kind {
                 binary
             }
             Self::Prometheus => part("prometheus/usr/bin/prometheus"),
-            Self::VictoriaMetrics => part("victoria-metrics/usr/bin/victoria-metrics"),
+            Self::Prometheus3 => part("prometheus-3/usr/bin/prometheus"),
         }
     }
 
     fn flags(self) -> &'static [&'static str] {
         match self {
             Self::Tributary => &["--log.level=info"],
-            Self::Prometheus => &["--enable-feature=native-histograms"],
-            // What it saw counts half a minute later otherwise.
-            Self::VictoriaMetrics => &["-promscrape.kubernetesSDCheckInterval=1s"],
-        }
-    }
-
-    fn ready_path(self) -> &'static str {
-        match self {
-            Self::Tributary | Self::Prometheus => "/-/ready",
-            Self::VictoriaMetrics => "/health",
+            Self::Prometheus | Self::Prometheus3 => &["--enable-feature=native-histograms"],
         }
     }
 }
@@ -148,8 +139,7 @@ impl Server {
             Processes::One(running) => {
                 let log = self.folder.path().join("log");
                 let mut child = Child::spawn(&format!("{:?}", self.kind), &mut command, &log);
-                let ready_path = self.kind.ready_path();
-                let is_ready = || http.try_get(ready_path, &[]).filter(|reply| reply.status == 200);
+                let is_ready = || http.try_get("/-/ready", &[]).filter(|reply| reply.status == 200);
                 child.wait_for("gets ready", is_ready);
                 *running = Some(child);
             }
@@ -160,15 +150,6 @@ impl Server {
     #[must_use]
     pub fn command(&self) -> Command {
         let mut command = Command::new(self.kind.binary());
-        if self.kind == Kind::VictoriaMetrics {
-            command
-                .arg(format!("-promscrape.config={}", self.config_file().display()))
-                .arg(format!("-storageDataPath={}", self.data_folder().display()))
-                .arg(format!("-httpListenAddr=127.0.0.1:{}", self.port))
-                .args(self.kind.flags())
-                .current_dir(self.folder.path());
-            return command;
-        }
         command
             .arg(format!("--config.file={}", self.config_file().display()))
             .arg(format!("--storage.tsdb.path={}", self.data_folder().display()))

@@ -181,6 +181,8 @@ struct Watch {
     kind: &'static str,
     group_version: &'static str,
     version: u64,
+    /// What there is already, for a watch that takes the place of a list.
+    initial: Option<String>,
     breaks: u64,
     until: Instant,
     bookmarks: Option<Interval>,
@@ -216,6 +218,14 @@ fn start_watch(
     let id = state.next_id();
     state.watches.insert(id, format!("{path}{}", selectors.concat()));
     let (breaks, version) = (state.breaks, version.filter(|version| *version > 0).unwrap_or(state.version));
+    let is_list = query.get("sendInitialEvents").is_some_and(|text| text == "true");
+    let version = if is_list { state.version } else { version };
+    let initial = is_list.then(|| {
+        let added = state.selected(&selection).into_iter().map(|object| line("ADDED", &object));
+        let mut end = bookmark(resource.kind, resource.group_version, version);
+        end["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        added.chain([line("BOOKMARK", &end)]).collect()
+    });
     drop(state);
     let mut bookmarks = interval(BOOKMARKS_EVERY);
     bookmarks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -227,6 +237,7 @@ fn start_watch(
         kind: resource.kind,
         group_version: resource.group_version,
         version,
+        initial,
         breaks,
         until: Instant::now() + lasts,
         bookmarks: has_bookmarks.then_some(bookmarks),
@@ -244,10 +255,13 @@ impl Watch {
             if self.has_ended {
                 return None;
             }
+            if let Some(initial) = self.initial.take() {
+                return Some(Ok(initial));
+            }
             if let Some(news) = self.news() {
                 return Some(news);
             }
-            let bookmark = async {
+            let tick = async {
                 match &mut self.bookmarks {
                     Some(bookmarks) => bookmarks.tick().await,
                     None => std::future::pending().await,
@@ -257,7 +271,9 @@ impl Watch {
                 // Never closed: the sender lives in what this holds.
                 _ = self.changed.changed() => {}
                 () = sleep_until(self.until) => return None,
-                _ = bookmark => return Some(Ok(self.bookmark())),
+                _ = tick => {
+                    return Some(Ok(line("BOOKMARK", &bookmark(self.kind, self.group_version, self.version))));
+                }
             }
         }
     }
@@ -278,14 +294,14 @@ impl Watch {
         self.version = version;
         (!lines.is_empty()).then_some(Ok(lines))
     }
+}
 
-    fn bookmark(&self) -> String {
-        let object = json!({
-            "kind": self.kind, "apiVersion": self.group_version,
-            "metadata": {"resourceVersion": self.version.to_string()},
-        });
-        line("BOOKMARK", &object)
-    }
+/// An object that says nothing but how far a watch has come.
+fn bookmark(kind: &str, group_version: &str, version: u64) -> Value {
+    json!({
+        "kind": kind, "apiVersion": group_version,
+        "metadata": {"resourceVersion": version.to_string()},
+    })
 }
 
 /// What a change is for those who see what the selection takes.

@@ -98,7 +98,7 @@ type Anew = (&'static str, &'static [(&'static str, &'static str)], u16, &'stati
 
 #[test]
 fn bad_requests_are_refused_in_prometheus_words() {
-    let pair = Pair::start();
+    let pair = Pair::start(Kind::Prometheus);
     let at = pair::base_ms(60_000);
     let mut body = String::new();
     family(

@@ -1,9 +1,8 @@
 //! Targets out of Kubernetes: what is discovered, over how many watches, and that the API server of these stories is
 //! one that others take for one.
 //!
-//! The peer is VictoriaMetrics 1.79, which documents its Kubernetes discovery as Prometheus's: Debian builds its
-//! Prometheus without (`field kubernetes_sd_configs not found`). Where 1.79 differs from Prometheus 3.14 is listed
-//! below, by name and with the reason; the unit tests of `discovery` pin these rules down.
+//! The peer is Prometheus 3.5: Debian builds its 2.42 without (`field kubernetes_sd_configs not found`). Where 3.5
+//! differs from Prometheus 3.14 is listed below, by name and with the reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -30,21 +29,8 @@ const KINDS: [&str; 9] = [
 /// What is in front of every name below.
 const META: &str = "__meta_kubernetes_";
 
-/// Labels that Prometheus 3.14 sets and the peer does not know: they are of Kubernetes or Prometheus after its time.
-const UNKNOWN_TO_PEER: [&str; 10] = [
-    "pod_container_id",
-    "pod_container_image",
-    "pod_ipv4",
-    "pod_ipv6",
-    "service_port_number",
-    "service_loadbalancer_ip",
-    "endpointslice_endpoint_conditions_serving",
-    "endpointslice_endpoint_conditions_terminating",
-    "endpointslice_endpoint_node_name",
-    "endpointslice_endpoint_zone",
-];
-/// Labels of a service that the peer puts on endpoints, too. Prometheus has them on targets of `role: service` alone.
-const PEERS_ALONE: [&str; 2] = ["service_cluster_ip", "service_type"];
+/// Labels that are newer than the peer.
+const NEWER: [&str; 2] = ["pod_ipv4", "pod_ipv6"];
 /// The slice of the second IP family of a service that has two. Prometheus finds no targets in it since 3.11.
 const SECOND_FAMILY: &str = "both-4";
 
@@ -154,53 +140,30 @@ fn discovered(server: &Server) -> Discovered {
 /// Where two servers differ, in words; empty when they do not.
 fn differences(peer: &Discovered, ours: &Discovered) -> Vec<String> {
     let mut found = Vec::new();
-    let none = Vec::new();
     for key in peer.keys().chain(ours.keys()).collect::<BTreeSet<_>>() {
-        let peer = peer.get(key).unwrap_or(&none).iter().filter(|labels| !is_peers_alone(labels));
-        let peer: BTreeSet<Labels> = peer.map(for_comparison).collect();
-        let ours = ours.get(key).unwrap_or(&none).iter().filter(|labels| !is_ours_alone(labels));
-        let ours: BTreeSet<Labels> = ours.map(for_comparison).collect();
+        let of_peer = peer.get(key).into_iter().flatten();
+        let peer: BTreeSet<Labels> = of_peer
+            .filter(|labels| meta(labels, "endpointslice_name") != Some(SECOND_FAMILY))
+            .cloned()
+            .collect();
+        let ours: BTreeSet<Labels> = ours.get(key).into_iter().flatten().map(without_newer).collect();
         found.extend(peer.difference(&ours).map(|labels| format!("{key:?}: the peer alone has {labels:?}")));
         found.extend(ours.difference(&peer).map(|labels| format!("{key:?}: we alone have {labels:?}")));
     }
     found
 }
 
+fn without_newer(labels: &Labels) -> Labels {
+    let is_newer = |name: &str| name.strip_prefix(META).is_some_and(|name| NEWER.contains(&name));
+    labels
+        .iter()
+        .filter(|(name, _)| !is_newer(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
 fn meta<'a>(labels: &'a Labels, name: &str) -> Option<&'a str> {
     labels.get(&format!("{META}{name}")).map(String::as_str)
-}
-
-fn is_of_endpoints(labels: &Labels) -> bool {
-    labels["job"].starts_with("endpoints") || labels["job"].starts_with("slices")
-}
-
-/// Ports of containers that initialise a pod, next to its endpoints: since 3.6 they are targets.
-fn is_ours_alone(labels: &Labels) -> bool {
-    is_of_endpoints(labels) && meta(labels, "pod_container_init") == Some("true")
-}
-
-fn is_peers_alone(labels: &Labels) -> bool {
-    meta(labels, "endpointslice_name") == Some(SECOND_FAMILY)
-}
-
-/// The labels of a target that both servers are to have. An empty label is none, which the peer lists all the same.
-fn for_comparison(labels: &Labels) -> Labels {
-    let is_of_endpoints = is_of_endpoints(labels);
-    // The peer leaves out the group's labels where a port is of a pod and no endpoint's.
-    let is_of_pod_alone = is_of_endpoints
-        && meta(labels, "endpoint_ready").is_none()
-        && meta(labels, "endpointslice_endpoint_conditions_ready").is_none();
-    let is_compared = |name: &str| {
-        let Some(name) = name.strip_prefix(META) else { return true };
-        let is_newer = UNKNOWN_TO_PEER.contains(&name) || (is_of_endpoints && name == "pod_container_init");
-        let is_peers = is_of_endpoints && PEERS_ALONE.contains(&name);
-        let is_of_group = name.starts_with("endpoints_") || name.starts_with("endpointslice_");
-        !(is_newer || is_peers || is_of_pod_alone && is_of_group)
-    };
-    let compared = labels.iter().filter(|(name, value)| !value.is_empty() && is_compared(name));
-    // The same duration in two spellings.
-    let spelled = |value: &str| if value == "1h0m0s" { "1h".to_owned() } else { value.to_owned() };
-    compared.map(|(name, value)| (name.clone(), spelled(value))).collect()
 }
 
 /// Active targets alone: the peer shows dropped ones for minutes after they are gone.
@@ -231,7 +194,7 @@ fn wait_until_equal(
             last.is_empty().then_some(())
         });
     }));
-    assert!(equal.is_ok(), "{step}:\n{}", last.join("\n"));
+    assert!(equal.is_ok(), "{step}:\n{}\n{}", last.join("\n"), servers[0].output());
 }
 
 #[test]
@@ -249,7 +212,7 @@ fn a_peer_discovers_the_same_targets_through_changes_and_failures() {
         job("slices", "endpointslice", ""),
         job("ingresses", "ingress", ""),
     ]);
-    let peer = Server::start(Kind::VictoriaMetrics, &config);
+    let peer = Server::start(Kind::Prometheus3, &config);
     let ours = Server::start(Kind::Tributary, &config);
     let servers = [&peer, &ours];
     wait_until_equal("all objects", servers, discovered, &[]);

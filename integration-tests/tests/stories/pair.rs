@@ -1,4 +1,4 @@
-//! Tributary and Prometheus 2.42 with the same samples: both scrape one fixture whose body carries timestamps.
+//! Tributary and a Prometheus with the same samples: both scrape one fixture whose body carries timestamps.
 
 use std::fmt::Write as _;
 
@@ -17,11 +17,11 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// Starts both on one target that has no body yet.
-    pub(crate) fn start() -> Self {
+    /// Starts Tributary and that Prometheus on one target that has no body yet.
+    pub(crate) fn start(prometheus: Kind) -> Self {
         let fixture = Fixture::start();
         let config = config("fixture", &fixture.address(), PATH, "");
-        let prometheus = Server::start(Kind::Prometheus, &config);
+        let prometheus = Server::start(prometheus, &config);
         let tributary = Server::start(Kind::Tributary, &config);
         Self { tributary, prometheus, fixture }
     }
@@ -37,7 +37,7 @@ impl Pair {
 
 /// A `prometheus.yml` with one job and one target, and more text of a scrape config.
 ///
-/// Out-of-order samples are refused, as in 2.42 and 3.14 by default: Tributary's own default takes them for 30 min.
+/// Out-of-order samples are refused, as in Prometheus by default: Tributary's own default takes them for 30 min.
 pub(crate) fn config(job: &str, target: &str, path: &str, more: &str) -> String {
     format!(
         "global:\n  scrape_interval: 200ms\n  scrape_timeout: 200ms\nstorage:\n  tsdb:\n    out_of_order_time_window: 0s\n\

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use integration_tests::{Server, promql, promtool};
+use integration_tests::{Kind, Server, promql, promtool};
 
 use crate::pair::{self, Pair, family};
 
@@ -24,7 +24,7 @@ fn run(server: &Server, arguments: &[&str]) -> Vec<String> {
 
 #[test]
 fn promtool_finds_a_prometheus() {
-    let pair = Pair::start();
+    let pair = Pair::start(Kind::Prometheus);
     let base = pair::base_ms(5 * 60_000);
     let mut at = base;
     for step in 0..STEPS {
