@@ -11,7 +11,7 @@ use crate::pb;
 /// Builds the symbol table of a message that is being written.
 #[derive(Debug, Default)]
 pub struct SymbolWriter {
-    indexes: HashMap<Arc<str>, u32>,
+    indexes: HashMap<Arc<str>, u32, rapidhash::fast::RandomState>,
     symbols: Vec<String>,
 }
 

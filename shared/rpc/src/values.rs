@@ -250,7 +250,9 @@ mod tests {
         ] {
             assert!(decode(bytes, 9).is_err(), "{bytes:x?}");
         }
-        assert!(decode(&[0xD1, 1, 2], 9).is_err(), "5e-324 is no integer that 1 can be added to");
+        let mut last = LastValues::default();
+        assert_eq!(last.decode(&[0xD1, 1], 9), Ok(&[5e-324][..]));
+        assert!(last.decode(&[2], 9).is_err(), "5e-324 is no integer that 1 can be added to");
         assert_eq!((decode(&[0, 0], 2), decode(&[0, 0, 0], 2).is_err()), (Ok(2), true));
     }
 }

@@ -117,7 +117,7 @@ impl SeriesSamples {
 /// The order of series in every list and file: by metric name, then by the full label set.
 #[must_use]
 pub fn compare_labels(a: &Labels, b: &Labels) -> Ordering {
-    a.metric_name().cmp(b.metric_name()).then_with(|| a.cmp(b))
+    a.cmp_by_metric(b)
 }
 
 #[cfg(test)]

@@ -99,12 +99,16 @@ fn write_name(out: &mut Vec<u8>, name: &str) {
 }
 
 fn write_escaped(out: &mut Vec<u8>, text: &str) {
-    for byte in text.bytes() {
-        match byte {
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'"' => out.extend_from_slice(b"\\\""),
-            _ => out.push(byte),
-        }
+    let is_special = |byte: &u8| matches!(byte, b'\\' | b'\n' | b'"');
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(is_special) {
+        out.extend_from_slice(&rest[..at]);
+        out.extend_from_slice(match rest[at] {
+            b'\n' => b"\\n",
+            b'"' => b"\\\"",
+            _ => b"\\\\",
+        });
+        rest = &rest[at + 1..];
     }
+    out.extend_from_slice(rest);
 }
