@@ -66,10 +66,13 @@ pub(crate) struct CommitOptions {
     pub(crate) clock: Clock,
 }
 
+/// Makes samples of a segment visible, by its number.
+pub(crate) type Apply = Box<dyn FnMut(u64, &[GroupSamples]) + Send>;
+
 /// What becomes of durable segments.
 pub(crate) struct Outlet {
-    /// Makes samples of a segment visible.
-    pub(crate) apply: Box<dyn FnMut(u64, &[GroupSamples]) + Send>,
+    /// Makes samples visible.
+    pub(crate) apply: Apply,
     /// Ends a generation and returns its number.
     pub(crate) cut: Box<dyn FnMut() -> u32 + Send>,
 }

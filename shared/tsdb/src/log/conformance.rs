@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use futures::TryStreamExt as _;
 use model::{Clock, Timestamp};
-use object_store::path::Path;
 use object_store::ObjectStoreExt as _;
+use object_store::path::Path;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use ulid::Ulid;

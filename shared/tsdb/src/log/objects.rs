@@ -223,7 +223,7 @@ impl ObjectLogs {
     pub async fn list(&self) -> Result<Vec<String>> {
         let listed = self.store.list_with_delimiter(Some(&self.wal)).await;
         let listed = listed.map_err(store(format!("list {}", self.wal)))?;
-        let ulid = |path: &Path| Ulid::from_string(path.parts().last()?.as_ref()).ok();
+        let ulid = |path: &Path| Ulid::from_string(path.parts().next_back()?.as_ref()).ok();
         let mut ids: Vec<Ulid> = listed.common_prefixes.iter().filter_map(ulid).collect();
         ids.sort_unstable();
         Ok(ids.iter().map(Ulid::to_string).collect())
