@@ -29,13 +29,27 @@ const MEMBERS: [(&str, &str); 8] = [
 /// A second gateway, which is started by name alone: the one that takes over while the first is replaced.
 const NEXT_GATEWAY: (&str, &str) = ("gateway-1", "gateway");
 
-/// Where the table lies.
+/// Where the table lies, and where the ingesters' logs do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Store {
-    /// In a folder that all members share.
+    /// In a folder that all members share; each log on a disk of its own.
     Folder,
-    /// In a `SeaweedFS`.
+    /// In a `SeaweedFS`; each log on a disk of its own.
     S3,
+    /// Both in a folder that all members share.
+    FolderWithLogs,
+    /// Both in a `SeaweedFS`.
+    S3WithLogs,
+}
+
+impl Store {
+    fn is_s3(self) -> bool {
+        matches!(self, Self::S3 | Self::S3WithLogs)
+    }
+
+    fn has_logs(self) -> bool {
+        matches!(self, Self::FolderWithLogs | Self::S3WithLogs)
+    }
 }
 
 /// The processes of a cluster, and what they stand on. What runs is ended when the value is dropped.
@@ -46,6 +60,7 @@ pub struct Cluster {
     /// Its etcd.
     pub etcd: EtcdCluster,
     s3: Option<S3Server>,
+    store: Store,
 }
 
 #[derive(Debug)]
@@ -65,7 +80,7 @@ impl Cluster {
     /// When they do not start.
     #[must_use]
     pub fn prepare(folder: &Path, port: u16, store: Store) -> Self {
-        let s3 = (store == Store::S3).then(S3Server::start);
+        let s3 = store.is_s3().then(S3Server::start);
         if let Some(s3) = &s3 {
             s3.create_bucket(BUCKET);
         }
@@ -74,7 +89,7 @@ impl Cluster {
             (name, Member { role, port, otlp_port: free_port(), child: None })
         };
         let members = MEMBERS.into_iter().chain([NEXT_GATEWAY]).map(member).collect();
-        Self { members, folder: folder.to_path_buf(), etcd: EtcdCluster::start(3), s3 }
+        Self { members, folder: folder.to_path_buf(), etcd: EtcdCluster::start(3), s3, store }
     }
 
     /// Starts every member that does not run, and waits until all are ready.
@@ -206,6 +221,10 @@ impl Cluster {
         let folder = self.folder.display();
         match role {
             "discovery" => format!("config_file: {folder}/prometheus.yml\n"),
+            // A path at which nothing can be written.
+            "ingester" if self.store.has_logs() => {
+                "path: /proc/no-disk\nlog: {store: object_store}\n".to_owned()
+            }
             "ingester" => format!("path: {folder}/{name}\n"),
             "gateway" => "enable_lifecycle: true\nenable_admin_api: true\n".to_owned(),
             _ => String::new(),

@@ -153,11 +153,11 @@ fn outage() -> Duration {
     if is_soak { OUTAGE_SOAK } else { OUTAGE }
 }
 
-fn total(writers: &[Writer]) -> i64 {
+pub(crate) fn total(writers: &[Writer]) -> i64 {
     writers.iter().map(Writer::acknowledged).sum()
 }
 
-fn wait_for_writes(writers: &[Writer]) {
+pub(crate) fn wait_for_writes(writers: &[Writer]) {
     let before = total(writers);
     eventually("writes go on", || (total(writers) > before + 40).then_some(()));
 }

@@ -8,6 +8,7 @@ mod cluster;
 mod containers;
 mod cross_service;
 mod deploy;
+mod diskless;
 mod expressions;
 mod hierarchy;
 mod kill_nine;

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Deserialize;
 use service_runtime::{Arguments, ConfigDuration, Overrides};
@@ -10,14 +11,97 @@ use tsdb::StorageSettings;
 /// Where the ingester's own program takes OTLP unless told otherwise: OTLP's port.
 const OTLP_GRPC_PORT: u16 = 4317;
 
+/// The shortest time between two segments in an object store: each is a request that is paid for.
+const SEGMENT_INTERVAL_MIN: Duration = Duration::from_millis(10);
+/// The largest segment in an object store; one is held in memory by whoever replays it.
+const SEGMENT_BYTES_LIMIT: usize = 64 << 20;
+
+/// Where a log is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogPlace {
+    /// In `wal/` below `path`, on a disk of the ingester's own.
+    #[default]
+    Local,
+    /// In `wal/` below `storage.url`: the ingester needs no disk, and others take over what it leaves.
+    ObjectStore,
+}
+
+/// The `log` section of the ingester's own file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogSettings {
+    /// Where the log is kept.
+    pub store: LogPlace,
+    /// The longest an append waits for others that share its segment in an object store; 250ms when absent.
+    pub segment_interval: Option<ConfigDuration>,
+    /// A segment in an object store that is this large does not wait, in bytes; 4 MiB when absent.
+    pub segment_bytes_max: Option<usize>,
+    /// Segments that are put to an object store at one time; 4 when absent.
+    pub segments_in_flight_max: Option<usize>,
+}
+
+impl LogSettings {
+    /// The time between two segments in an object store.
+    pub(crate) fn segment_interval(&self) -> Duration {
+        self.segment_interval.map_or(Duration::from_millis(250), |interval| interval.0)
+    }
+
+    /// The size at which a segment in an object store does not wait.
+    pub(crate) fn segment_bytes_max(&self) -> usize {
+        self.segment_bytes_max.unwrap_or(4 << 20)
+    }
+
+    /// How many segments are put to an object store at one time.
+    pub(crate) fn segments_in_flight_max(&self) -> usize {
+        self.segments_in_flight_max.unwrap_or(4)
+    }
+
+    fn validate(&self, storage: &StorageSettings) -> Vec<String> {
+        let mut faults = Vec::new();
+        match self.store {
+            LogPlace::Local => {
+                let keys = [
+                    ("segment_interval", self.segment_interval.is_some()),
+                    ("segment_bytes_max", self.segment_bytes_max.is_some()),
+                    ("segments_in_flight_max", self.segments_in_flight_max.is_some()),
+                ];
+                let fault = |name| format!("log.{name}: only a log with store: object_store has it");
+                faults.extend(keys.iter().filter(|(_, is_set)| *is_set).map(|(name, _)| fault(name)));
+            }
+            LogPlace::ObjectStore => {
+                if storage.url.is_none() {
+                    faults.push("log.store: object_store needs storage.url, or --storage.url".to_owned());
+                }
+                if self.segment_interval() < SEGMENT_INTERVAL_MIN {
+                    faults.push(format!(
+                        "log.segment_interval: must be at least {}ms",
+                        SEGMENT_INTERVAL_MIN.as_millis()
+                    ));
+                }
+                if !(1..=SEGMENT_BYTES_LIMIT).contains(&self.segment_bytes_max()) {
+                    faults.push(format!("log.segment_bytes_max: must be from 1 to {SEGMENT_BYTES_LIMIT}"));
+                }
+                if !(1..=64).contains(&self.segments_in_flight_max()) {
+                    faults.push("log.segments_in_flight_max: must be from 1 to 64".to_owned());
+                }
+            }
+        }
+        faults
+    }
+}
+
 /// The ingester's own settings.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The folder that holds `wal/`, and `metrics/` as long as no URL of storage says otherwise.
+    /// The folder that holds `wal/` unless the log is kept in an object store, and `metrics/` as long as no URL of
+    /// storage says otherwise.
     pub path: PathBuf,
     /// Where the table lies.
     pub storage: StorageSettings,
+    /// Where and how the log is kept.
+    pub log: LogSettings,
     /// How far behind the newest sample a sample may be; 0s keeps Prometheus's strict order.
     pub out_of_order_time_window: ConfigDuration,
     /// How old a sample may be that an instant query takes; the head keeps at least that much.
@@ -52,6 +136,7 @@ impl Default for Config {
         Self {
             path: PathBuf::from("data/tributary"),
             storage: StorageSettings::default(),
+            log: LogSettings::default(),
             out_of_order_time_window: ConfigDuration::from_secs(30 * 60),
             lookback_delta: ConfigDuration::from_secs(300),
             flush_interval: ConfigDuration::from_secs(15 * 60),
@@ -83,6 +168,7 @@ impl service_runtime::Config for Config {
 
     fn validate(&self) -> Vec<String> {
         let mut faults = self.storage.validate();
+        faults.extend(self.log.validate(&self.storage));
         if self.path.as_os_str().is_empty() {
             faults.push("path: must not be empty".to_owned());
         }
@@ -129,5 +215,33 @@ mod tests {
         let faults = service_runtime::parse_config::<Config>(yaml).expect_err("four faults");
         assert_eq!(faults.len(), 4, "{faults:?}");
         assert!(service_runtime::parse_config::<Config>("").is_ok());
+    }
+
+    #[test]
+    fn a_log_in_an_object_store_needs_one_and_only_it_has_segments_to_set() {
+        let faults = |yaml: &str| service_runtime::parse_config::<Config>(yaml).err().unwrap_or_default();
+        assert_eq!(
+            faults("log: {store: object_store}\n"),
+            ["log.store: object_store needs storage.url, or --storage.url"]
+        );
+        assert_eq!(
+            faults("log: {segment_interval: 1s, segments_in_flight_max: 2}\n"),
+            [
+                "log.segment_interval: only a log with store: object_store has it",
+                "log.segments_in_flight_max: only a log with store: object_store has it"
+            ]
+        );
+        let objects = "storage: {url: 'file:///x'}\nlog: {store: object_store";
+        assert!(faults(&format!("{objects}}}\n")).is_empty());
+        assert_eq!(
+            faults(&format!(
+                "{objects}, segment_interval: 1ms, segment_bytes_max: 0, segments_in_flight_max: 65}}\n"
+            )),
+            [
+                "log.segment_interval: must be at least 10ms",
+                "log.segment_bytes_max: must be from 1 to 67108864",
+                "log.segments_in_flight_max: must be from 1 to 64"
+            ]
+        );
     }
 }

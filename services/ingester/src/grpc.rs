@@ -1,7 +1,7 @@
 //! The gRPC face: decode, one call, encode.
 
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use futures::{Stream, StreamExt as _, stream};
 use rpc::convert;
@@ -24,17 +24,17 @@ pub(crate) mod otlp;
 /// Append requests of one stream that may wait for the log.
 const IN_FLIGHT_MAX: usize = 256;
 
-/// The storage once it is open. Clones share it.
+/// The storage once it is open; another one when its log has ended. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Opened(Arc<OnceLock<Arc<Storage>>>);
+pub(crate) struct Opened(Arc<RwLock<Option<Arc<Storage>>>>);
 
 impl Opened {
     pub(crate) fn set(&self, storage: Arc<Storage>) {
-        drop(self.0.set(storage));
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(storage);
     }
 
     pub(crate) fn get(&self) -> Result<Arc<Storage>, Error> {
-        self.0.get().cloned().ok_or(Error::Opening)
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Error::Opening)
     }
 }
 

@@ -7,6 +7,7 @@
 //!
 //! Deliberately absent: evaluation of any kind, and reading files: queriers do that themselves.
 
+mod adoption;
 mod config;
 mod error;
 mod grpc;
@@ -16,6 +17,6 @@ mod otlp;
 mod service;
 mod session;
 
-pub use config::Config;
+pub use config::{Config, LogPlace, LogSettings};
 pub use error::{Error, Result};
 pub use service::Service;

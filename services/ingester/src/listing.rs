@@ -25,7 +25,14 @@ const INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct Listing {
     coordinator: Arc<dyn Coordinator>,
     holder: Holder,
-    listed: Arc<Mutex<BTreeSet<Arc<str>>>>,
+    listed: Arc<Mutex<Listed>>,
+}
+
+#[derive(Debug, Default)]
+struct Listed {
+    listed: BTreeSet<Arc<str>>,
+    /// Taken over, all in the table, and struck off whoever had listed them.
+    struck: BTreeSet<Arc<str>>,
 }
 
 impl Listing {
@@ -51,13 +58,23 @@ impl Listing {
         }
     }
 
+    /// Lists and strikes off.
     async fn update(&self, storage: &Storage) {
-        let mut listed = self.listed.lock().await;
+        let mut list = self.listed.lock().await;
+        let Listed { listed, struck } = &mut *list;
         let wanted: BTreeSet<Arc<str>> = storage.unflushed_logs().await.into_iter().collect();
-        for log in &wanted - &listed {
+        for log in &wanted - listed {
             match logs::list(&*self.coordinator, &log, &self.holder).await {
                 Ok(()) => drop(listed.insert(log)),
                 Err(error) => tracing::warn!(%error, %log, "log is not listed yet"),
+            }
+        }
+        let drained: BTreeSet<Arc<str>> = storage.drained_logs().into_iter().collect();
+        struck.retain(|log| drained.contains(log));
+        for log in &drained - struck {
+            match logs::strike(&*self.coordinator, &log).await {
+                Ok(()) => drop(struck.insert(log)),
+                Err(error) => tracing::warn!(%error, %log, "log is listed for longer than it should be"),
             }
         }
         for log in &*listed - &wanted {

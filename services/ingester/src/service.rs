@@ -4,17 +4,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coordination::Role;
+use coordination::{Coordinator, Role};
 use group_writer::GroupWriter;
 use model::Clock;
 use rpc::pb::ingester::ingester_server::IngesterServer;
-use service_runtime::{BoxError, Environment, GrpcServices, Shutdown, Surface, Task};
+use service_runtime::{BoxError, Environment, GrpcServices, Latch, Peers, Shutdown, Surface, Task};
 use tsdb::table::Table;
-use tsdb::{Storage, StorageOptions};
+use tsdb::{Location, LogOwner, LogStore, ObjectLogOptions, ObjectLogs, Storage, StorageOptions};
 
-use crate::config::Config;
-use crate::grpc::Server;
+use crate::adoption::Adoption;
+use crate::config::{Config, LogPlace};
 use crate::grpc::otlp::OtlpServer;
+use crate::grpc::{Opened, Server};
 use crate::listing::Listing;
 use crate::otlp::Receiver;
 
@@ -22,6 +23,10 @@ use crate::otlp::Receiver;
 const OTLP_GRPC: &str = "otlp-grpc";
 /// How long the start waits for the configuration at most.
 const CONFIGURATION_WAIT: Duration = Duration::from_secs(2);
+/// Age of the birth record of a log in the object store at its first acknowledgement: readers know it by then.
+const BIRTH_DELAY: Duration = Duration::from_secs(10);
+/// Between two attempts to open storage again.
+const REOPEN_RETRY: Duration = Duration::from_secs(1);
 
 /// The ingester as the runtime starts it.
 #[derive(Debug)]
@@ -42,8 +47,6 @@ impl service_runtime::Service for Service {
         // Replay takes as long as it takes: meanwhile health is answered, and everything else says "not yet".
         let latch = environment.readiness.latch("ingester replay");
         let discovery = environment.peers.role(Role::Discovery);
-        let (opened, clock, tasks) =
-            (server.storage.clone(), environment.clock.clone(), environment.tasks.clone());
         let receiver = Arc::new(receiver(&config, environment, &server));
         let otlp = OtlpServer::new(
             &config,
@@ -58,41 +61,21 @@ impl service_runtime::Service for Service {
             Ok(())
         });
         let listing = Listing::new(environment);
-        let listed = listing.clone();
-        let opening = environment.tasks.spawn("open storage", async move {
-            let mut latest = latest;
-            // What prometheus.yml says holds from the first sample on. Discovery may be away, though, and storage is
-            // not kept waiting for it.
-            drop(tokio::time::timeout(CONFIGURATION_WAIT, latest.wait_for(Option::is_some)).await);
-            let window = out_of_order_window(&latest, &config);
-            configure(&receiver, &latest);
-            let storage = open(&config, window, clock).await?;
-            let maintained = Arc::clone(&storage).maintain();
-            tasks.spawn("maintain storage", async move {
-                maintained.await;
-                Ok(())
-            });
-            // Before the first acknowledgement: from then on readers must know of this log.
-            listed.settle(&storage).await;
-            let kept = listed.keep(Arc::clone(&storage));
-            tasks.spawn("list logs", async move {
-                kept.await;
-                Ok(())
-            });
-            let configured = Arc::clone(&storage);
-            tasks.spawn("apply configuration", async move {
-                configured.set_out_of_order_window(out_of_order_window(&latest, &config));
-                // Ends with whoever follows the configuration, when the service stops.
-                while latest.changed().await.is_ok() {
-                    configured.set_out_of_order_window(out_of_order_window(&latest, &config));
-                    configure(&receiver, &latest);
-                }
-                Ok(())
-            });
-            opened.set(storage);
-            drop(latch);
-            Ok(())
-        });
+        let life = Life {
+            config,
+            clock: environment.clock.clone(),
+            listing: listing.clone(),
+            receiver,
+            owner: LogOwner {
+                ingester: environment.member_name.clone(),
+                address: environment.address.clone(),
+            },
+            latest,
+            coordinator: environment.coordinator.clone(),
+            peers: environment.peers.clone(),
+        };
+        let opened = server.storage.clone();
+        let opening = environment.tasks.spawn("keep storage", async move { life.run(&opened, latch).await });
         Ok(Self { opening, server, listing, otlp, listens_for_otlp })
     }
 
@@ -123,6 +106,146 @@ impl service_runtime::Service for Service {
             self.listing.settle(&storage).await;
         }
         Ok(())
+    }
+}
+
+/// The storage from its opening on: it is kept in order, listed and configured, and another takes its place when its log
+/// in the object store has ended.
+struct Life {
+    config: Config,
+    clock: Clock,
+    listing: Listing,
+    receiver: Arc<Receiver>,
+    owner: LogOwner,
+    latest: config_watch::Latest,
+    coordinator: Arc<dyn Coordinator>,
+    peers: Peers,
+}
+
+impl Life {
+    async fn run(mut self, opened: &Opened, latch: Latch) -> Result<(), BoxError> {
+        // What prometheus.yml says holds from the first sample on. Discovery may be away, though, and storage is
+        // not kept waiting for it.
+        drop(tokio::time::timeout(CONFIGURATION_WAIT, self.latest.wait_for(Option::is_some)).await);
+        configure(&self.receiver, &self.latest);
+        let location = self.config.storage.location(&self.config.path).map_err(|faults| faults.join("; "))?;
+        let table = Table::open_in(&location, self.clock.clone()).await?;
+        let logs = self.open_logs(&location, &table).await?;
+        let mut adoption =
+            logs.clone().map(|logs| Adoption::new(logs, Arc::clone(&self.coordinator), self.peers.clone()));
+        let mut latch = Some(latch);
+        loop {
+            let storage = match Storage::open(self.options(&table, logs.as_ref())?).await {
+                Ok(storage) => storage,
+                Err(error) if latch.is_some() => return Err(error.into()),
+                Err(error) => {
+                    tracing::error!(%error, "storage opens again later");
+                    tokio::time::sleep(REOPEN_RETRY).await;
+                    continue;
+                }
+            };
+            // Before the first acknowledgement: from then on readers must know of this log.
+            self.listing.settle(&storage).await;
+            opened.set(Arc::clone(&storage));
+            drop(latch.take());
+            let place = self.config.log.store;
+            let is_ended = async {
+                match place {
+                    LogPlace::ObjectStore => storage.failed().await,
+                    // A disk that failed once is not trusted again before somebody looked at it.
+                    LogPlace::Local => std::future::pending().await,
+                }
+            };
+            let adopted = async {
+                match &mut adoption {
+                    Some(adoption) => adoption.keep(&storage).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let configured = follow(&mut self.latest, &self.config, &self.receiver, &storage);
+            let reason = tokio::select! {
+                reason = is_ended => reason,
+                () = adopted => continue,
+                () = configured => continue,
+                () = Arc::clone(&storage).maintain() => continue,
+                () = self.listing.clone().keep(Arc::clone(&storage)) => continue,
+            };
+            tracing::warn!(reason, log = %storage.log(), "another log takes the place of one that has ended");
+        }
+    }
+
+    /// The logs in the object store: those that this ingester writes there, and those that it may take over.
+    async fn open_logs(
+        &self,
+        location: &Location,
+        table: &Arc<Table>,
+    ) -> Result<Option<Arc<ObjectLogs>>, BoxError> {
+        if self.config.storage.url.is_none() {
+            return Ok(None);
+        }
+        let runtime = tokio::runtime::Handle::current();
+        let options = ObjectLogOptions::new(self.owner.clone(), self.clock.clone(), runtime);
+        let logs = ObjectLogs::open(location, options).await;
+        match self.config.log.store {
+            LogPlace::ObjectStore => {
+                let path = &self.config.path;
+                let left = tsdb::unflushed_local_logs(path, table).await?;
+                if !left.is_empty() {
+                    let (path, left) = (path.display(), left.join(", "));
+                    return Err(format!("{path}: logs on this disk hold what is not in the table: {left}; start with log.store: local once more and stop in order").into());
+                }
+                Ok(Some(logs?))
+            }
+            // A folder that is a local store's holds no others.
+            LogPlace::Local => match logs {
+                Ok(logs) => Ok(Some(logs)),
+                Err(error) if error.kind() == fault::Kind::Invalid => Ok(None),
+                Err(error) => Err(error.into()),
+            },
+        }
+    }
+
+    fn options(
+        &self,
+        table: &Arc<Table>,
+        logs: Option<&Arc<ObjectLogs>>,
+    ) -> Result<StorageOptions, BoxError> {
+        let config = &self.config;
+        let runtime = tokio::runtime::Handle::current();
+        let options = StorageOptions {
+            out_of_order_window: out_of_order_window(&self.latest, config),
+            lookback: config.lookback_delta.0,
+            flush_interval: config.flush_interval.0,
+            head_retention: config.head_retention.0,
+            unflushed_bytes_max: config.unflushed_bytes_max,
+            queue_bytes_max: config.queue_bytes_max,
+            series_max: config.series_max,
+            ..StorageOptions::new(&config.path, Arc::clone(table), self.clock.clone(), runtime)
+        };
+        match (config.log.store, logs) {
+            (LogPlace::Local, _) => Ok(options),
+            (LogPlace::ObjectStore, Some(logs)) => Ok(StorageOptions {
+                logs: LogStore::Objects(Arc::clone(logs)),
+                commit_delay: config.log.segment_interval(),
+                commit_bytes: config.log.segment_bytes_max(),
+                commits_in_flight_max: config.log.segments_in_flight_max(),
+                birth_delay: BIRTH_DELAY,
+                ..options
+            }),
+            (LogPlace::ObjectStore, None) => Err("log.store: object_store needs storage.url".into()),
+        }
+    }
+}
+
+/// Tells the storage and the receiver what `prometheus.yml` says, for as long as it is polled.
+async fn follow(latest: &mut config_watch::Latest, config: &Config, receiver: &Receiver, storage: &Storage) {
+    loop {
+        storage.set_out_of_order_window(out_of_order_window(latest, config));
+        configure(receiver, latest);
+        if latest.changed().await.is_err() {
+            // Whoever follows the configuration has ended: the service stops.
+            return std::future::pending().await;
+        }
     }
 }
 
@@ -157,26 +280,4 @@ fn out_of_order_window(latest: &config_watch::Latest, config: &Config) -> Durati
     let revision = latest.borrow();
     let window_ms = revision.as_ref().and_then(|r| r.message.out_of_order_time_window_ms);
     window_ms.map_or(config.out_of_order_time_window.0, Duration::from_millis)
-}
-
-/// Opens the table where it lies and the log below the configured folder; returns when everything acknowledged can be read.
-async fn open(
-    config: &Config,
-    out_of_order_window: Duration,
-    clock: Clock,
-) -> Result<Arc<Storage>, BoxError> {
-    let path = &config.path;
-    let location = config.storage.location(path).map_err(|faults| faults.join("; "))?;
-    let table = Table::open_in(&location, clock.clone()).await?;
-    let options = StorageOptions {
-        out_of_order_window,
-        lookback: config.lookback_delta.0,
-        flush_interval: config.flush_interval.0,
-        head_retention: config.head_retention.0,
-        unflushed_bytes_max: config.unflushed_bytes_max,
-        queue_bytes_max: config.queue_bytes_max,
-        series_max: config.series_max,
-        ..StorageOptions::new(path, table, clock, tokio::runtime::Handle::current())
-    };
-    Ok(Storage::open(options).await?)
 }

@@ -6,7 +6,7 @@
 //! Invariants:
 //! - what was acknowledged lies in the table or in a listed log;
 //! - an entry names the ingester that answers for the log now, at its address now: whoever takes a log over lists it
-//!   anew.
+//!   anew, or brings it into the table and strikes it off.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

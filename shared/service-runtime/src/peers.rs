@@ -171,6 +171,14 @@ impl Peers {
         }))
     }
 
+    /// Asks a peer directly whether it lives; one that does not answer in time is dead.
+    pub async fn lives(&self, address: &str) -> bool {
+        match self.channel(address) {
+            Ok(channel) => lives(channel, PROBE_TIMEOUT).await,
+            Err(_) => false,
+        }
+    }
+
     /// Asks members directly whether they live.
     fn probe(&self) -> Probe {
         // Not the peers themselves: their own task would keep them for ever.

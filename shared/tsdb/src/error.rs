@@ -64,9 +64,11 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
-    /// A flush took so long that others may have cleaned up after it.
-    #[error("flush log {log}: took too long, begins anew")]
+    /// Work on a log took so long that others may have cleaned up after it.
+    #[error("{what} log {log}: took too long, begins anew")]
     Stalled {
+        /// What was done.
+        what: &'static str,
         /// The log.
         log: String,
     },

@@ -30,5 +30,8 @@ pub use append::{
 };
 pub use error::{Error, Result};
 pub use location::{Location, Secret, StorageSettings};
-pub use options::StorageOptions;
-pub use storage::{FlushReport, HeadSelection, HeadState, LastSample, LogState, Stats, Storage};
+pub use log::objects::{LogOwner, ObjectLogOptions, ObjectLogs};
+pub use options::{LogStore, StorageOptions};
+pub use storage::{
+    FlushReport, HeadSelection, HeadState, LastSample, LogState, Stats, Storage, unflushed_local_logs,
+};

@@ -6,13 +6,23 @@ use std::time::Duration;
 
 use model::Clock;
 
+use crate::log::objects::ObjectLogs;
 use crate::table::Table;
+
+/// Where a storage keeps its logs.
+#[derive(Debug, Clone)]
+pub enum LogStore {
+    /// In `wal/` below a folder of this machine.
+    Folder(PathBuf),
+    /// In an object store that all ingesters share.
+    Objects(Arc<ObjectLogs>),
+}
 
 /// Everything a storage needs and every limit it keeps.
 #[derive(Debug, Clone)]
 pub struct StorageOptions {
-    /// The folder that holds `wal/`.
-    pub dir: PathBuf,
+    /// Where logs are kept.
+    pub logs: LogStore,
     /// Where flushes go.
     pub table: Arc<Table>,
     /// Tells the time.
@@ -30,14 +40,17 @@ pub struct StorageOptions {
     pub unflushed_bytes_max: usize,
     /// How long flushed samples stay in memory; never less than `lookback` and `out_of_order_window` together.
     pub head_retention: Duration,
-    /// How long what is no longer needed of a log stays on disk.
+    /// How long what is no longer needed of a log stays where it is.
     pub deletion_delay: Duration,
-    /// Age of the birth record at the first acknowledgement; for stores that several machines share.
+    /// Age of the birth record at the first acknowledgement, so that every reader knows of the log by then; for stores
+    /// that several machines share.
     pub birth_delay: Duration,
     /// The longest a record waits for others that share its group commit.
     pub commit_delay: Duration,
     /// A group commit this large does not wait any more.
     pub commit_bytes: usize,
+    /// Group commits under way at a time; only object stores take more than one.
+    pub commits_in_flight_max: usize,
     /// A log file this large is not continued.
     pub file_bytes_max: u64,
     /// Appends are refused with `Busy` when this much waits for the log.
@@ -60,7 +73,7 @@ impl StorageOptions {
         runtime: tokio::runtime::Handle,
     ) -> Self {
         Self {
-            dir: dir.into(),
+            logs: LogStore::Folder(dir.into()),
             table,
             clock,
             runtime,
@@ -73,11 +86,20 @@ impl StorageOptions {
             birth_delay: Duration::ZERO,
             commit_delay: Duration::from_millis(2),
             commit_bytes: 1 << 20,
+            commits_in_flight_max: 1,
             file_bytes_max: 64 << 20,
             queue_bytes_max: 32 << 20,
             exemplars_per_series_max: 32,
             group_members_max: 1_000_000,
             series_max: 20_000_000,
+        }
+    }
+
+    /// A group commit takes no further append beyond this size. What waits for a disk is best written at once.
+    pub(crate) fn segment_bytes_max(&self) -> usize {
+        match self.logs {
+            LogStore::Folder(_) => self.queue_bytes_max,
+            LogStore::Objects(_) => self.commit_bytes,
         }
     }
 

@@ -10,6 +10,7 @@
 //!   and is refused unless it follows the commit before it.
 //! - Locks are taken in the order `upkeep`, `appender`, log, `head`; the log writer never takes `appender`.
 
+mod adopt;
 mod appender;
 mod flush;
 mod groups;
@@ -31,18 +32,19 @@ use crate::error::{Error, Result};
 use crate::head::Head;
 use crate::log::committer::{Batch, Committer, lock};
 use crate::log::{record, segment};
-use crate::options::{StorageOptions, millis};
+use crate::options::{LogStore, StorageOptions, millis};
+use adopt::Drained;
 use appender::{Appender, Judged};
 use upkeep::Upkeep;
 
 pub use flush::FlushReport;
+pub use open::unflushed_local_logs;
 pub use read::{HeadSelection, HeadState, LastSample, LogState};
 
 /// The storage engine of one ingester.
 #[derive(Debug)]
 pub struct Storage {
     options: StorageOptions,
-    wal: PathBuf,
     log: Arc<str>,
     head: Arc<RwLock<Head>>,
     appender: Mutex<Appender>,
@@ -50,8 +52,13 @@ pub struct Storage {
     /// `StorageOptions::out_of_order_window`, which may change while the storage is open.
     out_of_order_window_ms: AtomicI64,
     upkeep: tokio::sync::Mutex<Upkeep>,
+    /// Logs of others and of earlier lives, in an object store, that this storage has brought into the table.
+    drained: Mutex<Vec<Drained>>,
+    /// Logs of earlier lives in an object store that could not be read.
+    unread: Mutex<Vec<Arc<str>>>,
     counters: Arc<Counters>,
-    _lock: File,
+    /// Of the folder that holds the logs, where there is one.
+    _lock: Option<File>,
 }
 
 /// What has happened since the start.
@@ -129,6 +136,12 @@ impl Storage {
         self.committer.room().await;
     }
 
+    /// Returns why the log has failed, once it has: nothing can be stored any more, and what was acknowledged can be
+    /// read. A new storage takes over from it.
+    pub async fn failed(&self) -> String {
+        self.committer.failed().await
+    }
+
     /// Changes how far behind the newest sample a sample may be; holds for appends from now on.
     pub fn set_out_of_order_window(&self, window: Duration) {
         self.out_of_order_window_ms.store(millis(window), Ordering::Relaxed);
@@ -148,6 +161,7 @@ impl Storage {
             return Ok(Submitted { stored: 0, refused, seq });
         }
         let stored = judged.stored;
+        appender.has_appended |= !judged.groups.is_empty();
         let (done, seq) = oneshot::channel();
         let mut records = Vec::new();
         for (group, samples) in &judged.groups {
@@ -163,7 +177,9 @@ impl Storage {
             segment::put_record(&mut records, |out| record::put_append(out, &parts));
         }
         let samples = std::mem::take(&mut judged.groups).into_iter().map(|(_, s)| s).collect();
-        if let Err(error) = self.committer.push(Batch { records, samples, done: Some(done) }) {
+        if let Err(error) =
+            self.committer.push(Batch { records, samples, done: Some(done), ..Batch::default() })
+        {
             appender.undo(&mut judged);
             return Err(error);
         }
@@ -220,6 +236,14 @@ impl Storage {
     #[must_use]
     pub fn head_bytes(&self) -> usize {
         self.read_head().byte_len()
+    }
+
+    /// The folder of a log in the folder of logs; `None` where logs are objects.
+    fn log_folder(&self, log: &str) -> Option<PathBuf> {
+        match &self.options.logs {
+            LogStore::Folder(dir) => Some(dir.join(open::WAL_FOLDER).join(log)),
+            LogStore::Objects(_) => None,
+        }
     }
 
     fn read_head(&self) -> RwLockReadGuard<'_, Head> {

@@ -311,7 +311,7 @@ async fn create(store: &dyn ObjectStore, path: &Path, clock: &Clock) -> Result<V
 }
 
 /// Whether a conditional put was refused because something stands there, as far as the store knows.
-fn is_taken(error: &object_store::Error) -> bool {
+pub(crate) fn is_taken(error: &object_store::Error) -> bool {
     matches!(error, object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. })
 }
 

@@ -1,22 +1,30 @@
-//! Group commit: one thread writes what has gathered since its last sync, then hands it to the head, then answers.
+//! Group commit: one thread hands what has gathered to the log, and when that is durable to the head, then answers.
+//!
+//! Several segments may be under way at a time. The thread itself waits for none of them: whatever a store does, pushes
+//! go on until the queue is full.
 //!
 //! Invariants:
 //! - batches are written, made visible and answered in the order in which they were pushed;
-//! - nothing is made visible or answered before its segment is durable;
+//! - nothing is made visible or answered before its segment and all before it are durable;
 //! - after a failure everything that waits and everything that comes is refused.
 
+use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use model::Clock;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
+use ulid::Ulid;
 
-use super::local::LocalLog;
+use super::Writer;
 use super::segment::Role;
 use crate::error::{Error, Result};
 use crate::head::GroupSamples;
+
+/// Groups made visible under one lock of the head.
+const GROUPS_PER_LOCK: usize = 16;
 
 /// Records that become durable together.
 #[derive(Debug, Default)]
@@ -27,21 +35,47 @@ pub(crate) struct Batch {
     pub(crate) samples: Vec<GroupSamples>,
     /// Who wants to know; gets the segment through which everything is durable.
     pub(crate) done: Option<oneshot::Sender<Result<u64>>>,
+    /// Asks for a segment even without records, or for the seal, behind which nothing may be pushed.
+    pub(crate) role: Option<Role>,
+    /// Ends a generation between what was pushed before and what comes after; such a batch holds nothing else.
+    pub(crate) cut: Option<oneshot::Sender<Result<Cut>>>,
+}
+
+/// Where a generation ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cut {
+    /// The last segment before it; durable and visible.
+    pub(crate) through: u64,
+    /// The generation that ended.
+    pub(crate) generation: u32,
 }
 
 /// When to write.
 #[derive(Debug, Clone)]
 pub(crate) struct CommitOptions {
     pub(crate) delay: Duration,
+    /// A segment of this size does not wait.
     pub(crate) bytes: usize,
+    /// A segment takes no further batch beyond this size.
+    pub(crate) segment_bytes_max: usize,
+    /// Segments under way at a time.
+    pub(crate) in_flight_max: usize,
     pub(crate) queue_bytes_max: usize,
     /// The first segment is not written before this much time has passed since the start.
     pub(crate) birth_delay: Duration,
     pub(crate) clock: Clock,
 }
 
-/// Makes samples of a durable segment visible.
+/// Makes samples of a segment visible, by its number.
 pub(crate) type Apply = Box<dyn FnMut(u64, &[GroupSamples]) + Send>;
+
+/// What becomes of durable segments.
+pub(crate) struct Outlet {
+    /// Makes samples visible.
+    pub(crate) apply: Apply,
+    /// Ends a generation and returns its number.
+    pub(crate) cut: Box<dyn FnMut() -> u32 + Send>,
+}
 
 /// The queue before a log and the thread that empties it.
 #[derive(Debug)]
@@ -53,40 +87,60 @@ pub(crate) struct Committer {
 
 #[derive(Debug)]
 struct Shared {
+    id: Ulid,
     queue: Mutex<Queue>,
-    /// Something was pushed, or the thread shall stop.
+    /// Something was pushed, a segment is done, or the thread shall stop.
     pushed: Condvar,
-    /// The thread has finished what it took.
-    idle: Condvar,
     /// The thread has taken what waited, or will take nothing more.
     taken: Notify,
-    log: Mutex<LocalLog>,
+    log: Mutex<Box<dyn Writer>>,
+    /// Why the log has ended, once it has failed.
+    failed: watch::Sender<Option<String>>,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
-    batches: Vec<Batch>,
+    batches: VecDeque<Batch>,
     bytes: usize,
-    is_writing: bool,
+    in_flight: VecDeque<InFlight>,
     stops: bool,
     failure: Option<String>,
 }
 
+/// A segment that was handed to the log and is not visible yet.
+#[derive(Debug)]
+struct InFlight {
+    seq: u64,
+    samples: Arc<Vec<GroupSamples>>,
+    done: Vec<oneshot::Sender<Result<u64>>>,
+    outcome: Option<Result<(), String>>,
+}
+
+/// What the thread does next.
+enum Step {
+    Write(Role, Vec<u8>),
+    /// The first segment under way has an outcome.
+    Settle,
+    Cut(oneshot::Sender<Result<Cut>>),
+    Stop,
+}
+
 impl Committer {
-    pub(crate) fn start(log: LocalLog, options: CommitOptions, apply: Apply) -> Result<Self> {
+    pub(crate) fn start(log: Box<dyn Writer>, options: CommitOptions, outlet: Outlet) -> Result<Self> {
         let queue_bytes_max = options.queue_bytes_max;
         let shared = Arc::new(Shared {
+            id: log.id(),
             queue: Mutex::default(),
             pushed: Condvar::new(),
-            idle: Condvar::new(),
             taken: Notify::new(),
             log: Mutex::new(log),
+            failed: watch::Sender::new(None),
         });
         let thread = {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new()
                 .name("log-writer".to_owned())
-                .spawn(move || shared.run(&options, apply))
+                .spawn(move || shared.run(&options, outlet))
                 .map_err(Error::io("start thread", "log-writer"))?
         };
         Ok(Self { shared, thread: Mutex::new(Some(thread)), queue_bytes_max })
@@ -115,32 +169,41 @@ impl Committer {
         }
     }
 
+    /// Returns why the log has failed, once it has.
+    pub(crate) async fn failed(&self) -> String {
+        let mut failed = self.shared.failed.subscribe();
+        let reason = failed.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        match reason {
+            Some(reason) => reason,
+            // The sender lives as long as this does.
+            None => std::future::pending().await,
+        }
+    }
+
     /// Puts a batch at the end of the queue.
     pub(crate) fn push(&self, batch: Batch) -> Result<()> {
         let mut queue = self.shared.queue();
         self.shared.check(&queue)?;
         queue.bytes += batch.records.len();
-        queue.batches.push(batch);
+        queue.batches.push_back(batch);
         drop(queue);
         self.shared.pushed.notify_one();
         Ok(())
     }
 
-    /// Blocks until everything pushed so far is durable and visible, or has failed.
-    pub(crate) fn wait_idle(&self) -> Result<()> {
-        let mut queue = self.shared.queue();
-        while (queue.is_writing || !queue.batches.is_empty()) && queue.failure.is_none() {
-            queue = self.shared.idle.wait(queue).unwrap_or_else(PoisonError::into_inner);
-        }
-        self.shared.check(&queue)
+    /// Calls back for all samples that are on their way to the head.
+    pub(crate) fn for_each_pending(&self, mut f: impl FnMut(&GroupSamples)) {
+        let queue = self.shared.queue();
+        queue.in_flight.iter().flat_map(|segment| segment.samples.iter()).for_each(&mut f);
+        queue.batches.iter().flat_map(|batch| &batch.samples).for_each(&mut f);
     }
 
-    /// The log, between two segments.
-    pub(crate) fn log(&self) -> MutexGuard<'_, LocalLog> {
+    /// The log. Never held while something is waited for.
+    pub(crate) fn log(&self) -> MutexGuard<'_, Box<dyn Writer>> {
         lock(&self.shared.log)
     }
 
-    /// Ends the thread after what it is writing; what waits is refused.
+    /// Ends the thread; what is not durable by now is refused.
     pub(crate) fn stop(&self) {
         self.shared.queue().stops = true;
         self.shared.pushed.notify_all();
@@ -148,6 +211,7 @@ impl Committer {
         if thread.is_some_and(|t| t.join().is_err()) {
             tracing::error!("the log writer panicked");
         }
+        lock(&self.shared.log).abandon();
     }
 }
 
@@ -171,101 +235,183 @@ impl Shared {
     }
 
     fn ended(&self, reason: &str) -> Error {
-        Error::LogEnded { log: lock(&self.log).id().to_string(), reason: reason.to_owned() }
+        Error::LogEnded { log: self.id.to_string(), reason: reason.to_owned() }
     }
 
-    fn run(&self, options: &CommitOptions, mut apply: Apply) {
+    fn run(self: &Arc<Self>, options: &CommitOptions, mut outlet: Outlet) {
         let panics = PanicGuard(self);
         let born = Instant::now();
-        while let Some(batches) = self.next_batches(options, born) {
-            if let Err(reason) = self.commit(batches, options, &mut apply) {
-                self.fail(&reason);
-                break;
+        let mut seq = lock(&self.log).last_seq();
+        let mut due = None;
+        loop {
+            match self.next_step(options, born, &mut due, &mut seq) {
+                Step::Write(role, records) => self.write(role, &records, seq, options),
+                Step::Settle => {
+                    if let Err(reason) = self.settle(&mut outlet) {
+                        self.fail(&reason);
+                        break;
+                    }
+                }
+                Step::Cut(done) => {
+                    lock(&self.log).start_part();
+                    answer(done, Ok(Cut { through: seq, generation: (outlet.cut)() }));
+                }
+                Step::Stop => break,
             }
-            self.queue().is_writing = false;
-            self.idle.notify_all();
         }
         std::mem::forget(panics);
         self.refuse_waiting();
     }
 
-    /// Takes what waits; blocks until there is something, and `None` means stop.
-    fn next_batches(&self, options: &CommitOptions, born: Instant) -> Option<Vec<Batch>> {
+    /// Blocks until there is something to do.
+    fn next_step(
+        &self,
+        options: &CommitOptions,
+        born: Instant,
+        due: &mut Option<Instant>,
+        seq: &mut u64,
+    ) -> Step {
         let mut queue = self.queue();
-        while queue.batches.is_empty() && !queue.stops {
-            queue = self.pushed.wait(queue).unwrap_or_else(PoisonError::into_inner);
-        }
-        let until = (Instant::now() + options.delay).max(born + options.birth_delay);
         loop {
-            let left = until.saturating_duration_since(Instant::now());
-            let is_large = queue.bytes >= options.bytes && born.elapsed() >= options.birth_delay;
-            if queue.stops || left.is_zero() || is_large {
-                break;
+            if queue.in_flight.front().is_some_and(|segment| segment.outcome.is_some()) {
+                return Step::Settle;
             }
-            queue = self.pushed.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+            if queue.stops {
+                return Step::Stop;
+            }
+            let is_cut = queue.batches.front().is_some_and(|batch| batch.cut.is_some());
+            if is_cut
+                && queue.in_flight.is_empty()
+                && let Some(done) = queue.batches.pop_front().and_then(|batch| batch.cut)
+            {
+                return Step::Cut(done);
+            }
+            let mut left = None;
+            if !is_cut && !queue.batches.is_empty() && queue.in_flight.len() < options.in_flight_max {
+                let now = Instant::now();
+                let birth = born + options.birth_delay;
+                let until = *due.get_or_insert(now + options.delay);
+                let is_urgent =
+                    queue.bytes >= options.bytes || queue.batches.iter().any(|batch| batch.cut.is_some());
+                let until = if is_urgent { birth } else { until.max(birth) };
+                if until <= now {
+                    *due = None;
+                    let (role, records) = take_segment(&mut queue, options.segment_bytes_max, seq);
+                    drop(queue);
+                    self.taken.notify_waiters();
+                    return match role {
+                        Some(role) => Step::Write(role, records),
+                        // Nothing to write: it is settled after those before it.
+                        None => Step::Settle,
+                    };
+                }
+                left = Some(until - now);
+            }
+            queue = match left {
+                Some(left) => self.pushed.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0,
+                None => self.pushed.wait(queue).unwrap_or_else(PoisonError::into_inner),
+            };
         }
-        if queue.stops {
-            return None;
-        }
-        queue.is_writing = true;
-        queue.bytes = 0;
-        let batches = std::mem::take(&mut queue.batches);
-        drop(queue);
-        self.taken.notify_waiters();
-        Some(batches)
     }
 
-    fn commit(&self, batches: Vec<Batch>, options: &CommitOptions, apply: &mut Apply) -> Result<(), String> {
-        let written = {
-            let mut log = lock(&self.log);
-            let now = options.clock.now();
-            let mut records = batches.iter().map(|b| b.records.as_slice()).filter(|r| !r.is_empty());
-            match (records.next(), records.next()) {
-                (None, _) => Ok(log.last_seq()),
-                (Some(only), None) => log.append(Role::Records, only, now),
-                (Some(_), Some(_)) => {
-                    let all: Vec<&[u8]> = batches.iter().map(|b| b.records.as_slice()).collect();
-                    log.append(Role::Records, &all.concat(), now)
-                }
+    fn write(self: &Arc<Self>, role: Role, records: &[u8], seq: u64, options: &CommitOptions) {
+        let shared = Arc::clone(self);
+        let done = Box::new(move |outcome: Result<()>| {
+            let mut queue = shared.queue();
+            let segment = queue.in_flight.iter_mut().find(|s| s.seq == seq && s.outcome.is_none());
+            if let Some(segment) = segment {
+                segment.outcome = Some(outcome.map_err(|error| match error {
+                    Error::LogEnded { reason, .. } => reason,
+                    error => error.to_string(),
+                }));
             }
+            drop(queue);
+            shared.pushed.notify_all();
+        });
+        lock(&self.log).submit(role, records, options.clock.now(), done);
+    }
+
+    /// Takes the outcome of the first segment under way, if it has one.
+    fn settle(&self, outlet: &mut Outlet) -> Result<(), String> {
+        let (seq, samples, outcome) = {
+            let queue = self.queue();
+            let Some(first) = queue.in_flight.front() else { return Ok(()) };
+            let Some(outcome) = first.outcome.clone() else { return Ok(()) };
+            (first.seq, Arc::clone(&first.samples), outcome)
         };
-        let seq = match written {
-            Ok(seq) => seq,
-            Err(error) => {
-                let reason = error.to_string();
-                for done in batches.into_iter().filter_map(|b| b.done) {
-                    answer(done, Err(self.ended(&reason)));
-                }
-                return Err(reason);
-            }
-        };
-        for batch in &batches {
-            apply(seq, &batch.samples);
+        outcome?;
+        // Once without samples as well: the segment is acknowledged.
+        (outlet.apply)(seq, &[]);
+        for groups in samples.chunks(GROUPS_PER_LOCK) {
+            (outlet.apply)(seq, groups);
         }
-        for done in batches.into_iter().filter_map(|b| b.done) {
+        // Only now, so that what is on its way can be seen at any time.
+        let settled = self.queue().in_flight.pop_front();
+        for done in settled.into_iter().flat_map(|s| s.done) {
             answer(done, Ok(seq));
         }
         Ok(())
     }
 
     fn fail(&self, reason: &str) {
-        tracing::error!(reason, "the log has ended; nothing can be stored until a restart");
+        tracing::error!(log = %self.id, reason, "the log has ended; nothing more is stored in it");
         self.queue().failure = Some(reason.to_owned());
+        self.failed.send_replace(Some(reason.to_owned()));
     }
 
     fn refuse_waiting(&self) {
         let mut queue = self.queue();
-        queue.is_writing = false;
         queue.stops = true;
+        let in_flight = std::mem::take(&mut queue.in_flight);
         let batches = std::mem::take(&mut queue.batches);
         let failure = queue.failure.clone();
         drop(queue);
-        self.idle.notify_all();
         self.taken.notify_waiters();
-        for done in batches.into_iter().filter_map(|b| b.done) {
-            answer(done, Err(failure.as_deref().map_or(Error::Closed, |reason| self.ended(reason))));
+        let refusal = || failure.as_deref().map_or(Error::Closed, |reason| self.ended(reason));
+        for done in in_flight.into_iter().flat_map(|s| s.done) {
+            answer(done, Err(refusal()));
+        }
+        for batch in batches {
+            batch.done.into_iter().for_each(|done| answer(done, Err(refusal())));
+            batch.cut.into_iter().for_each(|done| answer(done, Err(refusal())));
         }
     }
+}
+
+/// Takes what goes into the next segment from the queue and notes it as under way. Without a role nothing is written:
+/// what was taken waits for those before it.
+fn take_segment(queue: &mut Queue, bytes_max: usize, seq: &mut u64) -> (Option<Role>, Vec<u8>) {
+    let (mut role, mut records, mut samples, mut answers) = (None, Vec::new(), Vec::new(), Vec::new());
+    while let Some(next) = queue.batches.front() {
+        let is_seal = next.role == Some(Role::Seal);
+        let is_full = !records.is_empty() && records.len() + next.records.len() > bytes_max;
+        // A seal stands alone.
+        let is_begun = role.is_some() || !answers.is_empty();
+        if next.cut.is_some() || is_full || (is_seal && is_begun) {
+            break;
+        }
+        let Some(batch) = queue.batches.pop_front() else { break };
+        queue.bytes -= batch.records.len();
+        if batch.role.is_some() || !batch.records.is_empty() {
+            role = Some(batch.role.unwrap_or(Role::Records));
+        }
+        if records.is_empty() {
+            records = batch.records;
+        } else {
+            records.extend_from_slice(&batch.records);
+        }
+        samples.extend(batch.samples);
+        answers.extend(batch.done);
+        if is_seal {
+            break;
+        }
+    }
+    if role.is_some() {
+        *seq += 1;
+    }
+    let outcome = if role.is_none() { Some(Ok(())) } else { None };
+    queue.in_flight.push_back(InFlight { seq: *seq, samples: Arc::new(samples), done: answers, outcome });
+    (role, records)
 }
 
 /// Ends the log when its thread panics, so that nobody waits for it for ever.
@@ -278,7 +424,7 @@ impl Drop for PanicGuard<'_> {
     }
 }
 
-fn answer(done: oneshot::Sender<Result<u64>>, result: Result<u64>) {
+fn answer<T>(done: oneshot::Sender<Result<T>>, result: Result<T>) {
     // Whoever asked may have gone away; the samples are stored all the same.
     drop(done.send(result));
 }

@@ -13,10 +13,11 @@ use model::Timestamp;
 use ulid::Ulid;
 
 use super::segment::{HEADER_BYTES, Header, Role};
+use super::{Done, Writer};
 use crate::error::{Error, Result};
 
 /// The name of the file that a process holds locked as long as it works in the folder.
-const LOCK_FILE: &str = "lock";
+pub(crate) const LOCK_FILE: &str = "lock";
 
 /// The writing end of a log; there is one in the log's life.
 #[derive(Debug)]
@@ -71,15 +72,6 @@ impl LocalLog {
         Ok(log)
     }
 
-    pub(crate) fn id(&self) -> Ulid {
-        self.id
-    }
-
-    /// The last segment; everything through it is durable.
-    pub(crate) fn last_seq(&self) -> u64 {
-        self.next_seq.saturating_sub(1)
-    }
-
     /// Writes a segment and returns its number once it is durable.
     ///
     /// # Errors
@@ -130,31 +122,44 @@ impl LocalLog {
         self.next_seq += 1;
         Ok(seq)
     }
+}
+
+impl Writer for LocalLog {
+    fn id(&self) -> Ulid {
+        self.id
+    }
+
+    fn last_seq(&self) -> u64 {
+        self.next_seq.saturating_sub(1)
+    }
+
+    fn submit(&mut self, role: Role, payload: &[u8], now: Timestamp, done: Done) {
+        done(self.append(role, payload, now).map(drop));
+    }
 
     /// Makes the next segment begin a file, so that the files before it can go once they are not needed.
-    pub(crate) fn start_file(&mut self) {
+    fn start_part(&mut self) {
         self.starts_file = true;
     }
 
-    /// Says that segments below `floor` are no longer needed; the next header carries it.
-    pub(crate) fn set_floor(&mut self, floor: u64) {
+    fn set_floor(&mut self, floor: u64) {
         self.floor = self.floor.max(floor);
     }
 
-    /// Removes files of segments below the highest floor that was durable at `before` or earlier.
-    pub(crate) fn remove_unneeded(&mut self, before: Timestamp) -> Result<usize> {
+    fn remove_unneeded(&mut self, before: Timestamp) -> Result<()> {
         let floor = self.durable_floors.iter().rev().find(|(_, since)| *since <= before).map_or(0, |f| f.0);
-        let mut removed = 0;
         while self.files.len() > 1 && self.files[1].first <= floor {
             let path = self.files.remove(0).path;
             fs::remove_file(&path).map_err(Error::io("remove log file", &path))?;
-            removed += 1;
         }
-        Ok(removed)
+        Ok(())
     }
 
-    /// Bytes of all files.
-    pub(crate) fn byte_len(&self) -> u64 {
+    fn abandon(&mut self) {
+        self.ended.get_or_insert_with(|| "it was closed".to_owned());
+    }
+
+    fn byte_len(&self) -> u64 {
         self.files.iter().map(|f| f.bytes).sum()
     }
 }
@@ -186,6 +191,19 @@ pub(crate) fn seal(folder: &Path, id: Ulid, last: &Header, torn: Option<&(PathBu
     file.write_all(&header.encode()).map_err(Error::io("write log", &path))?;
     file.sync_all().map_err(Error::io("sync log", &path))?;
     sync_folder(folder)
+}
+
+/// Refuses the folder of a log that was written as objects: its segments may still be wanted there.
+///
+/// # Errors
+/// [`Error::Invalid`].
+pub(crate) fn check_is_local(folder: &Path) -> Result<()> {
+    let is_empty = fs::read_dir(folder).map_err(Error::io("list log", folder))?.next().is_none();
+    if is_empty || folder.join(LOCK_FILE).exists() {
+        return Ok(());
+    }
+    let folder = folder.display();
+    Err(Error::Invalid(format!("{folder}: this log was kept in an object store, give its place as one")))
 }
 
 /// Locks a folder for as long as the file is held.

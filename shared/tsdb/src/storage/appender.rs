@@ -28,6 +28,8 @@ pub(crate) struct Appender {
     pub(crate) next_group: u64,
     pub(crate) tracks: HashMap<TrackKey, TrackUse>,
     pub(crate) is_closed: bool,
+    /// Whether samples were pushed since the last cut.
+    pub(crate) has_appended: bool,
 }
 
 /// Ordering state of one tenant, by series number.

@@ -6,22 +6,24 @@
 //! the log), the head's generations no longer fit, and the files are built anew from the records in the log.
 
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use model::{Labels, Tenant};
+use tokio::sync::oneshot;
 
-use super::Storage;
 use super::open::Replay;
 use super::upkeep::Upkeep;
+use super::{Storage, adopt};
 use crate::error::{Error, Result};
 use crate::head::Head;
 use crate::head::select::{SeriesReader, Wanted};
-use crate::log::committer::lock;
+use crate::log::committer::{Batch, Cut, lock};
 use crate::log::reader;
 use crate::log::record::Record;
 use crate::log::segment::Role;
+use crate::options::LogStore;
 use crate::series::{SeriesRow, compare_labels};
 use crate::table::{self, NewFile};
 
@@ -30,7 +32,7 @@ const ROWS_AT_ONCE: usize = 100_000;
 /// Series read from the head under one lock.
 pub(super) const ROWS_PER_LOCK: usize = 512;
 /// A flush that takes longer is not committed but begun anew, since others may have cleaned up its files meanwhile.
-const FLUSH_MS_MAX: i64 = 600_000;
+pub(super) const FLUSH_MS_MAX: i64 = 600_000;
 
 /// What a flush did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,7 +50,6 @@ pub struct FlushReport {
 pub(super) struct FlushJob {
     pub(super) log: Arc<str>,
     pub(super) id: ulid::Ulid,
-    pub(super) folder: PathBuf,
     pub(super) base: Option<u64>,
     pub(super) through: u64,
     pub(super) generations: RangeInclusive<u32>,
@@ -83,7 +84,6 @@ impl Storage {
             let job = FlushJob {
                 log: Arc::clone(&adopted.log),
                 id: adopted.id(),
-                folder: adopted.folder.clone(),
                 base: adopted.base,
                 through: adopted.through,
                 generations: adopted.generation..=adopted.generation,
@@ -96,57 +96,59 @@ impl Storage {
     }
 
     async fn flush_own(self: &Arc<Self>, upkeep: &mut Upkeep, report: &mut FlushReport) -> Result<()> {
-        let cut = {
-            let storage = Arc::clone(self);
-            let cut = self.options.runtime.spawn_blocking(move || storage.cut());
-            cut.await.map_err(|_| Error::Worker("cut the log"))??
-        };
+        let has_appended = lock(&self.appender).has_appended;
+        if !has_appended && !upkeep.own_is_pending {
+            // An idle log writes nothing.
+            return Ok(());
+        }
+        // What a flush leaves undone, the next one does.
+        upkeep.own_is_pending = true;
+        let storage = Arc::clone(self);
+        let pushed = self.options.runtime.spawn_blocking(move || storage.push_cut());
+        let cut = pushed.await.map_err(|_| Error::Worker("cut the log"))??;
+        let cut = cut.await.map_err(|_| Error::Worker("log writer"))??;
         upkeep.last_flush = self.options.clock.now();
         let job = FlushJob {
             log: Arc::clone(&self.log),
             id: upkeep.own_id,
-            folder: self.wal.join(&*self.log),
             base: upkeep.own_base,
             through: cut.through,
             generations: upkeep.own_generation..=cut.generation,
         };
         let is_committed = self.run_flush(&job, report).await?;
         upkeep.own_generation = cut.generation + 1;
+        upkeep.own_is_pending = false;
         if is_committed {
             upkeep.own_base = Some(cut.through);
-            let storage = Arc::clone(self);
-            let advance = self.options.runtime.spawn_blocking(move || storage.advance_floor(cut.through + 1));
-            advance.await.map_err(|_| Error::Worker("advance the floor"))??;
+            self.advance_floor(cut.through + 1).await?;
         }
         Ok(())
     }
 
-    /// Ends a generation between two segments of the log.
-    fn cut(&self) -> Result<Cut> {
-        let appender = lock(&self.appender);
-        self.committer.wait_idle()?;
-        let through = {
-            let mut log = self.committer.log();
-            log.start_file();
-            log.last_seq()
-        };
-        let generation = {
-            let mut head = self.write_head();
-            head.next_generation();
-            head.generation() - 1
-        };
+    /// Asks for the end of a generation between two segments of the log; the answer comes when what lies before is
+    /// durable and visible.
+    fn push_cut(&self) -> Result<oneshot::Receiver<Result<Cut>>> {
+        let (done, cut) = oneshot::channel();
+        let mut appender = lock(&self.appender);
+        self.committer.push(Batch { cut: Some(done), ..Batch::default() })?;
+        appender.has_appended = false;
         if !appender.is_closed {
             self.redeclare(&appender)?;
         }
-        Ok(Cut { through, generation })
+        Ok(cut)
     }
 
     /// Writes a header that says that what lies below `floor` is no longer needed.
-    fn advance_floor(&self, floor: u64) -> Result<()> {
-        let now = self.options.clock.now();
-        let mut log = self.committer.log();
-        log.set_floor(floor);
-        log.append(Role::Records, &[], now).map(drop)
+    async fn advance_floor(&self, floor: u64) -> Result<()> {
+        self.committer.log().set_floor(floor);
+        self.push_segment(Role::Records).await
+    }
+
+    /// Writes a segment without records behind all that was pushed.
+    pub(super) async fn push_segment(&self, role: Role) -> Result<()> {
+        let (done, written) = oneshot::channel();
+        self.committer.push(Batch { done: Some(done), role: Some(role), ..Batch::default() })?;
+        written.await.map_err(|_| Error::Worker("log writer"))?.map(drop)
     }
 
     /// Flushes one log; false when there was nothing to write.
@@ -159,7 +161,7 @@ impl Storage {
             return Ok(false);
         }
         if self.options.clock.now().since_ms(started) > FLUSH_MS_MAX {
-            return Err(Error::Stalled { log: job.log.to_string() });
+            return Err(Error::Stalled { what: "flush", log: job.log.to_string() });
         }
         let count = files.len();
         let committed = self.options.table.commit_flush(&job.log, job.base, job.through, files).await;
@@ -196,9 +198,15 @@ impl Storage {
         if found >= Some(job.through) {
             return Ok(table.snapshot(None).await?.version());
         }
+        if let LogStore::Objects(logs) = &self.options.logs {
+            let drained = adopt::flush_records(&self.options, logs, job.id, job.through).await?;
+            report.files += drained.files;
+            return Ok(drained.version);
+        }
         let exemplars_max = self.options.exemplars_per_series_max;
         let now = self.options.clock.now();
-        let (folder, id, through) = (job.folder.clone(), job.id, job.through);
+        let folder = self.log_folder(&job.log).unwrap_or_default();
+        let (id, through) = (job.id, job.through);
         let rebuild = move || rebuild(&folder, id, found, through, exemplars_max, now);
         let tenants = self
             .options
@@ -288,11 +296,6 @@ impl Storage {
     }
 }
 
-struct Cut {
-    through: u64,
-    generation: u32,
-}
-
 /// Builds the rows of the records after `base` through `through` from the log itself.
 fn rebuild(
     folder: &Path,
@@ -302,14 +305,7 @@ fn rebuild(
     exemplars_max: usize,
     now: model::Timestamp,
 ) -> Result<Vec<(Tenant, Vec<SeriesRow>)>> {
-    let head = Head::new(exemplars_max);
-    let mut replay = Replay {
-        head,
-        tracks: std::collections::HashMap::new(),
-        groups: std::collections::HashMap::new(),
-        now,
-        samples: 0,
-    };
+    let mut replay = Replay::new(Head::new(exemplars_max), now);
     let mut strangers = 0_u64;
     // From the first file that is left: whoever flushed through `base` need not have cut the log where declarations
     // follow, as this writer does.
@@ -324,13 +320,17 @@ fn rebuild(
     if strangers > 0 {
         tracing::error!(log = %id, records = strangers, "passed over records of groups whose declaration is missing");
     }
-    let wanted = Wanted::times(i64::MIN, i64::MAX);
-    let tenants = replay.head.tenants().iter().map(|tenant| {
+    Ok(rows_of(&replay.head, &Wanted::times(i64::MIN, i64::MAX)))
+}
+
+/// Reads a head that nobody writes to, in the order of files.
+pub(super) fn rows_of(head: &Head, wanted: &Wanted) -> Vec<(Tenant, Vec<SeriesRow>)> {
+    let tenants = head.tenants().iter().map(|tenant| {
         let mut reader = SeriesReader::default();
         let numbers = (0..).take(tenant.series_numbers());
-        let mut rows: Vec<SeriesRow> = numbers.filter_map(|n| tenant.read(n, &mut reader, &wanted)).collect();
+        let mut rows: Vec<SeriesRow> = numbers.filter_map(|n| tenant.read(n, &mut reader, wanted)).collect();
         rows.sort_by(|a, b| compare_labels(&a.labels, &b.labels));
         (tenant.tenant.clone(), rows)
     });
-    Ok(tenants.filter(|(_, rows)| !rows.is_empty()).collect())
+    tenants.filter(|(_, rows)| !rows.is_empty()).collect()
 }

@@ -147,11 +147,12 @@ impl Storage {
         let mut records = Vec::new();
         let mut ids: Vec<&u64> = appender.groups.keys().collect();
         ids.sort_unstable();
-        {
-            let head = self.read_head();
-            for id in ids {
-                let declare = declaration_of(&head, *id, &appender.groups[id]);
-                segment::put_record(&mut records, |out| record::put_declare(out, &declare));
+        for id in ids {
+            let declare = declaration_of(&self.read_head(), *id, &appender.groups[id]);
+            segment::put_record(&mut records, |out| record::put_declare(out, &declare));
+            if records.len() >= self.options.commit_bytes {
+                // Nothing else comes in between, and no segment gets too large.
+                self.committer.push(Batch { records: std::mem::take(&mut records), ..Batch::default() })?;
             }
         }
         if records.is_empty() {

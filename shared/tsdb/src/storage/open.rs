@@ -12,19 +12,20 @@ use ulid::Ulid;
 
 use super::appender::{Appender, TrackKey, TrackUse};
 use super::upkeep::{Adopted, Upkeep};
-use super::{Counters, Storage};
+use super::{Counters, Storage, adopt};
 use crate::append::GroupChange;
 use crate::error::{Error, Result};
 use crate::head::{GroupSamples, Head, REMOVED};
-use crate::log::committer::{CommitOptions, Committer};
+use crate::log::committer::{CommitOptions, Committer, Outlet, lock};
 use crate::log::local::{self, LocalLog};
-use crate::log::reader;
+use crate::log::objects::{self, ObjectLogs};
 use crate::log::record::{Append, Declare, Record};
-use crate::options::{StorageOptions, millis};
-use crate::table::{SelectLimits, Snapshot};
+use crate::log::{Writer, reader};
+use crate::options::{LogStore, StorageOptions, millis};
+use crate::table::{SelectLimits, Snapshot, Table};
 
 /// The folder below the storage's that holds the logs.
-const WAL_FOLDER: &str = "wal";
+pub(super) const WAL_FOLDER: &str = "wal";
 
 impl Storage {
     /// Opens the storage: everything acknowledged in earlier lives is readable when this returns.
@@ -35,10 +36,17 @@ impl Storage {
     /// [`Error::Locked`] when another process works in the folder, [`Error::Gap`] when acknowledged segments of an
     /// earlier log are missing, and whatever the disk or the table say.
     pub async fn open(options: StorageOptions) -> Result<Arc<Self>> {
-        let wal = options.dir.join(WAL_FOLDER);
+        match options.logs.clone() {
+            LogStore::Folder(dir) => Self::open_folder(options, &dir).await,
+            LogStore::Objects(logs) => Self::open_objects(options, &logs).await,
+        }
+    }
+
+    async fn open_folder(options: StorageOptions, dir: &Path) -> Result<Arc<Self>> {
+        let wal = dir.join(WAL_FOLDER);
         fs::create_dir_all(&wal).map_err(Error::io("create", &wal))?;
-        local::sync_folder(&options.dir)?;
-        let lock = local::lock(&wal)?;
+        local::sync_folder(dir)?;
+        let folder_lock = local::lock(&wal)?;
         let snapshot = options.table.snapshot(None).await?;
         let mut head = Head::new(options.exemplars_per_series_max);
         load_tail(&mut head, &snapshot, &options).await?;
@@ -50,12 +58,62 @@ impl Storage {
             let replay = move || replay_all(&wal, head, &transactions, now);
             options.runtime.spawn_blocking(replay).await.map_err(|_| Error::Worker("replay"))??
         };
-        let Replayed { mut head, tracks, adopted, samples, damages } = replayed;
-
-        let first_generation = head.next_generation();
-        let appender = Appender::from_head(&head, tracks);
         let id = new_ulid(options.clock.now());
         let log = LocalLog::create(&wal, id, new_ulid(options.clock.now()).0, options.file_bytes_max)?;
+        let birth_delay = options.birth_delay;
+        Self::start(options, replayed, Box::new(log), birth_delay, Some(folder_lock))
+    }
+
+    /// What this ingester left in earlier lives is brought into the table before anything else.
+    async fn open_objects(options: StorageOptions, logs: &Arc<ObjectLogs>) -> Result<Arc<Self>> {
+        let born = logs.born().await?;
+        let (mut drained, mut unread) = (Vec::new(), Vec::new());
+        for log in logs.list().await? {
+            let owner = logs.owner_of(&log).await?;
+            if owner.is_none_or(|owner| owner.ingester != logs.owner().ingester)
+                || born.is(&log)
+                || logs.is_spare(&log)
+            {
+                continue;
+            }
+            let id = objects::parse(&log)?;
+            match adopt::drain(&options, logs, id).await {
+                Ok(outcome) => drained.extend(outcome.map(|outcome| (id, outcome))),
+                // It stays listed as missing, and is tried again with those of others.
+                Err(error) if error.kind() == fault::Kind::Corrupt => {
+                    tracing::error!(%error, %log, "a log of an earlier life cannot be read");
+                    unread.push(Arc::from(log));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let snapshot = options.table.snapshot(None).await?;
+        let mut head = Head::new(options.exemplars_per_series_max);
+        load_tail(&mut head, &snapshot, &options).await?;
+        // Who is ready acknowledges without delay.
+        tokio::time::sleep(born.until(options.birth_delay)).await;
+        let replayed = Replayed { head, tracks: HashMap::new(), adopted: Vec::new(), samples: 0, damages: 0 };
+        let storage = Self::start(options, replayed, Box::new(logs.writer(born)), Duration::ZERO, None)?;
+        for (id, outcome) in &drained {
+            storage.note_drained(logs, *id, outcome);
+        }
+        *lock(&storage.unread) = unread;
+        logs.prepare_spare();
+        Ok(storage)
+    }
+
+    /// Begins to write a log.
+    fn start(
+        options: StorageOptions,
+        replayed: Replayed,
+        log: Box<dyn Writer>,
+        birth_delay: Duration,
+        folder_lock: Option<fs::File>,
+    ) -> Result<Arc<Self>> {
+        let Replayed { mut head, tracks, adopted, samples, damages } = replayed;
+        let first_generation = head.next_generation();
+        let appender = Appender::from_head(&head, tracks);
+        let id = log.id();
         let counters = Arc::new(Counters::default());
         counters.samples_replayed.store(samples, Ordering::Relaxed);
         counters.records_damaged.store(damages, Ordering::Relaxed);
@@ -63,38 +121,49 @@ impl Storage {
         let commit_options = CommitOptions {
             delay: options.commit_delay,
             bytes: options.commit_bytes,
+            segment_bytes_max: options.segment_bytes_max(),
+            in_flight_max: options.commits_in_flight_max,
             queue_bytes_max: options.queue_bytes_max,
-            birth_delay: options.birth_delay,
+            birth_delay,
             clock: options.clock.clone(),
         };
-        let apply = apply_to(Arc::clone(&head), Arc::clone(&counters));
-        let committer = Committer::start(log, commit_options, apply)?;
+        let outlet = outlet(&head, Arc::clone(&counters));
+        let committer = Committer::start(log, commit_options, outlet)?;
         let upkeep = Upkeep::new(adopted, first_generation, options.clock.now(), id);
         tracing::info!(log = %id, "opened storage");
         Ok(Arc::new(Self {
             out_of_order_window_ms: AtomicI64::new(millis(options.out_of_order_window)),
             options,
-            wal,
             log: Arc::from(id.to_string()),
             head,
             appender: Mutex::new(appender),
             committer,
             upkeep: tokio::sync::Mutex::new(upkeep),
+            drained: Mutex::default(),
+            unread: Mutex::default(),
             counters,
-            _lock: lock,
+            _lock: folder_lock,
         }))
     }
 }
 
 /// Makes durable samples visible.
-fn apply_to(head: Arc<RwLock<Head>>, counters: Arc<Counters>) -> crate::log::committer::Apply {
-    Box::new(move |seq, samples: &[GroupSamples]| {
-        let mut head = head.write().unwrap_or_else(PoisonError::into_inner);
+fn outlet(head: &Arc<RwLock<Head>>, counters: Arc<Counters>) -> Outlet {
+    let applied = Arc::clone(head);
+    let apply = Box::new(move |seq: u64, samples: &[GroupSamples]| {
+        let mut head = applied.write().unwrap_or_else(PoisonError::into_inner);
         let loose: u64 = samples.iter().map(|s| head.apply(s)).sum();
         counters.samples_loose.fetch_add(loose, Ordering::Relaxed);
         counters.segments.fetch_add(seq.saturating_sub(head.coverage.acknowledged), Ordering::Relaxed);
         head.coverage.acknowledged = seq;
-    })
+    });
+    let head = Arc::clone(head);
+    let cut = Box::new(move || {
+        let mut head = head.write().unwrap_or_else(PoisonError::into_inner);
+        head.next_generation();
+        head.generation() - 1
+    });
+    Outlet { apply, cut }
 }
 
 /// Loads what ordering rules and lookback need of what was flushed before.
@@ -124,13 +193,14 @@ fn replay_all(
     transactions: &HashMap<String, u64>,
     now: Timestamp,
 ) -> Result<Replayed> {
-    let mut replay = Replay { head, tracks: HashMap::new(), groups: HashMap::new(), now, samples: 0 };
+    let mut replay = Replay::new(head, now);
     let mut adopted = Vec::new();
     let mut damages = 0;
     for (folder, id) in earlier_logs(wal)? {
         let base = transactions.get(&id.to_string()).copied();
         let generation = replay.head.next_generation();
         replay.groups.clear();
+        local::check_is_local(&folder)?;
         let lock = local::lock(&folder)?;
         let from = base.map_or(0, |b| b + 1);
         let mut samples = 0;
@@ -179,6 +249,35 @@ fn replay_all(
     }
     let Replay { head, tracks, samples, .. } = replay;
     Ok(Replayed { head, tracks, adopted, samples, damages })
+}
+
+/// The logs on a disk, in `wal/` below a folder, that hold what is not in the table.
+///
+/// # Errors
+/// As [`Storage::open`] says of logs that cannot be read.
+pub async fn unflushed_local_logs(dir: &Path, table: &Table) -> Result<Vec<String>> {
+    let wal = dir.join(WAL_FOLDER);
+    if !wal.exists() {
+        return Ok(Vec::new());
+    }
+    let snapshot = table.snapshot(None).await?;
+    let mut left = Vec::new();
+    for (folder, id) in earlier_logs(&wal)? {
+        if !folder.join(local::LOCK_FILE).exists() {
+            // Written as objects.
+            continue;
+        }
+        let (name, mut samples) = (id.to_string(), 0_u64);
+        let from = snapshot.last_transaction(&name).map_or(0, |base| base + 1);
+        reader::read(&folder, id, from, |_, record| {
+            samples += u64::from(matches!(record, Record::Append(_)));
+            Ok(())
+        })?;
+        if samples > 0 {
+            left.push(name);
+        }
+    }
+    Ok(left)
 }
 
 /// The folders of logs, oldest first.

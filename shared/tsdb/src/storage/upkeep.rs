@@ -1,5 +1,6 @@
 //! What has to be done from time to time: flushing, dropping what was flushed, removing files; and closing.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub(super) struct Upkeep {
     pub(super) own_base: Option<u64>,
     /// The first generation of the own log that is not in the table.
     pub(super) own_generation: u32,
+    /// Whether a generation was cut off that is not in the table.
+    pub(super) own_is_pending: bool,
     pub(super) last_flush: Timestamp,
     last_drop: Timestamp,
     /// The own log has ended, and all of it is in the table.
@@ -68,6 +71,7 @@ impl Upkeep {
             own_id,
             own_base: None,
             own_generation,
+            own_is_pending: false,
             last_flush: now,
             last_drop: now,
             has_ended: false,
@@ -116,10 +120,12 @@ impl Storage {
             if is_drop_due {
                 storage.drop_flushed()?;
             }
-            storage.committer.log().remove_unneeded(before).map(drop)
+            storage.committer.log().remove_unneeded(before)
         };
         self.options.runtime.spawn_blocking(tidy).await.map_err(|_| Error::Worker("tidy up"))??;
-        self.remove_adopted(&mut upkeep, before)
+        self.remove_adopted(&mut upkeep, before)?;
+        drop(upkeep);
+        self.remove_drained().await
     }
 
     /// The logs that hold what is not in the table yet: the own one until the storage is closed, and those of earlier
@@ -128,7 +134,8 @@ impl Storage {
         let upkeep = self.upkeep.lock().await;
         let own = (!upkeep.has_ended).then(|| Arc::clone(&self.log));
         let earlier = upkeep.adopted.iter().filter(|a| a.flushed_at.is_none()).map(|a| Arc::clone(&a.log));
-        own.into_iter().chain(earlier).collect()
+        let unread = lock(&self.unread).clone();
+        own.into_iter().chain(earlier).chain(unread).collect()
     }
 
     fn is_flush_due(&self, upkeep: &mut Upkeep) -> bool {
@@ -171,13 +178,16 @@ impl Storage {
     /// Frees series and tracks that no group uses and that hold nothing.
     fn remove_ended(&self, idle_before: Timestamp) -> Result<()> {
         let mut appender = lock(&self.appender);
-        // Nothing on its way to the head may name what is removed.
-        self.committer.wait_idle()?;
+        // Nothing on its way to the head may name what is removed; nothing new sets out meanwhile.
+        let pending = self.pending();
         let mut head = self.write_head();
         for (number, order) in (0..).zip(&mut appender.tenants) {
             let tenant = head.tenant_at(number);
-            let is_ended =
-                |s: &u32| order.uses[*s as usize] == 0 && tenant.series(*s).is_some_and(Series::is_empty);
+            let is_ended = |s: &u32| {
+                order.uses[*s as usize] == 0
+                    && tenant.series(*s).is_some_and(Series::is_empty)
+                    && !pending.series.contains(&(number, *s))
+            };
             let ended: Vec<u32> = (0..).take(order.uses.len()).filter(is_ended).collect();
             for series in ended {
                 head.remove_series(number, series);
@@ -185,7 +195,8 @@ impl Storage {
             }
         }
         appender.tracks.retain(|key, used| {
-            let keep = used.groups > 0 || used.idle_since > idle_before;
+            let is_pending = pending.tracks.contains(&(key.tenant, used.track));
+            let keep = used.groups > 0 || used.idle_since > idle_before || is_pending;
             if !keep {
                 head.remove_track(key.tenant, used.track);
             }
@@ -194,12 +205,27 @@ impl Storage {
         Ok(())
     }
 
+    /// What is named by samples on their way to the head.
+    fn pending(&self) -> Pending {
+        let mut pending = Pending::default();
+        let mut seen = HashSet::new();
+        self.committer.for_each_pending(|samples| {
+            pending.tracks.insert((samples.tenant, samples.track));
+            // Appends of one group share their list of members.
+            if seen.insert(Arc::as_ptr(&samples.members)) {
+                pending.series.extend(samples.members.iter().map(|series| (samples.tenant, *series)));
+            }
+        });
+        pending
+    }
+
     /// Removes the logs of earlier lives that were flushed long enough ago.
     fn remove_adopted(&self, upkeep: &mut Upkeep, before: Timestamp) -> Result<()> {
         while let Some(at) = upkeep.adopted.iter().position(|a| a.flushed_at.is_some_and(|t| t <= before)) {
             let adopted = &upkeep.adopted[at];
             if adopted.is_damaged {
-                set_apart(&self.wal, &adopted.folder)?;
+                let wal = adopted.folder.parent().unwrap_or(&adopted.folder);
+                set_apart(wal, &adopted.folder)?;
             } else {
                 fs::remove_dir_all(&adopted.folder).map_err(Error::io("remove log", &adopted.folder))?;
             }
@@ -224,20 +250,27 @@ impl Storage {
             appender.is_closed = true;
         }
         let flushed = self.flush_all(&mut upkeep).await;
+        if flushed.is_ok() {
+            let mut log = self.committer.log();
+            let seal = log.last_seq() + 1;
+            log.set_floor(seal);
+        }
+        let ended = self.push_segment(Role::Seal).await;
         let storage = Arc::clone(self);
-        let end = move || {
-            let waited = storage.committer.wait_idle();
-            let sealed = storage.committer.log().append(Role::Seal, &[], storage.options.clock.now());
-            storage.committer.stop();
-            waited.and(sealed.map(drop))
-        };
-        let ended =
-            self.options.runtime.spawn_blocking(end).await.map_err(|_| Error::Worker("end the log"))?;
+        let stop = self.options.runtime.spawn_blocking(move || storage.committer.stop());
+        stop.await.map_err(|_| Error::Worker("end the log"))?;
         let report = flushed?;
         ended?;
         upkeep.has_ended = true;
         Ok(report)
     }
+}
+
+/// Series and tracks that something on its way names, with their tenants.
+#[derive(Debug, Default)]
+struct Pending {
+    series: HashSet<(u32, u32)>,
+    tracks: HashSet<(u32, u32)>,
 }
 
 /// Moves a damaged log out of the way and keeps it.

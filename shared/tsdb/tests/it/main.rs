@@ -3,8 +3,10 @@
 mod committing;
 mod durability;
 mod flushing;
+mod gated;
 mod ordering;
 mod support;
+mod taking_over;
 #[path = "../../src/testing.rs"]
 mod testing;
 mod unreliable;

@@ -58,6 +58,12 @@ impl World {
         Self { store, ..self }
     }
 
+    /// A second one with another way to the same store, a folder of its own, and the same time.
+    pub(crate) fn beside(&self, store: Arc<dyn ObjectStore>) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        Self { dir, store, clock: self.clock.clone(), kept: Arc::clone(&self.kept) }
+    }
+
     pub(crate) fn pass(&self, ms: i64) {
         self.clock.set(self.clock.now().add_ms(ms));
     }
