@@ -11,11 +11,13 @@
 
 pub mod append;
 pub mod catalogue;
+mod compaction;
 mod error;
 pub mod file;
 mod head;
 mod location;
 mod log;
+mod maintenance;
 pub mod merge;
 mod options;
 pub mod series;
@@ -30,5 +32,6 @@ pub use append::{
 };
 pub use error::{Error, Result};
 pub use location::{Location, Secret, StorageSettings};
+pub use maintenance::{Maintenance, MaintenanceOptions, MaintenanceReport, MaintenanceStats};
 pub use options::StorageOptions;
 pub use storage::{FlushReport, HeadSelection, HeadState, LastSample, LogState, Stats, Storage};
