@@ -10,7 +10,7 @@ use model::Clock;
 use rpc::pb::ingester::ingester_server::IngesterServer;
 use service_runtime::{BoxError, Environment, GrpcServices, Shutdown, Surface, Task};
 use tsdb::table::Table;
-use tsdb::{Storage, StorageOptions};
+use tsdb::{Maintenance, MaintenanceOptions, Storage, StorageOptions};
 
 use crate::config::Config;
 use crate::grpc::Server;
@@ -44,6 +44,7 @@ impl service_runtime::Service for Service {
         let discovery = environment.peers.role(Role::Discovery);
         let (opened, clock, tasks) =
             (server.storage.clone(), environment.clock.clone(), environment.tasks.clone());
+        let upkeep = server.upkeep.clone();
         let receiver = Arc::new(receiver(&config, environment, &server));
         let otlp = OtlpServer::new(
             &config,
@@ -66,7 +67,7 @@ impl service_runtime::Service for Service {
             drop(tokio::time::timeout(CONFIGURATION_WAIT, latest.wait_for(Option::is_some)).await);
             let window = out_of_order_window(&latest, &config);
             configure(&receiver, &latest);
-            let storage = open(&config, window, clock).await?;
+            let (storage, maintenance) = open(&config, window, clock).await?;
             let maintained = Arc::clone(&storage).maintain();
             tasks.spawn("maintain storage", async move {
                 maintained.await;
@@ -79,12 +80,21 @@ impl service_runtime::Service for Service {
                 kept.await;
                 Ok(())
             });
+            upkeep.set(Arc::clone(&maintenance));
+            tasks.spawn("maintain table", async move {
+                upkeep.run().await;
+                Ok(())
+            });
             let configured = Arc::clone(&storage);
             tasks.spawn("apply configuration", async move {
-                configured.set_out_of_order_window(out_of_order_window(&latest, &config));
+                let configure_window = |window| {
+                    configured.set_out_of_order_window(window);
+                    maintenance.set_out_of_order_window(window);
+                };
+                configure_window(out_of_order_window(&latest, &config));
                 // Ends with whoever follows the configuration, when the service stops.
                 while latest.changed().await.is_ok() {
-                    configured.set_out_of_order_window(out_of_order_window(&latest, &config));
+                    configure_window(out_of_order_window(&latest, &config));
                     configure(&receiver, &latest);
                 }
                 Ok(())
@@ -163,10 +173,21 @@ async fn open(
     config: &Config,
     out_of_order_window: Duration,
     clock: Clock,
-) -> Result<Arc<Storage>, BoxError> {
+) -> Result<(Arc<Storage>, Arc<Maintenance>), BoxError> {
     let path = &config.path;
     let location = config.storage.location(path).map_err(|faults| faults.join("; "))?;
     let table = Table::open_in(&location, clock.clone()).await?;
+    let (retention_time, retention_size) = config.retention();
+    let maintenance = MaintenanceOptions {
+        interval: config.compaction_interval.0,
+        delay: config.compaction_delay.0,
+        out_of_order_window,
+        concurrency: config.compaction_concurrency,
+        memory_bytes_max: config.compaction_memory_bytes_max,
+        retention_time,
+        retention_size,
+    };
+    let maintenance = Maintenance::new(Arc::clone(&table), maintenance);
     let options = StorageOptions {
         out_of_order_window,
         lookback: config.lookback_delta.0,
@@ -177,5 +198,5 @@ async fn open(
         series_max: config.series_max,
         ..StorageOptions::new(path, table, clock, tokio::runtime::Handle::current())
     };
-    Ok(Storage::open(options).await?)
+    Ok((Storage::open(options).await?, maintenance))
 }
