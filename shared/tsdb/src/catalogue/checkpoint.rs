@@ -1,8 +1,8 @@
 //! Checkpoints: the whole table at one version as a Parquet file, so that nobody has to read every commit.
 //!
 //! `_delta_log/<version, 20 digits>.checkpoint.parquet` has a column for each kind of action and sets one of them in
-//! each row. `_delta_log/_last_checkpoint` names the newest; it is a hint, and what is missing or cannot be read there
-//! is found by a LIST.
+//! each row. `_delta_log/_last_checkpoint` names the newest; it is a hint: without it a table is read
+//! from its first commit on, or from what a LIST finds.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -82,11 +82,17 @@ pub(super) async fn named(store: &dyn ObjectStore, directory: &Path) -> Result<O
     }
 }
 
+/// Reads the checkpoint that the hint names; `None` when there is no hint, or no such checkpoint.
+pub(super) async fn named_state(store: &dyn ObjectStore, directory: &Path) -> Result<Option<State>> {
+    match named(store, directory).await? {
+        Some(version) => load(store, directory, version).await,
+        None => Ok(None),
+    }
+}
+
 /// Reads the newest checkpoint; `None` when the table has none.
 pub(super) async fn newest(store: &dyn ObjectStore, directory: &Path) -> Result<Option<State>> {
-    if let Some(version) = named(store, directory).await?
-        && let Some(state) = load(store, directory, version).await?
-    {
+    if let Some(state) = named_state(store, directory).await? {
         return Ok(Some(state));
     }
     let mut entries = store.list(Some(directory));

@@ -109,19 +109,16 @@ impl DeltaLog {
     /// Opens the log of the table at this path, creating it when there is none.
     pub(crate) async fn open(store: Arc<dyn ObjectStore>, table: &Path, clock: Clock) -> Result<Self> {
         let directory = table.clone().join("_delta_log");
-        let (state, checkpoint) = match checkpoint::newest(&*store, &directory).await? {
-            Some(state) => {
-                let version = state.version;
-                (state, version)
-            }
-            None => (first_state(&*store, &directory, &clock).await?, 0),
+        let state = match checkpoint::named_state(&*store, &directory).await? {
+            Some(state) => state,
+            None => first_state(&*store, &directory, &clock).await?,
         };
         let log = Self {
             store,
             directory,
             clock,
+            checkpoint: AtomicU64::new(state.version),
             state: RwLock::new(Arc::new(state)),
-            checkpoint: AtomicU64::new(checkpoint),
             refreshing: tokio::sync::Mutex::new(()),
         };
         log.refresh().await?;
@@ -393,17 +390,17 @@ impl Entry {
     }
 }
 
-/// Reads version 0, or creates it.
+/// Reads version 0, or a checkpoint where that is gone, or creates the table.
 async fn first_state(store: &dyn ObjectStore, directory: &Path, clock: &Clock) -> Result<State> {
     let path = commit_path(directory, 0);
-    let lines = match get(store, &path).await? {
-        Some(bytes) => parse(&path, &bytes)?,
-        None => {
-            refuse_remains(store, directory).await?;
-            create(store, &path, clock).await?
-        }
-    };
-    State::first(path.as_ref(), lines)
+    if let Some(bytes) = get(store, &path).await? {
+        return State::first(path.as_ref(), parse(&path, &bytes)?);
+    }
+    if let Some(state) = checkpoint::newest(store, directory).await? {
+        return Ok(state);
+    }
+    refuse_remains(store, directory).await?;
+    State::first(path.as_ref(), create(store, &path, clock).await?)
 }
 
 /// Refuses to begin a table where the first commit is gone but others are there.
