@@ -14,7 +14,7 @@ fn while_writing(server: &mut Server, clients: &[Writer], story: impl FnOnce(&mu
     let (http, is_over) = (server.http(), AtomicBool::new(false));
     thread::scope(|scope| {
         for client in clients {
-            scope.spawn(|| client.send(&http, &is_over));
+            scope.spawn(|| client.send(|| http.clone(), &is_over));
         }
         // Whatever happens in the story, the clients end.
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| story(server)));

@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod cluster;
+mod compaction;
 mod containers;
 mod cross_service;
 mod deploy;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
+use service_runtime::ConfigBytes;
 
 /// A Prometheus-compatible metrics system: scrapes, stores as Parquet, answers PromQL, federates.
 ///
@@ -29,12 +30,12 @@ pub(crate) struct Flags {
     /// The log stays below --storage.tsdb.path.
     #[arg(long = "storage.url", value_name = "URL")]
     pub(crate) storage_url: Option<String>,
-    /// How long samples are kept.
+    /// How long samples are kept, counted from the newest; 15d when neither this nor a size is given.
     #[arg(long = "storage.tsdb.retention.time", value_name = "DURATION", value_parser = duration)]
     pub(crate) retention_time: Option<Duration>,
-    /// Bytes that samples may take.
-    #[arg(long = "storage.tsdb.retention.size", value_name = "BYTES")]
-    pub(crate) retention_size: Option<String>,
+    /// Bytes that the table's files may take (B, KB, MB, GB, TB, PB, EB, of base 2): the oldest go beyond.
+    #[arg(long = "storage.tsdb.retention.size", value_name = "BYTES", value_parser = size)]
+    pub(crate) retention_size: Option<ConfigBytes>,
     /// The longest a query may take.
     #[arg(long = "query.timeout", value_name = "DURATION", default_value = "2m", value_parser = duration)]
     pub(crate) query_timeout: Duration,
@@ -149,6 +150,10 @@ fn duration(text: &str) -> Result<Duration, String> {
     model::time::parse_duration(text).map_err(|e| e.to_string())
 }
 
+fn size(text: &str) -> Result<ConfigBytes, String> {
+    text.parse()
+}
+
 /// A listener that may be switched off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Listener(pub(crate) Option<SocketAddr>);
@@ -193,6 +198,7 @@ mod tests {
             "--config.file=/etc/prometheus/prometheus.yml",
             "--storage.tsdb.path=/var/lib/prometheus",
             "--storage.tsdb.retention.time=30d",
+            "--storage.tsdb.retention.size=512MB",
             "--web.listen-address=:9091",
             "--web.enable-lifecycle",
             "--web.enable-admin-api",
@@ -201,6 +207,7 @@ mod tests {
         ]);
         assert_eq!(flags.web_address.to_string(), "0.0.0.0:9091");
         assert_eq!(flags.retention_time, Some(Duration::from_secs(30 * 86_400)));
+        assert_eq!(flags.retention_size, Some(ConfigBytes(512 << 20)));
         assert_eq!(flags.features, ["promql-experimental-functions", "exemplar-storage"]);
         assert!(flags.enable_lifecycle && flags.enable_admin_api);
     }
@@ -216,7 +223,12 @@ mod tests {
 
     #[test]
     fn wrong_values_are_refused() {
-        for flag in ["--query.timeout=5", "--web.listen-address=nowhere", "--storage.tsdb.retention=1d"] {
+        for flag in [
+            "--query.timeout=5",
+            "--web.listen-address=nowhere",
+            "--storage.tsdb.retention=1d",
+            "--storage.tsdb.retention.size=512",
+        ] {
             assert!(Flags::try_parse_from(["tributary", flag]).is_err(), "{flag}");
         }
     }

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use coordination::InMemory;
 use model::Clock;
 use model::time::PrometheusDuration;
-use service_runtime::{BUILD, Config as _, ConfigDuration, Limits, Options, Overrides, Program, Reach};
+use service_runtime::{
+    BUILD, Config as _, ConfigBytes, ConfigDuration, Limits, Options, Overrides, Program, Reach,
+};
 
 use crate::flags::Flags;
 
@@ -88,16 +91,18 @@ fn settings(flags: &Flags, shown: BTreeMap<String, String>) -> Result<Settings, 
     let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let features: Vec<String> =
         flags.features.iter().filter(|f| PROMQL_FEATURES.contains(&f.as_str())).cloned().collect();
+    let ingester = ingester::Config {
+        path: path.clone(),
+        lookback_delta,
+        otlp_grpc_address: flags.otlp_grpc.0,
+        retention_time: flags.retention_time.map(ConfigDuration),
+        retention_size: flags.retention_size,
+        ..ingester::Config::default()
+    };
     let mut settings = Settings {
         discovery,
         // As Prometheus, but for the fully qualified name, for which it asks DNS.
         scraper: scraper::Config { offset_host: hostname.clone(), ..scraper::Config::default() },
-        ingester: ingester::Config {
-            path: path.clone(),
-            lookback_delta,
-            otlp_grpc_address: flags.otlp_grpc.0,
-            ..ingester::Config::default()
-        },
         querier: querier::Config {
             path,
             lookback_delta,
@@ -114,13 +119,12 @@ fn settings(flags: &Flags, shown: BTreeMap<String, String>) -> Result<Settings, 
             enable_admin_api: flags.enable_admin_api,
             features,
             otlp_http_address: flags.otlp_http,
-            storage_retention: flags
-                .retention_time
-                .map_or_else(|| "unlimited".to_owned(), |t| PrometheusDuration(t).to_string()),
+            storage_retention: retention_text(ingester.retention()),
             working_directory: std::env::current_dir().map(|d| d.display().to_string()).unwrap_or_default(),
             hostname,
             ..federation_gateway::Config::default()
         },
+        ingester,
         telemetry: telemetry::Options {
             name: "tributary".to_owned(),
             version: BUILD.version.to_owned(),
@@ -149,6 +153,13 @@ fn settings(flags: &Flags, shown: BTreeMap<String, String>) -> Result<Settings, 
     if faults.is_empty() { Ok(settings) } else { Err(faults) }
 }
 
+/// How long and how much is kept, as Prometheus shows it.
+fn retention_text((time, size): (Option<Duration>, Option<u64>)) -> String {
+    let time = time.map(|t| PrometheusDuration(t).to_string());
+    let size = size.map(|s| ConfigBytes(s).to_string());
+    time.into_iter().chain(size).collect::<Vec<_>>().join(" or ")
+}
+
 /// Flags whose promise would be broken silently if they were only accepted.
 fn refused(flags: &Flags) -> Vec<String> {
     let mut faults = Vec::new();
@@ -160,9 +171,6 @@ fn refused(flags: &Flags) -> Vec<String> {
     if flags.route_prefix.as_deref().is_some_and(|p| !matches!(p, "" | "/")) {
         faults.push("--web.route-prefix: a prefix is not built yet".to_owned());
     }
-    if flags.retention_size.is_some() {
-        faults.push("--storage.tsdb.retention.size: retention by size is not built yet".to_owned());
-    }
     faults
 }
 
@@ -170,9 +178,6 @@ fn refused(flags: &Flags) -> Vec<String> {
 fn not_built(flags: &Flags) -> Vec<(String, String)> {
     let mut warnings = Vec::new();
     let mut warn = |flag: &str, text: &str| warnings.push((flag.to_owned(), text.to_owned()));
-    if flags.retention_time.is_some() {
-        warn("storage.tsdb.retention.time", "retention is not built yet: nothing is deleted");
-    }
     if flags.external_url.is_some() {
         warn("web.external-url", "the external URL is not used yet");
     }

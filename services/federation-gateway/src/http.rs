@@ -30,7 +30,7 @@ mod write;
 const FORM_BYTES_MAX: usize = 10 << 20;
 
 /// What Prometheus answers below `/api/v1` and Tributary does not yet.
-const NOT_BUILT: [&str; 18] = [
+const NOT_BUILT: [&str; 17] = [
     "/api/v1/query_exemplars",
     "/api/v1/search/metric_names",
     "/api/v1/search/label_names",
@@ -48,7 +48,6 @@ const NOT_BUILT: [&str; 18] = [
     "/api/v1/admin/tsdb/delete_series",
     "/api/v1/admin/tsdb/clean_tombstones",
     "/api/v1/admin/tsdb/snapshot",
-    "/api/v1/admin/tsdb/compact",
 ];
 
 /// Builds the routes.
@@ -76,6 +75,7 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         .route("/api/v1/write", post(write::write))
         .route("/api/v1/otlp/v1/metrics", post(otlp::metrics))
         .route("/api/v1/admin/tsdb/flush", post(admin::flush).put(admin::flush))
+        .route("/api/v1/admin/tsdb/compact", post(admin::compact).put(admin::compact))
         .route("/federate", get(federate::federate))
         .route("/federation", get(federate::federate))
         .route("/version", get(status::version))

@@ -18,6 +18,8 @@ pub(crate) const LOOKUP_DEADLINE: Duration = Duration::from_secs(30);
 const QUERIERS_ASKED_MAX: usize = 3;
 /// Time allowed for a flush.
 pub(crate) const FLUSH_DEADLINE: Duration = Duration::from_secs(600);
+/// Time allowed for the compactions of one ingester.
+pub(crate) const COMPACT_DEADLINE: Duration = Duration::from_secs(1_800);
 
 /// Reaches the other roles.
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
-use service_runtime::{Arguments, ConfigDuration, Overrides};
+use service_runtime::{Arguments, ConfigBytes, ConfigDuration, Overrides};
 use tsdb::StorageSettings;
 
 /// Where the ingester's own program takes OTLP unless told otherwise: OTLP's port.
@@ -90,6 +90,8 @@ impl LogSettings {
         faults
     }
 }
+/// How long data is kept where neither an age nor a size is said: as Prometheus does.
+const RETENTION: Duration = Duration::from_secs(15 * 86_400);
 
 /// The ingester's own settings.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -110,6 +112,19 @@ pub struct Config {
     pub flush_interval: ConfigDuration,
     /// How long what was flushed stays in memory.
     pub head_retention: ConfigDuration,
+    /// How often it is looked what the table needs: compaction, retention, clean-up.
+    pub compaction_interval: ConfigDuration,
+    /// How long after its end a window or a day is compacted, beyond `out_of_order_time_window`; longer than
+    /// `flush_interval`, or what comes late is merged once more.
+    pub compaction_delay: ConfigDuration,
+    /// Compactions at a time; each takes one core.
+    pub compaction_concurrency: usize,
+    /// Memory that all compactions together may take, about, in bytes.
+    pub compaction_memory_bytes_max: usize,
+    /// How old data may get; 15d when neither this nor `retention_size` is set, without end when only that is.
+    pub retention_time: Option<ConfigDuration>,
+    /// Bytes that the table's files may have, the oldest are dropped beyond; without a limit when not set.
+    pub retention_size: Option<ConfigBytes>,
     /// Memory that samples not flushed yet may take before a flush starts early, in bytes.
     pub unflushed_bytes_max: usize,
     /// Bytes of appends that may wait for the log.
@@ -141,6 +156,12 @@ impl Default for Config {
             lookback_delta: ConfigDuration::from_secs(300),
             flush_interval: ConfigDuration::from_secs(15 * 60),
             head_retention: ConfigDuration::from_secs(2 * 3600),
+            compaction_interval: ConfigDuration::from_secs(60),
+            compaction_delay: ConfigDuration::from_secs(30 * 60),
+            compaction_concurrency: 1,
+            compaction_memory_bytes_max: 512 << 20,
+            retention_time: None,
+            retention_size: None,
             unflushed_bytes_max: 1 << 30,
             queue_bytes_max: 32 << 20,
             series_max: 20_000_000,
@@ -151,6 +172,17 @@ impl Default for Config {
             otlp_requests_max: 128,
             otlp_buffer_bytes_max: 128 << 20,
         }
+    }
+}
+
+impl Config {
+    /// How long and how much data is kept: the age and the bytes, where there is a limit. As in Prometheus, 0 is none,
+    /// and without any the age is 15 days.
+    #[must_use]
+    pub fn retention(&self) -> (Option<Duration>, Option<u64>) {
+        let time = self.retention_time.map(|t| t.0).filter(|t| !t.is_zero());
+        let size = self.retention_size.map(|s| s.0).filter(|s| *s > 0);
+        (time.or(size.is_none().then_some(RETENTION)), size)
     }
 }
 
@@ -176,12 +208,15 @@ impl service_runtime::Config for Config {
             ("lookback_delta", self.lookback_delta),
             ("flush_interval", self.flush_interval),
             ("head_retention", self.head_retention),
+            ("compaction_interval", self.compaction_interval),
         ] {
             if duration.0.is_zero() {
                 faults.push(format!("{name}: must be above 0s"));
             }
         }
         for (name, limit) in [
+            ("compaction_concurrency", self.compaction_concurrency),
+            ("compaction_memory_bytes_max", self.compaction_memory_bytes_max),
             ("unflushed_bytes_max", self.unflushed_bytes_max),
             ("queue_bytes_max", self.queue_bytes_max),
             ("series_max", self.series_max),
@@ -207,6 +242,21 @@ mod tests {
     fn the_defaults_are_these() {
         let defaults = format!("{:#?}\n", Config::default());
         test_kit::golden(env!("CARGO_MANIFEST_DIR"), "default-config.txt", &defaults);
+    }
+
+    #[test]
+    fn data_is_kept_as_long_as_prometheus_does() {
+        let days = |n: u64| Some(Duration::from_secs(n * 86_400));
+        for (yaml, want) in [
+            ("", (days(15), None)),
+            ("retention_time: 30d", (days(30), None)),
+            ("retention_size: 1GB", (None, Some(1 << 30))),
+            ("retention_time: 1d\nretention_size: 1KiB", (days(1), Some(1_024))),
+            ("retention_time: 0s\nretention_size: 0B", (days(15), None)),
+        ] {
+            let config = service_runtime::parse_config::<Config>(yaml).expect("valid");
+            assert_eq!(config.retention(), want, "{yaml}");
+        }
     }
 
     #[test]

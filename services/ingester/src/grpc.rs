@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::session::Session;
+use crate::upkeep::Upkeep;
 
 mod decode;
 mod encode;
@@ -42,6 +43,7 @@ impl Opened {
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
     pub(crate) storage: Opened,
+    pub(crate) upkeep: Upkeep,
     limits: SelectLimits,
     pub(crate) metrics: Metrics,
     shutdown: Shutdown,
@@ -51,8 +53,9 @@ impl Server {
     pub(crate) fn new(config: &Config, environment: &Environment) -> Self {
         let limits = SelectLimits { series: config.select_series_max, samples: config.select_samples_max };
         let storage = Opened::default();
-        let metrics = Metrics::register(&environment.metrics, &storage);
-        Self { storage, limits, metrics, shutdown: environment.shutdown.clone() }
+        let upkeep = Upkeep::new(environment);
+        let metrics = Metrics::register(&environment.metrics, &storage, &upkeep);
+        Self { storage, upkeep, limits, metrics, shutdown: environment.shutdown.clone() }
     }
 
     /// Runs a read off the async threads.
@@ -204,6 +207,17 @@ impl Ingester for Server {
             table_version: report.version.unwrap_or_default(),
             rows: report.rows as u64,
             files: report.files as u64,
+        }))
+    }
+
+    async fn compact(&self, _: Request<pb::CompactRequest>) -> Result<Response<pb::CompactResponse>, Status> {
+        let report = self.upkeep.compact().await?;
+        Ok(Response::new(pb::CompactResponse {
+            table_version: report.version.unwrap_or_default(),
+            compactions: report.compactions as u64,
+            files_replaced: report.files_replaced as u64,
+            files_written: report.files_written as u64,
+            files_expired: report.files_expired as u64,
         }))
     }
 }

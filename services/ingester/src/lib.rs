@@ -3,7 +3,9 @@
 //! Invariants:
 //! - an append is answered when it is durable, and appends of one stream are answered in order;
 //! - reads see acknowledged records only, and say which logs and which table version they go with;
-//! - a graceful stop flushes and ends the log before the listener closes.
+//! - a graceful stop flushes and ends the log before the listener closes;
+//! - it does its share of what the table needs (compaction, retention, clean-up), which any other may do
+//!   as well.
 //!
 //! Deliberately absent: evaluation of any kind, and reading files: queriers do that themselves.
 
@@ -16,6 +18,7 @@ mod metrics;
 mod otlp;
 mod service;
 mod session;
+mod upkeep;
 
 pub use config::{Config, LogPlace, LogSettings};
 pub use error::{Error, Result};

@@ -11,6 +11,7 @@ use tsdb::Appended;
 
 use crate::grpc::Opened;
 use crate::otlp::Outcome;
+use crate::upkeep::Upkeep;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
@@ -28,7 +29,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn register(registry: &service_runtime::Metrics, storage: &Opened) -> Self {
+    pub(crate) fn register(registry: &service_runtime::Metrics, storage: &Opened, upkeep: &Upkeep) -> Self {
         let metrics = Self::default();
         registry.register(|r| {
             r.register(
@@ -57,6 +58,7 @@ impl Metrics {
                 metrics.otlp_exemplars_dropped.clone(),
             );
             r.register_collector(Box::new(StorageCollector(storage.clone())));
+            r.register_collector(Box::new(TableCollector(upkeep.clone())));
         });
         metrics
     }
@@ -124,5 +126,84 @@ impl Collector for StorageCollector {
             value.encode(metric)?;
         }
         Ok(())
+    }
+}
+
+/// Asks the upkeep of the table for its numbers when the metrics are read.
+#[derive(Debug)]
+struct TableCollector(Upkeep);
+
+impl Collector for TableCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Ok(maintenance) = self.0.get() else { return Ok(()) };
+        let stats = maintenance.stats();
+        for (name, help, value) in [
+            ("prometheus_tsdb_storage_blocks_bytes", "Bytes of the table's live files", stats.file_bytes),
+            ("ingester_table_files", "Live files of the table", stats.files),
+            (
+                "ingester_compaction_memory_peak_bytes",
+                "The most memory that compactions held at one time, about",
+                stats.compaction_bytes_peak,
+            ),
+        ] {
+            let value = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            let metric = encoder.encode_descriptor(name, help, None, value.metric_type())?;
+            value.encode(metric)?;
+        }
+        for (name, help, value) in [
+            ("prometheus_tsdb_compactions", "Compactions committed", stats.compactions_total),
+            (
+                "prometheus_tsdb_compactions_failed",
+                "Compactions that failed and are tried again",
+                stats.compaction_failures_total,
+            ),
+            (
+                "prometheus_tsdb_time_retentions",
+                "Times that files were dropped by their age",
+                stats.time_retentions_total,
+            ),
+            (
+                "prometheus_tsdb_size_retentions",
+                "Times that files were dropped since all of them were too large",
+                stats.size_retentions_total,
+            ),
+            (
+                "ingester_compactions_overtaken",
+                "Compactions dropped since somebody else had replaced their files",
+                stats.compactions_overtaken_total,
+            ),
+            (
+                "ingester_compaction_files_replaced",
+                "Files that compactions replaced",
+                stats.files_replaced_total,
+            ),
+            ("ingester_compaction_files_written", "Files that compactions wrote", stats.files_written_total),
+            (
+                "ingester_files_expired",
+                "Files dropped since they were past the retention",
+                stats.files_expired_by_time_total + stats.files_expired_by_size_total,
+            ),
+            ("ingester_files_vacuumed", "Dead files removed from the store", stats.files_vacuumed_total),
+            ("ingester_table_checkpoints", "Checkpoints written", stats.checkpoints_total),
+            (
+                "ingester_table_log_files_removed",
+                "Old commits and checkpoints removed from the store",
+                stats.log_files_removed_total,
+            ),
+            (
+                "ingester_table_upkeep_failures",
+                "Steps of retention, checkpoints and clean-up that failed and are tried again",
+                stats.failures_total,
+            ),
+        ] {
+            let value = ConstCounter::new(value);
+            let metric = encoder.encode_descriptor(name, help, None, value.metric_type())?;
+            value.encode(metric)?;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "seconds")]
+        let seconds = ConstCounter::new(stats.compaction_ms_total as f64 / 1_000.0);
+        let (name, help) = ("ingester_compaction_seconds", "Time that compactions took");
+        let metric = encoder.encode_descriptor(name, help, None, seconds.metric_type())?;
+        seconds.encode(metric)
     }
 }

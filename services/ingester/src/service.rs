@@ -10,7 +10,10 @@ use model::Clock;
 use rpc::pb::ingester::ingester_server::IngesterServer;
 use service_runtime::{BoxError, Environment, GrpcServices, Latch, Peers, Shutdown, Surface, Task};
 use tsdb::table::Table;
-use tsdb::{Location, LogOwner, LogStore, ObjectLogOptions, ObjectLogs, Storage, StorageOptions};
+use tsdb::{
+    Location, LogOwner, LogStore, Maintenance, MaintenanceOptions, ObjectLogOptions, ObjectLogs, Storage,
+    StorageOptions,
+};
 
 use crate::adoption::Adoption;
 use crate::config::{Config, LogPlace};
@@ -18,6 +21,7 @@ use crate::grpc::otlp::OtlpServer;
 use crate::grpc::{Opened, Server};
 use crate::listing::Listing;
 use crate::otlp::Receiver;
+use crate::upkeep::Upkeep;
 
 /// The listener for OTLP over gRPC.
 const OTLP_GRPC: &str = "otlp-grpc";
@@ -66,6 +70,7 @@ impl service_runtime::Service for Service {
             clock: environment.clock.clone(),
             listing: listing.clone(),
             receiver,
+            upkeep: server.upkeep.clone(),
             owner: LogOwner {
                 ingester: environment.member_name.clone(),
                 address: environment.address.clone(),
@@ -116,6 +121,7 @@ struct Life {
     clock: Clock,
     listing: Listing,
     receiver: Arc<Receiver>,
+    upkeep: Upkeep,
     owner: LogOwner,
     latest: config_watch::Latest,
     coordinator: Arc<dyn Coordinator>,
@@ -130,6 +136,8 @@ impl Life {
         configure(&self.receiver, &self.latest);
         let location = self.config.storage.location(&self.config.path).map_err(|faults| faults.join("; "))?;
         let table = Table::open_in(&location, self.clock.clone()).await?;
+        let maintenance = self.maintenance(&table);
+        self.upkeep.set(Arc::clone(&maintenance));
         let logs = self.open_logs(&location, &table).await?;
         let mut adoption =
             logs.clone().map(|logs| Adoption::new(logs, Arc::clone(&self.coordinator), self.peers.clone()));
@@ -162,16 +170,33 @@ impl Life {
                     None => std::future::pending().await,
                 }
             };
-            let configured = follow(&mut self.latest, &self.config, &self.receiver, &storage);
+            let configured = follow(&mut self.latest, &self.config, &self.receiver, &storage, &maintenance);
             let reason = tokio::select! {
                 reason = is_ended => reason,
                 () = adopted => continue,
                 () = configured => continue,
                 () = Arc::clone(&storage).maintain() => continue,
+                () = self.upkeep.clone().run() => continue,
                 () = self.listing.clone().keep(Arc::clone(&storage)) => continue,
             };
             tracing::warn!(reason, log = %storage.log(), "another log takes the place of one that has ended");
         }
+    }
+
+    /// What the table needs beside flushes, as the configuration has it.
+    fn maintenance(&self, table: &Arc<Table>) -> Arc<Maintenance> {
+        let config = &self.config;
+        let (retention_time, retention_size) = config.retention();
+        let options = MaintenanceOptions {
+            interval: config.compaction_interval.0,
+            delay: config.compaction_delay.0,
+            out_of_order_window: out_of_order_window(&self.latest, config),
+            concurrency: config.compaction_concurrency,
+            memory_bytes_max: config.compaction_memory_bytes_max,
+            retention_time,
+            retention_size,
+        };
+        Maintenance::new(Arc::clone(table), options)
     }
 
     /// The logs in the object store: those that this ingester writes there, and those that it may take over.
@@ -237,10 +262,18 @@ impl Life {
     }
 }
 
-/// Tells the storage and the receiver what `prometheus.yml` says, for as long as it is polled.
-async fn follow(latest: &mut config_watch::Latest, config: &Config, receiver: &Receiver, storage: &Storage) {
+/// Tells the parts what `prometheus.yml` says, for as long as it is polled.
+async fn follow(
+    latest: &mut config_watch::Latest,
+    config: &Config,
+    receiver: &Receiver,
+    storage: &Storage,
+    maintenance: &Maintenance,
+) {
     loop {
-        storage.set_out_of_order_window(out_of_order_window(latest, config));
+        let window = out_of_order_window(latest, config);
+        storage.set_out_of_order_window(window);
+        maintenance.set_out_of_order_window(window);
         configure(receiver, latest);
         if latest.changed().await.is_err() {
             // Whoever follows the configuration has ended: the service stops.

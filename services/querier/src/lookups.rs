@@ -1,6 +1,7 @@
 //! Label names, label values and label sets over heads and table.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::{Labels, Matcher, Tenant, Timestamp};
@@ -49,25 +50,25 @@ impl Lookup {
         let Answers { came: answers, missing, struck } = asked.await?;
         let version = answers.iter().filter_map(|a| a.state.as_ref()).map(|s| s.table_version).max();
         let mut all: BTreeSet<String> = answers.into_iter().flat_map(|a| a.values).collect();
-        let snapshot = sources.snapshot(struck, version).await?;
         for set in &self.any_of {
-            all.append(&mut self.names_in(&snapshot, set, label).await?);
+            let read = |snapshot| self.names_in(snapshot, set, label);
+            all.append(&mut sources.read_table(struck, version, read).await?);
         }
         Ok((all, missing))
     }
 
     async fn names_in(
         &self,
-        snapshot: &Snapshot,
+        snapshot: Arc<Snapshot>,
         set: &[Matcher],
         label: Option<&str>,
-    ) -> Result<BTreeSet<String>> {
+    ) -> tsdb::table::Result<BTreeSet<String>> {
         let (tenant, min, max) = (&self.tenant, self.min_time.millis(), self.max_time.millis());
         let limits = SelectLimits::NONE;
-        Ok(match label {
-            Some(label) => snapshot.label_values(tenant, label, set, min, max, limits).await?,
-            None => snapshot.label_names(tenant, set, min, max, limits).await?,
-        })
+        match label {
+            Some(label) => snapshot.label_values(tenant, label, set, min, max, limits).await,
+            None => snapshot.label_names(tenant, set, min, max, limits).await,
+        }
     }
 
     fn labels_request(&self, label: Option<&str>) -> pb::LabelsRequest {
@@ -97,10 +98,12 @@ impl Lookup {
         let Answers { came: answers, missing, struck } = asked.await?;
         let version = answers.iter().map(|(version, _)| *version).max();
         let mut all: BTreeSet<Labels> = answers.into_iter().flat_map(|(_, labels)| labels).collect();
-        let snapshot = sources.snapshot(struck, version).await?;
         let (min, max) = (self.min_time.millis(), self.max_time.millis());
         for set in &self.any_of {
-            let found = snapshot.labels(&self.tenant, set, min, max, SelectLimits::NONE).await?;
+            let read = |snapshot: Arc<Snapshot>| async move {
+                snapshot.labels(&self.tenant, set, min, max, SelectLimits::NONE).await
+            };
+            let found = sources.read_table(struck, version, read).await?;
             all.extend(found.into_iter().map(|(labels, _)| labels));
         }
         Ok((all, missing))

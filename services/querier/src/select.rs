@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 use std::iter::Peekable;
+use std::sync::Arc;
 
 use model::{Labels, Matcher, Tenant, Timestamp};
 use rpc::pb::ingester as pb;
 use service_runtime::{Answers, Missing};
 use tsdb::series::{SeriesRow, SeriesSamples, compare_labels};
-use tsdb::table::SelectLimits;
+use tsdb::table::{SelectLimits, Snapshot};
 
 use crate::error::Result;
 use crate::heads::HeadAnswer;
@@ -93,17 +94,10 @@ async fn read_table(
         ..SelectLimits::NONE
     };
     let (min, max) = (request.min_time.millis(), request.max_time.millis());
-    let mut at_least = at_least;
-    loop {
-        let snapshot = sources.snapshot(struck, at_least).await?;
-        match snapshot.select(&request.tenant, &request.matchers, min, max, limits).await {
-            // The files were replaced and removed while they were read: once more with a newer snapshot.
-            Err(tsdb::table::Error::Gone { .. }) if at_least <= Some(snapshot.version()) => {
-                at_least = Some(snapshot.version() + 1);
-            }
-            rows => return Ok(rows?),
-        }
-    }
+    let read = |snapshot: Arc<Snapshot>| async move {
+        snapshot.select(&request.tenant, &request.matchers, min, max, limits).await
+    };
+    sources.read_table(struck, at_least, read).await
 }
 
 /// Merges sorted lists of label sets into one, with the numbers of the lists that hold each.

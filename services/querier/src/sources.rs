@@ -65,6 +65,30 @@ impl Sources {
         Ok(table.snapshot(at_least).await?)
     }
 
+    /// Reads a snapshot of the table as [`Sources::snapshot`] gives it; once more with a newer one where files were
+    /// replaced and removed while they were read.
+    pub(crate) async fn read_table<T, F>(
+        &self,
+        struck: u64,
+        at_least: Option<u64>,
+        read: impl Fn(Arc<Snapshot>) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = tsdb::table::Result<T>>,
+    {
+        let mut at_least = at_least;
+        loop {
+            let snapshot = self.snapshot(struck, at_least).await?;
+            let version = snapshot.version();
+            match read(snapshot).await {
+                Err(tsdb::table::Error::Gone { .. }) if at_least <= Some(version) => {
+                    at_least = Some(version + 1);
+                }
+                result => return Ok(result?),
+            }
+        }
+    }
+
     /// The table, opened at the first use.
     async fn table(&self) -> Result<&Arc<Table>> {
         let open = || async { Ok(Table::open_in(&self.location, self.clock.clone()).await?) };

@@ -165,4 +165,8 @@ impl Ingester for FakeIngester {
     async fn flush(&self, _: Request<pb::FlushRequest>) -> Result<Response<pb::FlushResponse>, Status> {
         Err(Status::unimplemented("not used here"))
     }
+
+    async fn compact(&self, _: Request<pb::CompactRequest>) -> Result<Response<pb::CompactResponse>, Status> {
+        Err(Status::unimplemented("not used here"))
+    }
 }

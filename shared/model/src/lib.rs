@@ -13,6 +13,7 @@ pub mod metadata;
 pub mod number;
 pub mod query;
 pub mod sample;
+pub mod size;
 pub mod tenant;
 pub mod time;
 

@@ -46,4 +46,4 @@ pub use readiness::{Latch, Readiness};
 pub use service::{GrpcServices, Service, Surface};
 pub use shutdown::{Reload, Shutdown, ShutdownTrigger, Stopper};
 pub use tasks::{Backoff, Task, Tasks};
-pub use values::ConfigDuration;
+pub use values::{ConfigBytes, ConfigDuration};

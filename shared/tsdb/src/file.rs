@@ -9,7 +9,8 @@
 //!
 //! There are two sorts of row. **Timeline rows** stand first, in row groups of their own: their `metric` is null, and
 //! only `timeline`, `count`, `timestamps`, `min_time` and `max_time` are set. **Series rows** follow, sorted by
-//! metric name, then labels, then time: one row per series and window (cut at multiples of [`WINDOW_MS`], 2 h).
+//! metric name, then labels, then time: one row per series and window, cut at multiples of
+//! [`WINDOW_MS`] (2 h) or, once the day is compacted, [`DAY_WINDOW_MS`] (8 h).
 //!
 //! | column | type | what it holds |
 //! |---|---|---|
@@ -60,7 +61,7 @@ pub(crate) mod schema;
 pub(crate) mod timelines;
 pub(crate) mod windows;
 
-pub use windows::WINDOW_MS;
+pub use windows::{DAY_WINDOW_MS, WINDOW_MS};
 
 #[cfg(test)]
 mod tests;

@@ -11,11 +11,13 @@
 
 pub mod append;
 pub mod catalogue;
+mod compaction;
 mod error;
 pub mod file;
 mod head;
 mod location;
 mod log;
+mod maintenance;
 pub mod merge;
 mod options;
 pub mod series;
@@ -31,6 +33,7 @@ pub use append::{
 pub use error::{Error, Result};
 pub use location::{Location, Secret, StorageSettings};
 pub use log::objects::{LogOwner, ObjectLogOptions, ObjectLogs};
+pub use maintenance::{Maintenance, MaintenanceOptions, MaintenanceReport, MaintenanceStats};
 pub use options::{LogStore, StorageOptions};
 pub use storage::{
     FlushReport, HeadSelection, HeadState, LastSample, LogState, Stats, Storage, unflushed_local_logs,

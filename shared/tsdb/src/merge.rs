@@ -132,6 +132,11 @@ pub struct TimelineInterner {
 }
 
 impl TimelineInterner {
+    /// How many distinct timelines are known.
+    pub(crate) fn count(&self) -> usize {
+        self.known.len()
+    }
+
     /// Returns the known timeline of the same content, or makes this one known.
     pub fn intern(&mut self, timeline: &Timeline) -> Timeline {
         if let Some(known) = self.known.get(timeline) {

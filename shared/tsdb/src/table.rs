@@ -23,6 +23,7 @@ use tokio::runtime::Handle;
 
 use crate::catalogue::DataFile;
 use crate::catalogue::log::{DeltaLog, Flush, new_name};
+use crate::file::WINDOW_MS;
 use crate::file::encode::{EncodedFile, encode};
 use crate::file::windows::{day_name, pieces_by_day};
 use crate::location::{Location, Opened};
@@ -33,7 +34,7 @@ pub use error::{Error, Result};
 pub use snapshot::{SelectLimits, Snapshot};
 
 /// Series rows of a file at most; a flush of more writes several. Bounds what one reader has to take in at once.
-const FILE_ROWS_MAX: usize = 1 << 19;
+pub(crate) const FILE_ROWS_MAX: usize = 1 << 19;
 /// A file longer than this is uploaded in parts of this length; S3 takes no parts below 5 MiB.
 const PART_BYTES: usize = 8 << 20;
 /// Parts of one file under way at a time.
@@ -114,30 +115,48 @@ impl Table {
         for (tenant, rows) in tenants {
             let encode = self.options.runtime.spawn_blocking(move || encode_days(&rows, FILE_ROWS_MAX));
             for (day, file) in encode.await.map_err(|_| Error::Worker("encode files"))?? {
-                files.push(self.put(&tenant, day, file).await?);
+                files.push(NewFile(self.put(&tenant, &day_name(day), WINDOW_MS, file).await?));
             }
         }
         tracing::debug!(log, through, files = files.len(), "wrote the files of a flush");
         Ok(files)
     }
 
-    async fn put(&self, tenant: &Tenant, day: i64, file: EncodedFile) -> Result<NewFile> {
+    /// Writes a file under a name of its own, where nobody sees it until a commit names it.
+    pub(crate) async fn put(
+        &self,
+        tenant: &Tenant,
+        day: &str,
+        window_ms: i64,
+        file: EncodedFile,
+    ) -> Result<DataFile> {
         let now = self.options.clock.now();
-        let day = day_name(day);
         let path = format!("tenant={}/day={day}/{}.parquet", partition_name(tenant.as_str()), new_name(now));
         let size = file.bytes.len() as u64;
         let location = location(&self.options.prefix, &path)?;
         self.upload(&location, file.bytes).await.map_err(Error::store(format!("write {location}")))?;
-        Ok(NewFile(DataFile {
+        Ok(DataFile {
             path,
             tenant: tenant.clone(),
-            day,
+            day: day.to_owned(),
             size,
             modified_ms: now.millis(),
             stats: Some(file.stats),
             tail: Some(file.tail),
-            origin: None,
-        }))
+            window_ms,
+            part: None,
+            origins: Vec::new(),
+        })
+    }
+
+    /// What the table runs on.
+    pub(crate) fn options(&self) -> &TableOptions {
+        &self.options
+    }
+
+    /// The table's catalogue.
+    pub(crate) fn log(&self) -> &DeltaLog {
+        &self.log
     }
 
     /// Writes one file. Its name is new, so that repeating a request whose answer was lost does no harm.
@@ -203,16 +222,16 @@ impl Table {
 /// Makes the files of one tenant: one or more a day, each with at most so many series rows.
 fn encode_days(rows: &[SeriesRow], rows_max: usize) -> Result<Vec<(i64, EncodedFile)>> {
     let mut files = Vec::new();
-    for (day, pieces) in pieces_by_day(rows)? {
+    for (day, pieces) in pieces_by_day(rows, WINDOW_MS)? {
         for pieces in pieces.chunks(rows_max) {
-            files.push((day, encode(pieces)?));
+            files.push((day, encode(pieces, WINDOW_MS)?));
         }
     }
     Ok(files)
 }
 
 /// The place of one of the table's files in the store.
-fn location(prefix: &Path, path: &str) -> Result<Path> {
+pub(crate) fn location(prefix: &Path, path: &str) -> Result<Path> {
     let text = if prefix.as_ref().is_empty() { path.to_owned() } else { format!("{prefix}/{path}") };
     Path::parse(&text).map_err(|e| Error::Invalid(format!("path {text}: {e}")))
 }
@@ -224,4 +243,6 @@ fn partition_name(value: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+mod golden;
+#[cfg(test)]
+pub(crate) mod tests;

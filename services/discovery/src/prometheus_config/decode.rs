@@ -284,7 +284,7 @@ impl Decoder {
                 Ok(value) => Some(Value::Duration(value)),
                 Err(error) => self.fault(error.to_string()),
             },
-            Kind::Bytes => match scalar::parse_bytes(&text) {
+            Kind::Bytes => match model::size::parse_bytes(&text) {
                 Ok(value) => Some(Value::Int(value)),
                 Err(error) => self.fault(error),
             },

@@ -2,10 +2,11 @@
 //! (two spaces, lists not indented below their key).
 
 use model::number::format_general;
+use model::size::Bytes;
 use model::time::PrometheusDuration;
 use relabel::RuleConfig;
 
-use super::scalar::{Bytes, redact_url};
+use super::scalar::redact_url;
 use super::schema::{Field, Kind, Record, Value, is_zero};
 use super::yaml::{Tag, resolve};
 

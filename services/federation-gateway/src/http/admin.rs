@@ -1,4 +1,4 @@
-//! `/api/v1/admin/tsdb/flush`, `/-/reload` and `/-/quit`: each behind its flag.
+//! `/api/v1/admin/tsdb/flush` and `compact`, `/-/reload` and `/-/quit`: each behind its flag.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{fail, from_status, succeed};
 use crate::gateway::Gateway;
-use crate::peers::{FLUSH_DEADLINE, LOOKUP_DEADLINE};
+use crate::peers::{COMPACT_DEADLINE, FLUSH_DEADLINE, LOOKUP_DEADLINE};
 
 /// `POST|PUT /api/v1/admin/tsdb/flush`: answers when everything acknowledged is in the table.
 pub(super) async fn flush(State(gateway): State<Arc<Gateway>>) -> Response {
@@ -35,6 +35,39 @@ async fn flush_all(gateway: &Gateway) -> Result<ingester::FlushResponse, tonic::
         all.table_version = all.table_version.max(one.table_version);
         all.rows += one.rows;
         all.files += one.files;
+    }
+    Ok(all)
+}
+
+/// `POST|PUT /api/v1/admin/tsdb/compact`: answers when every window and every day that has ended is compacted.
+pub(super) async fn compact(State(gateway): State<Arc<Gateway>>) -> Response {
+    if !gateway.config.enable_admin_api {
+        return fail(ApiError::new(ErrorType::Unavailable, "admin APIs disabled"));
+    }
+    match compact_all(&gateway).await {
+        Ok(all) => {
+            let data = json!({
+                "tableVersion": all.table_version, "compactions": all.compactions,
+                "filesReplaced": all.files_replaced, "filesWritten": all.files_written,
+                "filesExpired": all.files_expired,
+            });
+            succeed(&data, &[])
+        }
+        Err(status) => fail(from_status(&status)),
+    }
+}
+
+/// Each ingester does its share.
+async fn compact_all(gateway: &Gateway) -> Result<ingester::CompactResponse, tonic::Status> {
+    let mut all = ingester::CompactResponse::default();
+    for (_, mut client) in gateway.peers.ingesters()? {
+        let request = rpc::with_deadline(ingester::CompactRequest {}, COMPACT_DEADLINE);
+        let one = client.compact(request).await?.into_inner();
+        all.table_version = all.table_version.max(one.table_version);
+        all.compactions += one.compactions;
+        all.files_replaced += one.files_replaced;
+        all.files_written += one.files_written;
+        all.files_expired += one.files_expired;
     }
     Ok(all)
 }

@@ -213,6 +213,26 @@ async fn a_flush_answers_when_the_table_has_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_compaction_answers_when_the_table_has_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let started = Started::at(folder.path()).await;
+    let g = group("default", "a", &["x"]);
+    let mut client = started.client();
+    for i in 0..3 {
+        started.write(vec![append(&g, i, Presence::All, &[i as f64])], false).await;
+        client.flush(pb::FlushRequest {}).await.expect("flushed");
+    }
+    let report = client.compact(pb::CompactRequest {}).await.expect("compacted").into_inner();
+    let got = (report.compactions, report.files_replaced, report.files_written, report.files_expired);
+    assert_eq!(got, (1, 3, 1, 0));
+    assert_eq!(report.table_version, 4);
+    let again = client.compact(pb::CompactRequest {}).await.expect("nothing to do").into_inner();
+    assert_eq!(again, pb::CompactResponse::default());
+    assert_eq!(started.all("default").await, [series("x", &[(0, 0.0), (1, 1.0), (2, 2.0)])]);
+    started.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_newest_sample_of_each_series_is_found() {
     let folder = tempfile::tempdir().expect("a folder");
     let started = Started::at(folder.path()).await;

@@ -199,6 +199,9 @@ impl IngesterService for Fake {
     async fn flush(&self, _: Request<pb::FlushRequest>) -> Result<Response<pb::FlushResponse>, Status> {
         Err(Status::unimplemented("not used here"))
     }
+    async fn compact(&self, _: Request<pb::CompactRequest>) -> Result<Response<pb::CompactResponse>, Status> {
+        Err(Status::unimplemented("not used here"))
+    }
 }
 
 fn roster(numbers: &[u32]) -> Roster {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,13 +11,15 @@ use model::{Clock, Timestamp};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use parking_lot::RwLock;
+use tokio::runtime::Handle;
 use ulid::Ulid;
 
 use super::action::{
-    Add, CommitInfo, Format, Line, NullCount, Protocol, READER_VERSION, Stats, TableMetadata, Transaction,
-    Values, WRITER_VERSION, from_json_lines, to_json_lines, url_encode,
+    CommitInfo, Format, Line, Protocol, READER_VERSION, TableMetadata, WRITER_VERSION, from_json_lines,
+    to_json_lines,
 };
-use super::state::{DataFile, PARTITION_COLUMNS, State, tag};
+use super::state::{DataFile, Origin, PARTITION_COLUMNS, State, add, remove, transaction};
+use super::{checkpoint, cleanup};
 use crate::file::schema::delta_schema;
 use crate::table::{Error, Result};
 
@@ -32,8 +35,10 @@ const BACKOFF_MAX: Duration = Duration::from_millis(512);
 const READS_MAX: usize = 32;
 /// A commit file larger than this is not ours.
 const COMMIT_BYTES_MAX: u64 = 64 << 20;
-/// Metric names longer than this are left out of the statistics.
-const STATS_TEXT_MAX: usize = 1_024;
+/// Attempts to read a log that somebody cleans up meanwhile.
+const REPLAYS_MAX: u32 = 3;
+/// Work on a compaction that takes longer than this is begun anew, since others may clean up after it.
+pub(crate) const WORK_MS_MAX: i64 = 600_000;
 
 /// Who writes, for people who read the log.
 const ENGINE: &str = concat!("tributary/", env!("CARGO_PKG_VERSION"));
@@ -51,6 +56,42 @@ pub(crate) struct Flush<'a> {
     pub files: &'a [DataFile],
 }
 
+/// Files to exchange for others that hold the same, or nothing.
+#[derive(Debug, Clone)]
+pub(crate) struct Replacement<'a> {
+    /// Why.
+    pub operation: Operation,
+    /// What goes; all of it must still be live.
+    pub removes: &'a [Arc<DataFile>],
+    /// What comes.
+    pub adds: &'a [DataFile],
+    /// When the work on it began.
+    pub started: Timestamp,
+}
+
+/// Why files are replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    /// The same samples in fewer files.
+    Compact,
+    /// They are too old, or too many.
+    Expire,
+}
+
+impl Operation {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Compact => "OPTIMIZE",
+            Self::Expire => "DELETE",
+        }
+    }
+
+    /// Whether somebody who follows the table has to look.
+    fn changes_data(self) -> bool {
+        self == Self::Expire
+    }
+}
+
 /// The log of one table, with the newest state known.
 #[derive(Debug)]
 pub(crate) struct DeltaLog {
@@ -58,6 +99,8 @@ pub(crate) struct DeltaLog {
     directory: Path,
     clock: Clock,
     state: RwLock<Arc<State>>,
+    /// The newest checkpoint known; 0 without one.
+    checkpoint: AtomicU64,
     /// Held while commits are read, so that many who ask at once cost one LIST after the other, not a storm.
     refreshing: tokio::sync::Mutex<()>,
 }
@@ -66,24 +109,25 @@ impl DeltaLog {
     /// Opens the log of the table at this path, creating it when there is none.
     pub(crate) async fn open(store: Arc<dyn ObjectStore>, table: &Path, clock: Clock) -> Result<Self> {
         let directory = table.clone().join("_delta_log");
-        let first = commit_path(&directory, 0);
-        let lines = match get(&*store, &first).await? {
-            Some(bytes) => parse(&first, &bytes)?,
-            None => {
-                refuse_remains(&*store, &directory).await?;
-                create(&*store, &first, &clock).await?
-            }
+        let state = match checkpoint::named_state(&*store, &directory).await? {
+            Some(state) => state,
+            None => first_state(&*store, &directory, &clock).await?,
         };
-        let state = Arc::new(State::first(first.as_ref(), lines)?);
         let log = Self {
             store,
             directory,
             clock,
-            state: RwLock::new(state),
+            checkpoint: AtomicU64::new(state.version),
+            state: RwLock::new(Arc::new(state)),
             refreshing: tokio::sync::Mutex::new(()),
         };
         log.refresh().await?;
         Ok(log)
+    }
+
+    /// The version of the newest checkpoint known; 0 without one.
+    pub(crate) fn known_checkpoint(&self) -> u64 {
+        self.checkpoint.load(Ordering::Relaxed)
     }
 
     /// The newest state known, without looking.
@@ -94,42 +138,60 @@ impl DeltaLog {
     /// Reads commits that are newer than what is known. Dropping the future midway loses nothing.
     pub(crate) async fn refresh(&self) -> Result<Arc<State>> {
         let _one_at_a_time = self.refreshing.lock().await;
-        let known = self.known();
-        let newest = self.newest_version(known.version).await?;
-        if newest == known.version {
-            return Ok(known);
-        }
-        let versions = futures::stream::iter(known.version + 1..=newest).map(|version| async move {
-            let path = commit_path(&self.directory, version);
-            match get(&*self.store, &path).await? {
-                Some(bytes) => Ok((parse(&path, &bytes)?, path)),
-                None => Err(Error::CorruptCommit {
-                    path: path.to_string(),
-                    reason: "it is missing, though there are later ones".to_owned(),
-                }),
+        let mut known = self.known();
+        for attempt in 1.. {
+            let newest = self.newest_version(known.version).await?;
+            if newest == known.version {
+                break;
             }
-        });
-        // Copied once, however many commits there are.
-        let mut state = State::clone(&known);
-        let mut commits = std::pin::pin!(versions.buffered(READS_MAX));
-        while let Some((lines, path)) = commits.try_next().await? {
-            state = state.next(path.as_ref(), lines)?;
+            match self.replay(State::clone(&known), newest).await? {
+                Replayed::All(state) => known = state,
+                // Whoever is that far behind finds the commits cleaned up, and a checkpoint that has them.
+                Replayed::Missing(path) => match checkpoint::newest(&*self.store, &self.directory).await? {
+                    Some(state) if state.version > known.version && attempt < REPLAYS_MAX => {
+                        known = Arc::new(state);
+                        continue;
+                    }
+                    _ => return Err(missing(&path)),
+                },
+            }
+            break;
         }
-        let state = Arc::new(state);
-        *self.state.write() = Arc::clone(&state);
-        Ok(state)
+        // Somebody may have committed here meanwhile, and taken that over.
+        let mut state = self.state.write();
+        if state.version < known.version {
+            *state = Arc::clone(&known);
+        }
+        Ok(Arc::clone(&state))
     }
 
-    /// Lists commits above a version and returns the highest; refuses checkpoints.
+    /// Applies the commits through a version.
+    async fn replay(&self, mut state: State, newest: u64) -> Result<Replayed> {
+        let versions = futures::stream::iter(state.version + 1..=newest).map(|version| async move {
+            let path = commit_path(&self.directory, version);
+            let lines = get(&*self.store, &path).await?.map(|bytes| parse(&path, &bytes)).transpose()?;
+            Ok::<_, Error>((lines, path))
+        });
+        let mut commits = std::pin::pin!(versions.buffered(READS_MAX));
+        while let Some((lines, path)) = commits.try_next().await? {
+            let Some(lines) = lines else { return Ok(Replayed::Missing(path)) };
+            state = state.next(path.as_ref(), lines)?;
+        }
+        Ok(Replayed::All(Arc::new(state)))
+    }
+
+    /// Lists what is above a version and returns the highest; takes note of checkpoints.
     async fn newest_version(&self, known: u64) -> Result<u64> {
         let offset = commit_path(&self.directory, known);
         let mut newest = known;
         let mut entries = self.store.list_with_offset(Some(&self.directory), &offset);
         let listed = || format!("list {}", self.directory);
         while let Some(entry) = entries.try_next().await.map_err(Error::store(listed()))? {
-            match entry_of(&entry.location) {
+            match Entry::of(&entry.location) {
                 Entry::Commit(version) => newest = newest.max(version),
-                Entry::Checkpoint => return Err(checkpoint(&entry.location)),
+                Entry::Checkpoint(version) => {
+                    self.checkpoint.fetch_max(version, Ordering::Relaxed);
+                }
                 Entry::Other => {}
             }
         }
@@ -147,6 +209,57 @@ impl DeltaLog {
         let now = self.clock.now();
         let name = new_name(now);
         let lines = flush_lines(flush, &name, now)?;
+        self.commit(lines, &name, |state| check_base(flush, state)).await
+    }
+
+    /// Exchanges files for others, in one commit.
+    ///
+    /// Dropping the future midway leaves it open whether the commit happened.
+    ///
+    /// # Errors
+    /// [`Error::Overtaken`] when one of the files is not live any more in the version right below the one that would
+    /// be written, [`Error::Stalled`] when the work has taken too long: the new files are then nobody's.
+    pub(crate) async fn commit_replacement(&self, replacement: &Replacement<'_>) -> Result<u64> {
+        let now = self.clock.now();
+        let name = new_name(now);
+        let lines = replacement_lines(replacement, &name, now)?;
+        self.commit(lines, &name, |state| {
+            if self.clock.now().since_ms(replacement.started) > WORK_MS_MAX {
+                return Err(Error::Stalled { attempt: "replace files of the table" });
+            }
+            let lost = replacement.removes.iter().find(|f| !state.files.contains_key(&f.path));
+            lost.map_or(Ok(()), |f| Err(Error::Overtaken { path: f.path.clone() }))
+        })
+        .await
+    }
+
+    /// Writes the newest state as a checkpoint and returns its version.
+    pub(crate) async fn checkpoint(&self, runtime: &Handle) -> Result<u64> {
+        let state = self.refresh().await?;
+        let version = state.version;
+        let encoding = runtime.spawn_blocking(move || {
+            let lines = state.lines()?;
+            Ok::<_, Error>((lines.len(), checkpoint::to_parquet(&lines)?))
+        });
+        let (size, bytes) = encoding.await.map_err(|_| Error::Worker("encode a checkpoint"))??;
+        checkpoint::write(&*self.store, &self.directory, version, size, bytes).await?;
+        self.checkpoint.fetch_max(version, Ordering::Relaxed);
+        Ok(version)
+    }
+
+    /// Removes commits and checkpoints from before an instant that lie behind a checkpoint from before it.
+    pub(crate) async fn clean_up(&self, before: Timestamp) -> Result<usize> {
+        cleanup::clean_up(&*self.store, &self.directory, before).await
+    }
+
+    /// Writes one commit right above a state that passes the check.
+    async fn commit(
+        &self,
+        lines: Vec<Line>,
+        name: &str,
+        check: impl Fn(&State) -> Result<()> + Send + Sync,
+    ) -> Result<u64> {
+        let now = self.clock.now();
         let body = PutPayload::from(encode(&lines)?);
         // The version of the last attempt, as long as it is not known who holds it. An attempt that seems to have
         // failed may have arrived, or arrive yet; its version is settled once any commit stands there.
@@ -155,11 +268,11 @@ impl DeltaLog {
         for attempt in 0..COMMIT_ATTEMPTS_MAX {
             let state = self.refresh().await?;
             if let Some(version) = unsettled.take_if(|v| *v <= state.version)
-                && self.commit_name(version).await?.as_deref() == Some(&name)
+                && self.commit_name(version).await?.as_deref() == Some(name)
             {
                 return Ok(version);
             }
-            check_base(flush, &state)?;
+            check(&state)?;
             check_writable(&self.directory, &state)?;
             let version = state.version + 1;
             let path = commit_path(&self.directory, version);
@@ -240,28 +353,54 @@ fn check_writable(directory: &Path, state: &State) -> Result<()> {
     Err(Error::Unsupported { path: directory.to_string(), feature })
 }
 
-fn commit_path(directory: &Path, version: u64) -> Path {
+pub(super) fn commit_path(directory: &Path, version: u64) -> Path {
     directory.clone().join(format!("{version:020}.json"))
 }
 
+/// What became of reading commits.
+enum Replayed {
+    All(Arc<State>),
+    /// One is not there.
+    Missing(Path),
+}
+
+fn missing(path: &Path) -> Error {
+    let reason = "it is missing, though there are later ones".to_owned();
+    Error::CorruptCommit { path: path.to_string(), reason }
+}
+
 /// What a file in the log's directory is.
-enum Entry {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// The commit of a version.
     Commit(u64),
-    Checkpoint,
+    /// A checkpoint of a version in one file. Those of several are not ours, and nobody needs them.
+    Checkpoint(u64),
     Other,
 }
 
-fn entry_of(path: &Path) -> Entry {
-    let name = path.filename().unwrap_or_default();
-    if name == "_last_checkpoint" || name.contains(".checkpoint.") {
-        return Entry::Checkpoint;
+impl Entry {
+    pub(super) fn of(path: &Path) -> Self {
+        let name = path.filename().unwrap_or_default();
+        let version = |suffix: &str| {
+            name.strip_suffix(suffix).filter(|v| v.len() == 20).and_then(|v| v.parse::<u64>().ok())
+        };
+        let checkpoint = || version(".checkpoint.parquet").map(Self::Checkpoint);
+        version(".json").map(Self::Commit).or_else(checkpoint).unwrap_or(Self::Other)
     }
-    let version = name.strip_suffix(".json").filter(|v| v.len() == 20).and_then(|v| v.parse().ok());
-    version.map_or(Entry::Other, Entry::Commit)
 }
 
-fn checkpoint(path: &Path) -> Error {
-    Error::Unsupported { path: path.to_string(), feature: "a checkpoint of the table".to_owned() }
+/// Reads version 0, or a checkpoint where that is gone, or creates the table.
+async fn first_state(store: &dyn ObjectStore, directory: &Path, clock: &Clock) -> Result<State> {
+    let path = commit_path(directory, 0);
+    if let Some(bytes) = get(store, &path).await? {
+        return State::first(path.as_ref(), parse(&path, &bytes)?);
+    }
+    if let Some(state) = checkpoint::newest(store, directory).await? {
+        return Ok(state);
+    }
+    refuse_remains(store, directory).await?;
+    State::first(path.as_ref(), create(store, &path, clock).await?)
 }
 
 /// Refuses to begin a table where the first commit is gone but others are there.
@@ -269,19 +408,14 @@ async fn refuse_remains(store: &dyn ObjectStore, directory: &Path) -> Result<()>
     let mut entries = store.list(Some(directory));
     let mut lowest = None;
     while let Some(entry) = entries.try_next().await.map_err(Error::store(format!("list {directory}")))? {
-        match entry_of(&entry.location) {
-            Entry::Commit(version) => lowest = lowest.min(Some(version)).or(Some(version)),
-            Entry::Checkpoint => return Err(checkpoint(&entry.location)),
-            Entry::Other => {}
+        if let Entry::Commit(version) = Entry::of(&entry.location) {
+            lowest = lowest.min(Some(version)).or(Some(version));
         }
     }
     // Version 0 may have been created meanwhile by somebody who opened the table at the same time.
     match lowest {
         None | Some(0) => Ok(()),
-        Some(_) => Err(Error::CorruptCommit {
-            path: commit_path(directory, 0).to_string(),
-            reason: "it is missing, though there are later ones".to_owned(),
-        }),
+        Some(_) => Err(missing(&commit_path(directory, 0))),
     }
 }
 
@@ -315,7 +449,7 @@ pub(crate) fn is_taken(error: &object_store::Error) -> bool {
     matches!(error, object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. })
 }
 
-async fn get(store: &dyn ObjectStore, path: &Path) -> Result<Option<Bytes>> {
+pub(super) async fn get(store: &dyn ObjectStore, path: &Path) -> Result<Option<Bytes>> {
     let attempt = || format!("read {path}");
     let result = match store.get(path).await {
         Ok(result) => result,
@@ -387,52 +521,31 @@ fn new_uuid(now: Timestamp) -> String {
 }
 
 fn flush_lines(flush: &Flush<'_>, name: &str, now: Timestamp) -> Result<Vec<Line>> {
-    let through = i64::try_from(flush.through).map_err(|_| {
-        Error::Invalid(format!("flush of log {} through {}: too large", flush.log, flush.through))
-    })?;
     let parameters = BTreeMap::from([
         ("mode".to_owned(), serde_json::Value::from("Append")),
         ("partitionBy".to_owned(), serde_json::Value::from(r#"["tenant","day"]"#)),
     ]);
     let mut lines = vec![commit_info("WRITE", parameters, name, now)];
-    let txn =
-        Transaction { app_id: flush.log.to_owned(), version: through, last_updated: Some(now.millis()) };
+    let txn = transaction(flush.log, flush.through, Some(now.millis()))?;
     lines.push(Line { txn: Some(txn), ..Line::default() });
+    let origin = Origin { log: flush.log.to_owned(), base: flush.base, through: flush.through };
     for file in flush.files {
-        lines.push(Line { add: Some(add(file, flush)?), ..Line::default() });
+        let file = DataFile { origins: vec![origin.clone()], ..file.clone() };
+        lines.push(Line { add: Some(add(&file, true)?), ..Line::default() });
     }
     Ok(lines)
 }
 
-fn add(file: &DataFile, flush: &Flush<'_>) -> Result<Add> {
-    let mut tags = BTreeMap::from([
-        (tag::LOG.to_owned(), Some(flush.log.to_owned())),
-        (tag::THROUGH.to_owned(), Some(flush.through.to_string())),
-    ]);
-    tags.extend(flush.base.map(|base| (tag::BASE.to_owned(), Some(base.to_string()))));
-    if let Some(tail) = &file.tail {
-        tags.insert(tag::TAIL_BYTES.to_owned(), Some(tail.bytes.to_string()));
-        tags.insert(tag::TAIL_CRC.to_owned(), Some(tail.crc.to_string()));
+fn replacement_lines(replacement: &Replacement<'_>, name: &str, now: Timestamp) -> Result<Vec<Line>> {
+    let Replacement { operation, removes, adds, .. } = replacement;
+    let data_change = operation.changes_data();
+    let mut lines = vec![commit_info(operation.name(), BTreeMap::new(), name, now)];
+    for file in *removes {
+        let remove = remove(&file.path, now.millis(), data_change);
+        lines.push(Line { remove: Some(remove), ..Line::default() });
     }
-    let stats = file.stats.as_ref().map(|s| {
-        let text = |t: &Option<String>| t.clone().filter(|t| t.len() <= STATS_TEXT_MAX);
-        serde_json::to_string(&Stats {
-            num_records: s.rows,
-            min_values: Values { metric: text(&s.min_metric), min_time: s.min_time, max_time: None },
-            max_values: Values { metric: text(&s.max_metric), min_time: None, max_time: s.max_time },
-            null_count: NullCount { metric: Some(s.timelines) },
-        })
-    });
-    Ok(Add {
-        path: url_encode(&file.path),
-        partition_values: BTreeMap::from([
-            ("tenant".to_owned(), Some(file.tenant.to_string())),
-            ("day".to_owned(), Some(file.day.clone())),
-        ]),
-        size: file.size,
-        modification_time: file.modified_ms,
-        data_change: true,
-        stats: stats.transpose().map_err(|e| Error::Encode(e.to_string()))?,
-        tags: Some(tags),
-    })
+    for file in *adds {
+        lines.push(Line { add: Some(add(file, data_change)?), ..Line::default() });
+    }
+    Ok(lines)
 }

@@ -11,10 +11,11 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult,
 };
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 
 use super::action::{url_decode, url_encode};
-use super::log::{DeltaLog, Flush};
-use super::state::{DataFile, Origin};
+use super::log::{DeltaLog, Flush, Operation, Replacement};
+use super::state::{DataFile, Origin, Part, State, join_origins};
 use crate::file::encode::{FileStats, Tail};
 use crate::table::{Error, Result};
 use crate::testing::{Kind, on_every_store};
@@ -45,7 +46,9 @@ fn file(path: &str) -> DataFile {
             max_metric: Some("z".to_owned()),
         }),
         tail: Some(Tail { bytes: 8, crc: u32::MAX }),
-        origin: None,
+        window_ms: crate::file::WINDOW_MS,
+        part: None,
+        origins: Vec::new(),
     }
 }
 
@@ -107,10 +110,10 @@ async fn a_commit_is_what_the_protocol_says(kind: Kind) {
     for log in [log, open(&store).await.expect("opens")] {
         let state = log.known();
         assert_eq!((state.version, state.transactions["l"]), (2, 9));
-        let origin = |base, through| Some(Origin { log: "l".to_owned(), base, through });
+        let origins = |base, through| vec![Origin { log: "l".to_owned(), base, through }];
         let want = [
-            DataFile { origin: origin(Some(3), 9), ..file("b") },
-            DataFile { origin: origin(None, 3), ..odd.clone() },
+            DataFile { origins: origins(Some(3), 9), ..file("b") },
+            DataFile { origins: origins(None, 3), ..odd.clone() },
         ];
         assert_eq!(state.files.values().map(|f| (**f).clone()).collect::<Vec<_>>(), want);
     }
@@ -406,21 +409,195 @@ async fn what_cannot_be_understood_is_named(stores: Kind) {
     }
 }
 
-async fn a_table_with_a_checkpoint_is_refused(kind: Kind) {
-    for checkpoint in ["_last_checkpoint", "00000000000000000001.checkpoint.parquet"] {
-        for existing in [true, false] {
-            let store = kind.store();
-            if existing {
-                let log = open(&store).await.expect("opens");
-                commit(&log, "l", None, 1, &[]).await.expect("lands");
-            }
-            put(&store, &format!("t/_delta_log/{checkpoint}"), "{}").await;
-            let error = open(&store).await.expect_err("refused");
-            // A checkpoint at or below a version already read says nothing that the commits did not say.
-            assert!(error.to_string().contains("checkpoint"), "{error}");
-            assert_eq!(error.kind(), fault::Kind::Unavailable);
+/// The parts of a state that a reader acts on.
+fn shown(state: &State) -> String {
+    let State { version, metadata, transactions, files, removed, protocol, is_writable, .. } = state;
+    format!("{version} {metadata:#?} {transactions:#?} {files:#?} {removed:?} {protocol:?} {is_writable}")
+}
+
+/// A log with everything that a checkpoint may have to hold: five commits.
+async fn eventful(store: &Arc<dyn ObjectStore>) -> DeltaLog {
+    let log = open(store).await.expect("opens");
+    let plain = DataFile { stats: None, tail: None, ..file("c") };
+    commit(&log, "l", None, 3, &[file("a b"), plain]).await.expect("lands");
+    commit(&log, "m", None, 0, &[file("d")]).await.expect("lands");
+    let files: Vec<Arc<DataFile>> = log.known().files.values().cloned().collect();
+    let sum = DataFile {
+        window_ms: crate::file::DAY_WINDOW_MS,
+        part: Some(Part { job: "j".to_owned(), number: 7 }),
+        origins: join_origins(files.iter().map(|f| &**f)),
+        ..file("e")
+    };
+    replace(&log, &files[..2], &[sum]).await.expect("lands");
+    commit(&log, "l", Some(3), 9, &[file("f")]).await.expect("lands");
+    log
+}
+
+async fn replace(log: &DeltaLog, removes: &[Arc<DataFile>], adds: &[DataFile]) -> Result<u64> {
+    let (operation, started) = (Operation::Compact, Timestamp(NOW));
+    log.commit_replacement(&Replacement { operation, removes, adds, started }).await
+}
+
+fn path_of(version: u64, suffix: &str) -> Path {
+    Path::from(format!("t/_delta_log/{version:020}.{suffix}"))
+}
+
+async fn a_checkpoint_says_what_the_commits_said(kind: Kind) {
+    let store = kind.store();
+    let log = eventful(&store).await;
+    let want = shown(&log.known());
+    assert!(want.contains("a b") && want.contains("\"m\"") && want.contains("number: 7"), "{want}");
+    assert_eq!(log.checkpoint(&Handle::current()).await.expect("written"), 4);
+    for version in 0..4 {
+        store.delete(&path_of(version, "json")).await.expect("deleted");
+    }
+    let reopened = open(&store).await.expect("opens");
+    assert_eq!(shown(&reopened.known()), want);
+    assert_eq!(reopened.known_checkpoint(), 4);
+    commit(&reopened, "l", Some(9), 10, &[file("g")]).await.expect("goes on");
+    let want = shown(&log.refresh().await.expect("refreshed"));
+    // The hint is only a hint.
+    for hint in ["{}", "", r#"{"version": 9, "size": 1}"#] {
+        put(&store, "t/_delta_log/_last_checkpoint", hint).await;
+        assert_eq!(shown(&open(&store).await.expect("opens").known()), want, "{hint}");
+    }
+    store.delete(&Path::from("t/_delta_log/_last_checkpoint")).await.expect("deleted");
+    assert_eq!(shown(&open(&store).await.expect("opens").known()), want);
+    // Written twice, it is there once.
+    log.checkpoint(&Handle::current()).await.expect("written");
+    reopened.checkpoint(&Handle::current()).await.expect("there");
+    assert_eq!(shown(&open(&store).await.expect("opens").known()), want);
+}
+
+async fn a_checkpoint_that_cannot_be_read_is_named(kind: Kind) {
+    let store = kind.store();
+    eventful(&store).await;
+    put(&store, path_of(2, "checkpoint.parquet").as_ref(), "{}").await;
+    put(&store, "t/_delta_log/_last_checkpoint", r#"{"version": 2, "size": 1}"#).await;
+    let error = open(&store).await.expect_err("refused");
+    assert!(matches!(&error, Error::CorruptCommit { path, .. } if path.contains("02.checkpoint")), "{error}");
+    // Those in several parts are not ours, and the commits say the same.
+    store.delete(&path_of(2, "checkpoint.parquet")).await.expect("deleted");
+    put(&store, path_of(2, "checkpoint.0000000001.0000000002.parquet").as_ref(), "{}").await;
+    assert_eq!(open(&store).await.expect("opens").known().version, 4);
+}
+
+/// Old commits go, whoever stops midway; who has not looked for long goes on at the checkpoint.
+async fn commits_behind_a_checkpoint_go_when_they_are_old(kind: Kind) {
+    let store = kind.store();
+    let log = eventful(&store).await;
+    let behind = open(&store).await.expect("opens");
+    log.checkpoint(&Handle::current()).await.expect("written");
+    commit(&log, "l", Some(9), 10, &[file("g")]).await.expect("lands");
+    let want = shown(&log.known());
+    let newest = store.head(&path_of(5, "json")).await.expect("there").last_modified.timestamp_millis();
+    let oldest = store.head(&path_of(0, "json")).await.expect("there").last_modified.timestamp_millis();
+    assert_eq!(log.clean_up(Timestamp(oldest - 1)).await.expect("nothing"), 0);
+    assert_eq!(log.clean_up(Timestamp(newest)).await.expect("cleaned up"), 4);
+    assert!(matches!(store.head(&path_of(3, "json")).await, Err(object_store::Error::NotFound { .. })));
+    store.head(&path_of(4, "json")).await.expect("the checkpoint's own commit stays");
+    assert_eq!(log.clean_up(Timestamp(newest)).await.expect("nothing"), 0);
+    for log in [behind, log, open(&store).await.expect("opens")] {
+        assert_eq!(shown(&log.refresh().await.expect("refreshed")), want);
+    }
+    // One that knows only what is gone.
+    let early = DeltaLog::open(Arc::clone(&store), &Path::from("u"), Clock::fixed(Timestamp(NOW))).await;
+    let early = early.expect("opens");
+    for version in 0..6 {
+        if let Ok(found) = store.get(&path_of(version, "json")).await {
+            let bytes = found.bytes().await.expect("read");
+            let to = Path::from(format!("u/_delta_log/{version:020}.json"));
+            store.put(&to, bytes.into()).await.expect("copied");
         }
     }
+    assert!(early.refresh().await.expect_err("a gap").to_string().contains("01.json"));
+    let checkpoint = store.get(&path_of(4, "checkpoint.parquet")).await.expect("there");
+    let to = Path::from("u/_delta_log/00000000000000000004.checkpoint.parquet");
+    store.put(&to, checkpoint.bytes().await.expect("read").into()).await.expect("copied");
+    assert_eq!(shown(&early.refresh().await.expect("refreshed")), want);
+}
+
+async fn of_two_that_replace_a_file_one_wins(kind: Kind) {
+    let store = kind.store();
+    let log = open(&store).await.expect("opens");
+    commit(&log, "l", None, 1, &[file("a"), file("b"), file("c")]).await.expect("lands");
+    let files: Vec<Arc<DataFile>> = log.known().files.values().cloned().collect();
+    let logs = futures::future::join_all((0..6).map(|_| open(&store))).await;
+    let tries = logs.iter().enumerate().map(|(i, log)| {
+        let files = &files;
+        async move {
+            replace(log.as_ref().expect("opens"), &files[i % 2..i % 2 + 2], &[file(&format!("s{i}"))]).await
+        }
+    });
+    let results = futures::future::join_all(tries).await;
+    let won: Vec<usize> = results.iter().enumerate().filter(|(_, r)| r.is_ok()).map(|(i, _)| i).collect();
+    assert_eq!(won.len(), 1, "each replaces b: {results:?}");
+    for lost in results.iter().filter_map(|r| r.as_ref().err()) {
+        assert!(matches!(lost, Error::Overtaken { .. }), "{lost}");
+        assert_eq!(lost.kind(), fault::Kind::AlreadyExists);
+    }
+    let state = open(&store).await.expect("opens").known();
+    let left = if won[0].is_multiple_of(2) { "c" } else { "a" };
+    assert_eq!(state.files.keys().collect::<Vec<_>>(), [left, &format!("s{}", won[0])]);
+    let commit = lines(&store, 2).await;
+    assert_eq!(commit[0]["commitInfo"]["operation"], "OPTIMIZE");
+    assert_eq!(
+        commit[1],
+        json!({"remove": {"path": if left == "a" { "b" } else { "a" }, "dataChange": false,
+        "deletionTimestamp": NOW}})
+    );
+    assert_eq!(commit[3]["add"]["dataChange"], false);
+}
+
+/// Work of more than ten minutes is begun anew.
+#[tokio::test]
+async fn a_replacement_that_took_too_long_is_refused() {
+    let store = memory();
+    let clock = Clock::fixed(Timestamp(NOW));
+    let log = DeltaLog::open(Arc::clone(&store), &Path::from("t"), clock.clone()).await.expect("opens");
+    commit(&log, "l", None, 1, &[file("a")]).await.expect("lands");
+    let files: Vec<Arc<DataFile>> = log.known().files.values().cloned().collect();
+    clock.set(Timestamp(NOW + 600_001));
+    let error = replace(&log, &files, &[]).await.expect_err("refused");
+    assert!(matches!(error, Error::Stalled { .. }) && error.kind() == fault::Kind::Timeout, "{error}");
+    clock.set(Timestamp(NOW + 600_000));
+    replace(&log, &files, &[]).await.expect("in time");
+}
+
+/// A replacement whose answer was lost is found again: its own removals do not count as somebody else's.
+#[tokio::test]
+async fn a_replacement_whose_answer_was_lost_is_found_again() {
+    for fault in [Fault::AnswerLost, Fault::SentTwice] {
+        let inner = memory();
+        let log = open(&inner).await.expect("opens");
+        commit(&log, "l", None, 1, &[file("a")]).await.expect("lands");
+        let files: Vec<Arc<DataFile>> = log.known().files.values().cloned().collect();
+        let faults = vec![fault];
+        let flaky = Flaky { inner: Arc::clone(&inner), puts: AtomicUsize::new(0), faults };
+        let flaky: Arc<dyn ObjectStore> = Arc::new(flaky);
+        let log = open(&flaky).await.expect("opens");
+        assert_eq!(replace(&log, &files, &[file("b")]).await.expect("found"), 2, "{fault:?}");
+        assert_eq!(log.known().files.keys().collect::<Vec<_>>(), ["b"]);
+    }
+}
+
+/// What was removed is remembered for a day, then forgotten by and by.
+#[tokio::test]
+async fn removed_files_are_forgotten_after_a_day() {
+    let store = memory();
+    let clock = Clock::fixed(Timestamp(NOW));
+    let log = DeltaLog::open(Arc::clone(&store), &Path::from("t"), clock.clone()).await.expect("opens");
+    commit(&log, "l", None, 0, &[file("a")]).await.expect("lands");
+    let files: Vec<Arc<DataFile>> = log.known().files.values().cloned().collect();
+    replace(&log, &files, &[]).await.expect("lands");
+    for (from, until, at, left) in [(1, 99, NOW + 86_399_999, 1), (99, 199, NOW + 86_400_000, 0)] {
+        clock.set(Timestamp(at));
+        for n in from..until {
+            commit(&log, "l", Some(n - 1), n, &[]).await.expect("lands");
+        }
+        assert_eq!(log.known().removed.len(), left);
+    }
+    assert_eq!(log.known().version, 200);
 }
 
 async fn a_table_for_newer_writers_is_read_and_not_written(kind: Kind) {
@@ -462,7 +639,10 @@ on_every_store!(
     a_lost_answer_is_found_again_and_nothing_happens_twice,
     a_store_that_keeps_failing_is_reported,
     what_cannot_be_understood_is_named,
-    a_table_with_a_checkpoint_is_refused,
+    a_checkpoint_says_what_the_commits_said,
+    a_checkpoint_that_cannot_be_read_is_named,
+    commits_behind_a_checkpoint_go_when_they_are_old,
+    of_two_that_replace_a_file_one_wins,
     a_table_for_newer_writers_is_read_and_not_written,
     removed_files_are_no_longer_live,
 );

@@ -8,6 +8,8 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 
+use super::windows::WINDOW_MS;
+
 /// The version of the schema that this crate writes, and the newest it reads.
 pub(crate) const SCHEMA_VERSION: &str = "1";
 /// The key under which a file names its schema version.
@@ -15,8 +17,8 @@ pub(crate) const SCHEMA_VERSION_KEY: &str = "tributary.schema_version";
 /// What stands before a label's name in the name of its column.
 pub(crate) const LABEL_PREFIX: &str = "label_";
 
-/// Rows of a page of a list column: small pages make scattered reads cheap and cost 1 to 4 % in size.
-const LIST_PAGE_ROWS: usize = 16;
+/// Windows of 2 h in a page of a list column: small pages make scattered reads cheap and cost 1 to 4 % in size.
+const LIST_PAGE_WINDOWS: i64 = 16;
 /// Rows of a page of a map of labels: the dictionary makes them small, so that pages of 16 would be mostly header.
 const LABELS_PAGE_ROWS: usize = 128;
 /// Rows of a page of any other column.
@@ -146,10 +148,12 @@ pub(crate) fn arrow_schema(label_columns: &[String]) -> Arc<Schema> {
 }
 
 /// How many rows of a file have something in the columns that most rows leave empty.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Filled {
     /// Rows in all.
     pub rows: usize,
+    /// The length of their windows in milliseconds.
+    pub window_ms: i64,
     /// Rows with histograms.
     pub histograms: usize,
     /// Rows with start times.
@@ -168,7 +172,9 @@ impl Filled {
             name::EXEMPLARS => self.exemplars,
             _ => self.rows,
         };
-        (LIST_PAGE_ROWS * self.rows).checked_div(filled).unwrap_or(PAGE_ROWS).clamp(LIST_PAGE_ROWS, PAGE_ROWS)
+        let windows = (LIST_PAGE_WINDOWS * WINDOW_MS).checked_div(self.window_ms);
+        let rows = windows.and_then(|rows| usize::try_from(rows).ok()).unwrap_or(1).clamp(1, PAGE_ROWS);
+        (rows * self.rows).checked_div(filled).unwrap_or(PAGE_ROWS).clamp(rows, PAGE_ROWS)
     }
 }
 
@@ -286,7 +292,7 @@ mod tests {
 
     #[test]
     fn pages_of_sparse_columns_hold_about_as_many_filled_rows() {
-        let filled = Filled { rows: 1_000, histograms: 0, starts: 500, exemplars: 1 };
+        let filled = Filled { rows: 1_000, window_ms: WINDOW_MS, histograms: 0, starts: 500, exemplars: 1 };
         for (column, want) in [
             (name::INTS, 16),
             (name::HISTOGRAMS, 1_024),
@@ -296,5 +302,7 @@ mod tests {
             assert_eq!(filled.page_rows(column), want, "{column}");
         }
         assert_eq!(Filled { histograms: 1_000, ..filled }.page_rows(name::HISTOGRAMS), 16);
+        let long = Filled { window_ms: 4 * WINDOW_MS, ..filled };
+        assert_eq!((long.page_rows(name::INTS), long.page_rows(name::START_TIMESTAMPS)), (4, 8));
     }
 }

@@ -9,7 +9,7 @@ use parquet::basic::Encoding;
 
 use super::arrays::column;
 use super::encode::{EncodedFile, FileStats, encode};
-use super::windows::pieces_by_day;
+use super::windows::{WINDOW_MS, pieces_by_day};
 use crate::series::testing::BASE;
 use crate::series::{FloatColumn, SeriesRow, SeriesSamples, Timeline};
 
@@ -25,9 +25,9 @@ fn row(labels: &[(&str, &str)], times: &Timeline, values: &[f64]) -> SeriesRow {
 }
 
 fn file_of(rows: &[SeriesRow]) -> EncodedFile {
-    let days = pieces_by_day(rows).expect("valid");
+    let days = pieces_by_day(rows, WINDOW_MS).expect("valid");
     assert_eq!(days.len(), 1);
-    encode(days.values().next().expect("a day")).expect("encodes")
+    encode(days.values().next().expect("a day"), WINDOW_MS).expect("encodes")
 }
 
 fn read(file: &EncodedFile) -> Vec<RecordBatch> {

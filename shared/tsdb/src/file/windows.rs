@@ -8,10 +8,12 @@ use model::Histogram;
 use crate::series::SeriesRow;
 use crate::table::{Error, Result};
 
-/// The length of a row's window in milliseconds: 2 h, cut at multiples in UTC.
+/// The length of a row's window in milliseconds as it is flushed: 2 h, cut at multiples in UTC.
 pub const WINDOW_MS: i64 = 2 * 3_600_000;
+/// The length of a row's window in milliseconds once its day is compacted: 8 h.
+pub const DAY_WINDOW_MS: i64 = 8 * 3_600_000;
 /// Milliseconds in a day.
-const DAY_MS: i64 = 24 * 3_600_000;
+pub(crate) const DAY_MS: i64 = 24 * 3_600_000;
 /// The first instant a file can hold: 0001-01-01, since a Delta date has four digits.
 const TIME_MIN: i64 = -62_135_596_800_000;
 /// The last instant a file can hold: the end of 9999-12-31.
@@ -75,14 +77,15 @@ impl<'a> Piece<'a> {
     }
 }
 
-/// Cuts rows at windows and sorts the pieces into days, keeping the order (series, window) within each day.
+/// Cuts rows at windows of a length that divides a day, and sorts the pieces into days, keeping the order (series,
+/// window) within each day.
 ///
 /// # Errors
 /// When a row has a time before the year 1 or after 9999, or columns of unequal length.
-pub(crate) fn pieces_by_day(rows: &[SeriesRow]) -> Result<BTreeMap<i64, Vec<Piece<'_>>>> {
+pub(crate) fn pieces_by_day(rows: &[SeriesRow], window_ms: i64) -> Result<BTreeMap<i64, Vec<Piece<'_>>>> {
     let mut days: BTreeMap<i64, Vec<Piece<'_>>> = BTreeMap::new();
     for row in rows {
-        for (window, piece) in cut(row)? {
+        for (window, piece) in cut(row, window_ms)? {
             days.entry(window.div_euclid(DAY_MS)).or_default().push(piece);
         }
     }
@@ -90,23 +93,23 @@ pub(crate) fn pieces_by_day(rows: &[SeriesRow]) -> Result<BTreeMap<i64, Vec<Piec
 }
 
 /// Cuts one row at windows; the keys are the windows' beginnings.
-fn cut(row: &SeriesRow) -> Result<BTreeMap<i64, Piece<'_>>> {
+fn cut(row: &SeriesRow, window_ms: i64) -> Result<BTreeMap<i64, Piece<'_>>> {
     let samples = &row.samples;
     check(row)?;
     let mut pieces: BTreeMap<i64, Piece<'_>> = BTreeMap::new();
-    for (window, range) in window_ranges(&samples.floats.timestamps, |t| *t) {
+    for (window, range) in window_ranges(&samples.floats.timestamps, window_ms, |t| *t) {
         pieces.entry(window).or_insert_with(|| Piece::new(row)).floats = range;
     }
-    for (window, range) in window_ranges(&samples.histograms.timestamps, |t| *t) {
+    for (window, range) in window_ranges(&samples.histograms.timestamps, window_ms, |t| *t) {
         pieces.entry(window).or_insert_with(|| Piece::new(row)).histograms = range;
     }
-    for (window, range) in window_ranges(&samples.start_timestamps, |s| s.0) {
+    for (window, range) in window_ranges(&samples.start_timestamps, window_ms, |s| s.0) {
         pieces.entry(window).or_insert_with(|| Piece::new(row)).starts = range;
     }
     // An exemplar without a time goes where the series begins; where there is nothing else, to the epoch.
     let first_window = pieces.keys().next().copied().unwrap_or(0);
     for (i, exemplar) in samples.exemplars.iter().enumerate() {
-        let window = exemplar.timestamp.map_or(first_window, |t| window_of(t.millis()));
+        let window = exemplar.timestamp.map_or(first_window, |t| window_of(t.millis(), window_ms));
         pieces.entry(window).or_insert_with(|| Piece::new(row)).exemplars.push(i);
     }
     Ok(pieces)
@@ -130,17 +133,18 @@ fn check(row: &SeriesRow) -> Result<()> {
     if is_good { Ok(()) } else { invalid("its times are not ascending or not within the years 1 to 9999") }
 }
 
-fn window_of(t: i64) -> i64 {
-    t.div_euclid(WINDOW_MS) * WINDOW_MS
+/// The beginning of the window that holds an instant.
+pub(crate) fn window_of(t: i64, window_ms: i64) -> i64 {
+    t.div_euclid(window_ms) * window_ms
 }
 
 /// Splits an ascending list at windows.
-fn window_ranges<T>(items: &[T], time: impl Fn(&T) -> i64) -> Vec<(i64, Range<usize>)> {
+fn window_ranges<T>(items: &[T], window_ms: i64, time: impl Fn(&T) -> i64) -> Vec<(i64, Range<usize>)> {
     let mut ranges = Vec::new();
     let mut start = 0;
     while start < items.len() {
-        let window = window_of(time(&items[start]));
-        let end = start + items[start..].partition_point(|i| time(i) < window + WINDOW_MS);
+        let window = window_of(time(&items[start]), window_ms);
+        let end = start + items[start..].partition_point(|i| time(i) < window + window_ms);
         ranges.push((window, start..end));
         start = end;
     }
@@ -168,6 +172,19 @@ pub(crate) fn day_name(day: i64) -> String {
     format!("{year:04}-{month:02}-{day_of_month:02}")
 }
 
+/// The first instant of a day written as `YYYY-MM-DD`; `None` when it is no day.
+pub(crate) fn day_start(name: &str) -> Option<i64> {
+    let mut parts = name.splitn(3, '-').map(|part| part.parse::<i64>().ok());
+    let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
+    let (month_from_march, year) = if month > 2 { (month - 3, year) } else { (month + 9, year - 1) };
+    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
+    let number =
+        era * 146_097 + 365 * year_of_era + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468;
+    // What is no day of the calendar has another name.
+    (day_name(number) == name).then_some(number * DAY_MS)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -193,6 +210,10 @@ mod tests {
             (47_541, "2100-03-01"),
         ] {
             assert_eq!(day_name(day), name);
+            assert_eq!(day_start(name), Some(day * DAY_MS));
+        }
+        for name in ["", "2026-11", "2026-02-29", "2026-13-01", "2026-1-1", "2026-11-23-", "day"] {
+            assert_eq!(day_start(name), None, "{name}");
         }
         assert_eq!((day_number(TIME_MIN), day_number(TIME_MAX)), (-719_162, 2_932_896));
     }
@@ -215,7 +236,7 @@ mod tests {
     fn rows_are_cut_at_two_hours_and_days() {
         let h = 3_600_000;
         let row = row(&[-1, 0, 2 * h - 1, 2 * h, 23 * h, 24 * h], &[None, Some(5 * h)]);
-        let days = pieces_by_day(std::slice::from_ref(&row)).expect("valid");
+        let days = pieces_by_day(std::slice::from_ref(&row), WINDOW_MS).expect("valid");
         type Shape = Vec<(Range<usize>, Vec<usize>)>;
         let shape: Vec<(i64, Shape)> = days
             .iter()
@@ -231,16 +252,22 @@ mod tests {
         );
         let ranges: Vec<(i64, i64)> = days[&0].iter().map(Piece::time_range).collect();
         assert_eq!(ranges, [(0, 2 * h - 1), (2 * h, 2 * h), (5 * h, 5 * h), (23 * h, 23 * h)]);
+        let days = pieces_by_day(std::slice::from_ref(&row), DAY_WINDOW_MS).expect("valid");
+        let ranges: Vec<(i64, i64)> = days[&0].iter().map(Piece::time_range).collect();
+        assert_eq!(ranges, [(0, 5 * h), (23 * h, 23 * h)]);
     }
 
     #[test]
     fn times_without_a_calendar_day_are_refused() {
         for times in [&[TIME_MIN - 1][..], &[TIME_MAX + 1], &[i64::MIN], &[i64::MAX], &[2, 1], &[1, 1]] {
-            assert!(matches!(pieces_by_day(&[row(times, &[])]), Err(Error::InvalidRow { .. })), "{times:?}");
+            assert!(
+                matches!(pieces_by_day(&[row(times, &[])], WINDOW_MS), Err(Error::InvalidRow { .. })),
+                "{times:?}"
+            );
         }
-        assert!(pieces_by_day(&[row(&[TIME_MIN, TIME_MAX], &[])]).is_ok());
+        assert!(pieces_by_day(&[row(&[TIME_MIN, TIME_MAX], &[])], WINDOW_MS).is_ok());
         let mut uneven = row(&[1, 2], &[]);
         uneven.samples.floats.values = Arc::from([1.0]);
-        assert!(matches!(pieces_by_day(&[uneven]), Err(Error::InvalidRow { .. })));
+        assert!(matches!(pieces_by_day(&[uneven], WINDOW_MS), Err(Error::InvalidRow { .. })));
     }
 }

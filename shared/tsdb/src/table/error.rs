@@ -54,6 +54,21 @@ pub enum Error {
         /// What the table has.
         found: Option<u64>,
     },
+    /// A file that was to be replaced is not live any more: somebody else has replaced or dropped it.
+    #[error("replace {path}: somebody else has done so")]
+    Overtaken {
+        /// The file.
+        path: String,
+    },
+    /// Work took so long that others may have cleaned up after it.
+    #[error("{attempt}: took too long, begins anew")]
+    Stalled {
+        /// What was tried.
+        attempt: &'static str,
+    },
+    /// Work was called off.
+    #[error("{0}: called off")]
+    Cancelled(&'static str),
     /// Every attempt to commit lost against other writers.
     #[error("commit to the table: {attempts} attempts lost against other writers")]
     Contended {
@@ -103,7 +118,9 @@ impl Error {
             Self::Store { source, .. } => store_kind(source),
             Self::Gone { .. } | Self::Unsupported { .. } | Self::Behind { .. } => Kind::Unavailable,
             Self::CorruptCommit { .. } | Self::CorruptFile { .. } => Kind::Corrupt,
-            Self::BaseMismatch { .. } => Kind::AlreadyExists,
+            Self::BaseMismatch { .. } | Self::Overtaken { .. } => Kind::AlreadyExists,
+            Self::Stalled { .. } => Kind::Timeout,
+            Self::Cancelled(_) => Kind::Cancelled,
             Self::Contended { .. } => Kind::Busy,
             Self::TooMuch { .. } => Kind::Limit,
             Self::InvalidRow { .. } | Self::Invalid(_) => Kind::Invalid,

@@ -12,7 +12,7 @@ use crate::series::testing::{BASE, assert_rows_eq, restrict, rows};
 use crate::series::{FloatColumn, SeriesSamples, Timeline, compare_labels};
 use crate::testing::{BUCKET, Kind, TestStore, on_every_store, run, s3_prefix, s3_server};
 
-fn options(store: Arc<dyn ObjectStore>) -> TableOptions {
+pub(crate) fn options(store: Arc<dyn ObjectStore>) -> TableOptions {
     TableOptions {
         store,
         prefix: Path::from("metrics"),
@@ -455,14 +455,7 @@ fn check_foreign_readers(location: &Location, url: &str) {
         for (through, name) in ["default", "a*b'c!"].into_iter().enumerate() {
             let rows = rows(300).new_tree(&mut runner).expect("generates").current();
             let tenant = Tenant::new(name).expect("valid");
-            for row in &rows {
-                let labels: BTreeMap<&str, &str> = row.labels.iter().filter(|l| l.0 != "__name__").collect();
-                for (t, value) in row.samples.floats.iter() {
-                    let sample = serde_json::json!({"tenant": name, "metric": row.labels.metric_name(),
-                        "labels": labels, "t": t, "bits": format!("{:016x}", value.to_bits())});
-                    expected += &format!("{sample}\n");
-                }
-            }
+            expected += &expected_lines(&tenant, &rows);
             let files =
                 table.write_files("log", through as u64, vec![(tenant, rows)]).await.expect("written");
             let base = through.checked_sub(1).map(|b| b as u64);
@@ -470,18 +463,37 @@ fn check_foreign_readers(location: &Location, url: &str) {
         }
     });
     assert!(expected.lines().count() > 1_000);
+    assert_foreign_readers_find(&format!("{url}/metrics"), &expected);
+}
+
+/// Lets readers that are not ours compare the table at a URL with what is expected: a float sample a line, as JSON.
+pub(crate) fn assert_foreign_readers_find(url: &str, expected: &str) {
     let folder = tempfile::tempdir().expect("a folder");
     let expected_path = folder.path().join("expected.jsonl");
     std::fs::write(&expected_path, expected).expect("written");
     let output = std::process::Command::new(test_kit::part("venv/bin/python"))
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/check_readers.py"))
-        .arg(format!("{url}/metrics"))
+        .arg(url)
         .arg(expected_path)
         .envs(s3_server().variables())
         .output()
         .expect("runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+}
+
+/// Float samples as lines for [`assert_foreign_readers_find`].
+pub(crate) fn expected_lines(tenant: &Tenant, rows: &[SeriesRow]) -> String {
+    let mut expected = String::new();
+    for row in rows {
+        let labels: BTreeMap<&str, &str> = row.labels.iter().filter(|l| l.0 != "__name__").collect();
+        for (t, value) in row.samples.floats.iter() {
+            let sample = serde_json::json!({"tenant": tenant.as_str(), "metric": row.labels.metric_name(),
+                "labels": labels, "t": t, "bits": format!("{:016x}", value.to_bits())});
+            expected += &format!("{sample}\n");
+        }
+    }
+    expected
 }
 
 #[test]

@@ -120,7 +120,7 @@ pub(crate) async fn commits(world: &World, log: &str) -> Vec<(Option<u64>, u64)>
     let snapshot = world.table().await.snapshot(None).await.expect("a snapshot");
     let tenants = snapshot.tenants();
     let files = tenants.iter().flat_map(|t| snapshot.files(t).cloned().collect::<Vec<_>>());
-    let origins = files.filter_map(|f| f.origin.clone());
+    let origins = files.flat_map(|f| f.origins.clone());
     let mut commits: Vec<_> = origins.filter(|o| o.log == log).map(|o| (o.base, o.through)).collect();
     commits.sort_unstable();
     commits.dedup();
