@@ -22,6 +22,9 @@ pub struct Config {
     pub query_samples_max: u64,
     /// Most memory that one query may take, in bytes: samples, labels, rows and accumulators.
     pub query_memory_bytes_max: usize,
+    /// Memory for what was read of the table's files, in bytes, shared by all queries; with 0 every read goes to the
+    /// storage.
+    pub cache_bytes_max: usize,
     /// Queries that are evaluated at one time; more wait.
     pub query_concurrency_max: usize,
     /// PromQL features that are on, by the names of `--enable-feature`.
@@ -37,6 +40,7 @@ impl Default for Config {
             query_timeout: ConfigDuration::from_secs(120),
             query_samples_max: 50_000_000,
             query_memory_bytes_max: 2 << 30,
+            cache_bytes_max: 256 << 20,
             query_concurrency_max: 20,
             features: Vec::new(),
         }

@@ -1,10 +1,16 @@
 //! The querier's own metrics.
 
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
+
+use crate::sources::Sources;
 
 /// Boundaries of query durations, in seconds.
 const SECONDS: [f64; 9] = [0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 30.0, 120.0];
@@ -24,7 +30,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn register(registry: &service_runtime::Metrics) -> Self {
+    pub(crate) fn register(registry: &service_runtime::Metrics, sources: &Arc<Sources>) -> Self {
         let metrics = Self {
             running: Gauge::default(),
             seconds: Histogram::new(SECONDS),
@@ -48,7 +54,29 @@ impl Metrics {
                 metrics.samples.clone(),
             );
             r.register("querier_query_failures", "Queries that failed, by kind", metrics.failures.clone());
+            r.register_collector(Box::new(CacheCollector(Arc::clone(sources))));
         });
         metrics
+    }
+}
+
+/// Tells what the memory for files did.
+#[derive(Debug)]
+struct CacheCollector(Arc<Sources>);
+
+impl Collector for CacheCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let stats = self.0.cache_stats();
+        for (name, help, value) in [
+            ("querier_cache_hits", "Parts of files that were found in memory", stats.hits),
+            ("querier_cache_misses", "Parts of files that were read from the storage", stats.misses),
+            ("querier_cache_evictions", "Parts of files that made room for others", stats.evictions),
+        ] {
+            let counter = ConstCounter::new(value);
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        let bytes = ConstGauge::new(i64::try_from(stats.bytes).unwrap_or(i64::MAX));
+        let help = "Memory taken by parts of files";
+        bytes.encode(encoder.encode_descriptor("querier_cache_bytes", help, None, bytes.metric_type())?)
     }
 }

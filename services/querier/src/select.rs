@@ -7,7 +7,8 @@ use std::sync::Arc;
 use model::{Labels, Matcher, Tenant, Timestamp};
 use rpc::pb::ingester as pb;
 use service_runtime::{Answers, Missing};
-use tsdb::series::{SeriesRow, SeriesSamples, compare_labels};
+use tsdb::LogState;
+use tsdb::series::{SeriesSamples, compare_labels};
 use tsdb::table::{SelectLimits, Snapshot};
 
 use crate::error::Result;
@@ -38,7 +39,7 @@ pub(crate) struct Selection {
     /// For each label set, who has samples of it: heads by number, the table last.
     holders: VecDeque<Vec<usize>>,
     heads: Vec<HeadAnswer>,
-    rows: std::vec::IntoIter<SeriesRow>,
+    table: tsdb::table::Selection,
 }
 
 impl Selection {
@@ -61,12 +62,11 @@ impl Selection {
             }
         });
         let Answers { came: mut heads, missing, struck } = asked.await?;
-        let at_least = heads.iter().map(|h| h.state.table_version).max();
-        let rows = read_table(sources, request, struck, at_least).await?;
+        let table = open_table(sources, request, struck, &heads).await?;
         let mut lists: Vec<Vec<Labels>> = heads.iter_mut().map(|h| std::mem::take(&mut h.labels)).collect();
-        lists.push(rows.iter().map(|r| r.labels.clone()).collect());
+        lists.push(table.labels().to_vec());
         let (labels, holders) = union(lists);
-        Ok(Self { labels, missing, holders, heads, rows: rows.into_iter() })
+        Ok(Self { labels, missing, holders, heads, table })
     }
 
     /// Returns the samples of the next series, in the order of `labels`; `None` behind the last.
@@ -76,28 +76,41 @@ impl Selection {
         for holder in holders {
             match self.heads.get_mut(holder) {
                 Some(head) => parts.push(head.next().await?),
-                None => parts.extend(self.rows.next().map(|row| row.samples)),
+                None => parts.extend(self.table.next().await?),
             }
         }
         Ok(Some(if parts.len() == 1 { parts.swap_remove(0) } else { tsdb::merge::merge(&parts) }))
     }
 }
 
-async fn read_table(
+/// Opens what a snapshot of the table has that is new enough for all heads, and that they have not.
+async fn open_table(
     sources: &Sources,
     request: &Request,
     struck: u64,
-    at_least: Option<u64>,
-) -> Result<Vec<SeriesRow>> {
+    heads: &[HeadAnswer],
+) -> Result<tsdb::table::Selection> {
     let limits = SelectLimits {
         samples: usize::try_from(request.samples_max).unwrap_or(usize::MAX),
         ..SelectLimits::NONE
     };
-    let (min, max) = (request.min_time.millis(), request.max_time.millis());
-    let read = |snapshot: Arc<Snapshot>| async move {
-        snapshot.select(&request.tenant, &request.matchers, min, max, limits).await
+    let times = (request.min_time.millis(), request.max_time.millis());
+    let covered: Vec<LogState> = heads.iter().flat_map(|head| log_states(&head.state)).collect();
+    let at_least = heads.iter().map(|h| h.state.table_version).max();
+    let open = |snapshot: Arc<Snapshot>| {
+        let covered = &covered;
+        async move { snapshot.open(&request.tenant, &request.matchers, times, limits, covered).await }
     };
-    sources.read_table(struck, at_least, read).await
+    sources.read_table(struck, at_least, open).await
+}
+
+fn log_states(head: &pb::HeadState) -> impl Iterator<Item = LogState> {
+    head.logs.iter().map(|log| LogState {
+        log: log.log.as_str().into(),
+        acked_seq: log.acknowledged,
+        complete_since: Timestamp(log.complete_since),
+        table_version: head.table_version,
+    })
 }
 
 /// Merges sorted lists of label sets into one, with the numbers of the lists that hold each.

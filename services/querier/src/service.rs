@@ -24,15 +24,16 @@ impl service_runtime::Service for Service {
 
     async fn build(config: Config, environment: &Environment) -> Result<Self, BoxError> {
         let location = config.storage.location(&config.path).map_err(|faults| faults.join("; "))?;
-        let sources = Sources::new(environment.peers.clone(), location, environment.clock.clone());
+        let (peers, clock) = (environment.peers.clone(), environment.clock.clone());
+        let sources = Arc::new(Sources::new(peers, location, clock, config.cache_bytes_max));
         let discovery = environment.peers.role(Role::Discovery);
         let (prometheus_config, following) = config_watch::follow(discovery);
         environment.tasks.spawn("follow configuration", async move {
             following.await;
             Ok(())
         });
-        let metrics = Metrics::register(&environment.metrics);
-        let queries = Queries::new(&config, Arc::new(sources), prometheus_config, metrics);
+        let metrics = Metrics::register(&environment.metrics, &sources);
+        let queries = Queries::new(&config, sources, prometheus_config, metrics);
         Ok(Self { server: Server { queries: Arc::new(queries) } })
     }
 

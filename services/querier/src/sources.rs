@@ -11,7 +11,7 @@ use service_runtime::{Answers, Covering};
 use tokio::sync::OnceCell;
 use tonic::Status;
 use tsdb::Location;
-use tsdb::table::{Snapshot, Table};
+use tsdb::table::{CacheStats, Snapshot, Table};
 
 use crate::error::{Error, Result};
 
@@ -21,6 +21,8 @@ pub(crate) struct Sources {
     peers: service_runtime::Peers,
     location: Location,
     clock: Clock,
+    /// Memory for what was read of the table's files.
+    cache_bytes: usize,
     table: OnceCell<Arc<Table>>,
     /// The table was looked at after this many strikes off the list of logs.
     strikes_seen: AtomicU64,
@@ -32,10 +34,15 @@ pub(crate) fn covered(state: Option<&pb::HeadState>) -> Vec<String> {
 }
 
 impl Sources {
-    pub(crate) fn new(peers: service_runtime::Peers, location: Location, clock: Clock) -> Self {
+    pub(crate) fn new(
+        peers: service_runtime::Peers,
+        location: Location,
+        clock: Clock,
+        cache_bytes: usize,
+    ) -> Self {
         // The roster is wanted from now on, not only when the first query comes.
         drop(peers.heads());
-        Self { peers, location, clock, table: OnceCell::new(), strikes_seen: AtomicU64::new(0) }
+        Self { peers, location, clock, cache_bytes, table: OnceCell::new(), strikes_seen: AtomicU64::new(0) }
     }
 
     /// Asks every ingester that holds what is not in the table yet.
@@ -89,9 +96,16 @@ impl Sources {
         }
     }
 
+    /// What the memory for files did so far.
+    pub(crate) fn cache_stats(&self) -> CacheStats {
+        self.table.get().map(|table| table.cache_stats()).unwrap_or_default()
+    }
+
     /// The table, opened at the first use.
     async fn table(&self) -> Result<&Arc<Table>> {
-        let open = || async { Ok(Table::open_in(&self.location, self.clock.clone()).await?) };
+        let open = || async {
+            Ok(Table::open_cached_in(&self.location, self.clock.clone(), self.cache_bytes).await?)
+        };
         self.table.get_or_try_init(open).await
     }
 }

@@ -28,6 +28,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         clock: clock.clone(),
         runtime: runtime.clone(),
         request_cost_bytes: 64 << 10,
+        cache_bytes: 0,
     })
     .await?;
     let options = StorageOptions {

@@ -50,11 +50,16 @@
 //! - A row's times lie in one window, a file's in one day.
 
 pub(crate) mod arrays;
+pub(crate) mod block;
+pub(crate) mod cache;
 pub(crate) mod columns;
 pub(crate) mod decode;
 pub(crate) mod encode;
 pub(crate) mod fetch;
+pub(crate) mod footer;
 pub(crate) mod histograms;
+pub(crate) mod lists;
+pub(crate) mod page;
 pub(crate) mod prune;
 pub(crate) mod read;
 pub(crate) mod schema;

@@ -37,7 +37,7 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Bytes that are read in the time of one request: from a local file.
 const LOCAL_REQUEST_COST_BYTES: u64 = 64 << 10;
 /// The same for S3: a first byte after 10 to 30 ms, then 50 to 100 MB/s.
-const S3_REQUEST_COST_BYTES: u64 = 1 << 20;
+pub(crate) const S3_REQUEST_COST_BYTES: u64 = 1 << 20;
 
 /// Variables that hold credentials; those of a file are never mixed with these.
 const CREDENTIALS: [AmazonS3ConfigKey; 3] =

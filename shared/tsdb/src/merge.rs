@@ -154,7 +154,7 @@ impl TimelineInterner {
 }
 
 /// The newest time at which anything is known.
-fn last_time(samples: &SeriesSamples) -> Option<i64> {
+pub(crate) fn last_time(samples: &SeriesSamples) -> Option<i64> {
     let exemplars = samples.exemplars.iter().filter_map(|e| e.timestamp.map(|t| t.0)).max();
     [
         samples.floats.timestamps.last().copied(),

@@ -7,12 +7,15 @@
 //!
 //! - A file holds series of one tenant and one UTC day; it is complete in the store before a commit names it.
 //! - What a log flushed is in the table exactly once: the commit checks the log's last transaction.
+//! - What is kept in memory of files is what the store holds: files never change under one path.
 //! - A snapshot's answer is merged: each series stands once, sorted by metric name, then labels.
 
 mod error;
+mod selection;
 mod snapshot;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -24,13 +27,16 @@ use tokio::runtime::Handle;
 use crate::catalogue::DataFile;
 use crate::catalogue::log::{DeltaLog, Flush, new_name};
 use crate::file::WINDOW_MS;
+use crate::file::cache::Cache;
 use crate::file::encode::{EncodedFile, encode};
 use crate::file::windows::{day_name, pieces_by_day};
 use crate::location::{Location, Opened};
 use crate::series::SeriesRow;
 
+pub use crate::file::cache::CacheStats;
 pub use crate::file::encode::{FileStats, Tail};
 pub use error::{Error, Result};
+pub use selection::Selection;
 pub use snapshot::{SelectLimits, Snapshot};
 
 /// Series rows of a file at most; a flush of more writes several. Bounds what one reader has to take in at once.
@@ -55,6 +61,8 @@ pub struct TableOptions {
     /// Bytes that the store delivers in about the time that one request takes: ranges closer together are read as
     /// one, and files of no more are read whole.
     pub request_cost_bytes: u64,
+    /// Memory for what was read of files, in bytes; with 0 every read goes to the store.
+    pub cache_bytes: usize,
 }
 
 /// A file that is written but not yet in the table.
@@ -74,19 +82,29 @@ impl NewFile {
 pub struct Table {
     options: TableOptions,
     log: DeltaLog,
+    cache: Arc<Cache>,
+    /// The version whose files the cache was last held against.
+    cache_version: AtomicU64,
 }
 
 impl Table {
     /// Opens the table that lies in `metrics/` of a location, making both when they are not there. To be called within
-    /// a runtime, which then takes the CPU work.
+    /// a runtime, which then takes the CPU work. Nothing is kept of what is read.
     ///
     /// # Errors
     /// As [`Table::open`].
     pub async fn open_in(location: &Location, clock: Clock) -> Result<Arc<Self>> {
+        Self::open_cached_in(location, clock, 0).await
+    }
+
+    /// Opens the table as [`Table::open_in`] does, and keeps so many bytes of what is read in memory.
+    ///
+    /// # Errors
+    /// As [`Table::open`].
+    pub async fn open_cached_in(location: &Location, clock: Clock, cache_bytes: usize) -> Result<Arc<Self>> {
         let Opened { store, root, request_cost_bytes } = location.open().await?;
-        let prefix = root.join("metrics");
-        Self::open(TableOptions { store, prefix, clock, runtime: Handle::current(), request_cost_bytes })
-            .await
+        let (prefix, runtime) = (root.join("metrics"), Handle::current());
+        Self::open(TableOptions { store, prefix, clock, runtime, request_cost_bytes, cache_bytes }).await
     }
 
     /// Opens the table, creating it when there is none; several may do so at once.
@@ -95,7 +113,8 @@ impl Table {
     /// When the store fails, a commit cannot be understood, or the table uses features that this crate has not.
     pub async fn open(options: TableOptions) -> Result<Arc<Self>> {
         let log = DeltaLog::open(Arc::clone(&options.store), &options.prefix, options.clock.clone()).await?;
-        Ok(Arc::new(Self { options, log }))
+        let cache = Cache::new(options.cache_bytes);
+        Ok(Arc::new(Self { options, log, cache, cache_version: AtomicU64::new(0) }))
     }
 
     /// Writes the rows of one flush as Parquet files, per tenant and UTC day, without making them visible.
@@ -214,8 +233,19 @@ impl Table {
         };
         match at_least {
             Some(wanted) if state.version < wanted => Err(Error::Behind { found: state.version, wanted }),
-            _ => Ok(Arc::new(Snapshot::new(state, self.options.clone()))),
+            _ => {
+                if self.cache_version.fetch_max(state.version, Ordering::Relaxed) < state.version {
+                    self.cache.retain(|path| state.files.contains_key(path));
+                }
+                Ok(Arc::new(Snapshot::new(state, self.options.clone(), Arc::clone(&self.cache))))
+            }
         }
+    }
+
+    /// Says what the memory for files did so far.
+    #[must_use]
+    pub fn cache_stats(&self) -> CacheStats {
+        self.cache.stats()
     }
 }
 

@@ -112,11 +112,6 @@ impl<'a> LabelMapsReader<'a> {
         }
         Labels::from_sorted(pairs.iter().copied()).unwrap_or_else(|| Labels::from_pairs(pairs))
     }
-
-    /// Reads the value of one label, empty where the row has it not.
-    pub(crate) fn value(&self, row: usize, name: &str) -> &'a str {
-        self.pairs(row).find(|(n, _)| *n == name).map_or("", |(_, v)| v)
-    }
 }
 
 /// Returns the column of a batch by name and type.

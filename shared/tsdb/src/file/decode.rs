@@ -7,75 +7,14 @@ use std::sync::Arc;
 use arrow::array::{
     Array, Float64Array, Int32Array, Int64Array, ListArray, MapArray, RecordBatch, StringArray,
 };
-use model::labels::METRIC_NAME;
-use model::{Histogram, Labels, Matcher, Metadata, MetricType, stale_nan};
+use model::{Histogram, Labels, Metadata, MetricType, stale_nan};
 
 use super::arrays::{LabelMapsReader, ShapeError, column, downcast, list_range};
 use super::columns::{SCALE_MAX, from_decimal};
 use super::histograms::{HistogramsReader, read_exemplars, read_starts};
 use super::prune::Query;
-use super::schema::{LABEL_PREFIX, name};
+use super::schema::name;
 use crate::series::{FloatColumn, HistogramColumn, SeriesRow, SeriesSamples, Timeline};
-
-/// The columns that have to be read to match rows, given those that the file has.
-pub(crate) fn match_columns(query: &Query<'_>, has_column: impl Fn(&str) -> bool) -> Vec<String> {
-    let mut columns =
-        BTreeSet::from([name::METRIC, name::MIN_TIME, name::MAX_TIME, name::COUNT].map(str::to_owned));
-    for matcher in query.matchers.iter().filter(|m| m.name() != METRIC_NAME) {
-        let own = format!("{LABEL_PREFIX}{}", matcher.name());
-        columns.insert(if has_column(&own) { own } else { name::LABELS.to_owned() });
-    }
-    columns.into_iter().collect()
-}
-
-/// Where the value of a matcher's label is found.
-enum LabelSource<'a> {
-    Column(&'a StringArray),
-    Map(LabelMapsReader<'a>),
-}
-
-impl LabelSource<'_> {
-    fn value(&self, row: usize, label: &str) -> &str {
-        match self {
-            Self::Column(column) if column.is_null(row) => "",
-            Self::Column(column) => column.value(row),
-            Self::Map(map) => map.value(row, label),
-        }
-    }
-}
-
-/// Says which rows of a batch of match columns are series that the query asks for, and how many samples they have.
-pub(crate) fn matching_rows(
-    batch: &RecordBatch,
-    query: &Query<'_>,
-) -> Result<(Vec<usize>, usize), ShapeError> {
-    let metric: &StringArray = column(batch, name::METRIC)?;
-    let mut sources: Vec<(&Matcher, LabelSource<'_>)> = Vec::new();
-    for matcher in query.matchers {
-        let own = format!("{LABEL_PREFIX}{}", matcher.name());
-        let source = if matcher.name() == METRIC_NAME {
-            LabelSource::Column(metric)
-        } else if batch.column_by_name(&own).is_some() {
-            LabelSource::Column(column(batch, &own)?)
-        } else {
-            LabelSource::Map(LabelMapsReader::new(column::<MapArray>(batch, name::LABELS)?)?)
-        };
-        sources.push((matcher, source));
-    }
-    let (min, max): (&Int64Array, &Int64Array) =
-        (column(batch, name::MIN_TIME)?, column(batch, name::MAX_TIME)?);
-    let counts: &Int32Array = column(batch, name::COUNT)?;
-    let is_match = |row: &usize| {
-        let is_in_time = (min.is_null(*row) || min.value(*row) <= query.max_time)
-            && (max.is_null(*row) || max.value(*row) >= query.min_time);
-        is_in_time
-            && !metric.is_null(*row)
-            && sources.iter().all(|(matcher, source)| matcher.matches(source.value(*row, matcher.name())))
-    };
-    let rows: Vec<usize> = (0..batch.num_rows()).filter(is_match).collect();
-    let samples = rows.iter().map(|r| usize::try_from(counts.value(*r)).unwrap_or(0)).sum();
-    Ok((rows, samples))
-}
 
 /// The columns that make up a series without its samples.
 pub(crate) const SERIES_COLUMNS: [&str; 5] = [name::METRIC, name::LABELS, name::TYPE, name::UNIT, name::HELP];
@@ -182,7 +121,8 @@ impl SharedTimes {
     }
 }
 
-fn kept_range(times: &[i64], query: &Query<'_>) -> Range<usize> {
+/// Which of ascending times lie within the time asked for.
+pub(crate) fn kept_range(times: &[i64], query: &Query<'_>) -> Range<usize> {
     let start = times.partition_point(|t| *t < query.min_time);
     let end = times.partition_point(|t| *t <= query.max_time);
     start..end.max(start)

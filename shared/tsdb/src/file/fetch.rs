@@ -1,4 +1,4 @@
-//! Reads byte ranges of one file from the object store, in few requests: the place where caching would go.
+//! Reads byte ranges of one file from the object store, in few requests.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,6 +17,8 @@ use crate::table::{Error, Result};
 
 /// Requests for one file under way at a time.
 const REQUESTS_MAX: usize = 8;
+/// Ranges are not joined beyond this: several requests at a time then share a long stretch.
+const JOINED_BYTES_MAX: u64 = 8 << 20;
 /// Bytes read from the end of a file whose catalogue entry does not say how long its footer is.
 const FOOTER_GUESS: u64 = 64 << 10;
 
@@ -51,15 +53,19 @@ impl FileSource {
         self.path.as_ref()
     }
 
+    /// Its length in bytes.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
     /// Reads ranges, in the order given; neighbours share a request.
     pub(crate) async fn fetch(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        // A decoder that met damage may ask for what the file does not have.
+        if !ranges.iter().all(|r| r.start <= r.end && r.end <= self.size) {
+            return Err(Error::corrupt(self.name(), "it points beyond its own end"));
+        }
         if self.size <= self.gap_max {
             let whole = self.whole.get_or_try_init(|| self.get(0..self.size)).await?;
-            // A decoder that met damage may ask for what the file does not have.
-            let is_within = |r: &Range<u64>| r.start <= r.end && r.end <= self.size;
-            if !ranges.iter().all(is_within) {
-                return Err(Error::corrupt(self.name(), "it points beyond its own end"));
-            }
             return Ok(ranges.iter().map(|r| slice(whole, 0, r)).collect());
         }
         let merged = coalesce(ranges, self.gap_max);
@@ -112,15 +118,19 @@ impl FileSource {
     }
 }
 
-/// Joins ranges that overlap or are close together, in ascending order.
+/// Joins ranges that overlap, and those that are close together up to a length, in ascending order.
 fn coalesce(ranges: &[Range<u64>], gap_max: u64) -> Vec<Range<u64>> {
     let mut sorted: Vec<Range<u64>> = ranges.to_vec();
     sorted.sort_by_key(|r| r.start);
     let mut merged: Vec<Range<u64>> = Vec::new();
     for range in sorted {
         match merged.last_mut() {
-            Some(last) if range.start <= last.end.saturating_add(gap_max) => {
-                last.end = last.end.max(range.end)
+            Some(last) if range.start < last.end => last.end = last.end.max(range.end),
+            Some(last)
+                if range.start <= last.end.saturating_add(gap_max)
+                    && range.end - last.start <= JOINED_BYTES_MAX =>
+            {
+                last.end = range.end;
             }
             _ => merged.push(range),
         }
@@ -129,7 +139,7 @@ fn coalesce(ranges: &[Range<u64>], gap_max: u64) -> Vec<Range<u64>> {
 }
 
 fn slice_of(merged: &[Range<u64>], parts: &[Bytes], range: &Range<u64>) -> Bytes {
-    let i = merged.partition_point(|m| m.start <= range.start) - 1;
+    let i = merged.partition_point(|m| m.start <= range.start).saturating_sub(1);
     slice(&parts[i], merged[i].start, range)
 }
 
@@ -159,5 +169,13 @@ mod tests {
                 (range.start..range.end).map(|i| u8::try_from(i % 251).expect("small")).collect();
             assert_eq!(slice_of(&merged, &parts, range), want);
         }
+    }
+
+    #[test]
+    fn long_stretches_are_cut() {
+        const MIB: u64 = 1 << 20;
+        let ranges: Vec<Range<u64>> = (0..20).map(|i| i * MIB..i * MIB + MIB).collect();
+        assert_eq!(coalesce(&ranges, 0), [0..8 * MIB, 8 * MIB..16 * MIB, 16 * MIB..20 * MIB]);
+        assert_eq!(coalesce(&[0..30 * MIB, 29 * MIB..31 * MIB], 0), [0..31 * MIB]);
     }
 }

@@ -22,7 +22,7 @@ const LIST_PAGE_WINDOWS: i64 = 16;
 /// Rows of a page of a map of labels: the dictionary makes them small, so that pages of 16 would be mostly header.
 const LABELS_PAGE_ROWS: usize = 128;
 /// Rows of a page of any other column.
-const PAGE_ROWS: usize = 1_024;
+pub(crate) const PAGE_ROWS: usize = 1_024;
 /// Rows of a row group.
 pub(crate) const ROW_GROUP_ROWS: usize = 16_384;
 /// Values between two looks at whether the page is full.

@@ -68,6 +68,7 @@ impl Bench {
             clock: clock.clone(),
             runtime: Handle::current(),
             request_cost_bytes: 1 << 16,
+            cache_bytes: 1 << 20,
         };
         let table = Table::open(options).await.expect("a table");
         let owner = LogOwner { ingester: "ingester-0".to_owned(), address: "10.0.0.1:9603".to_owned() };

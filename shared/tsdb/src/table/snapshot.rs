@@ -6,17 +6,21 @@ use std::sync::Arc;
 use futures::{StreamExt, TryStreamExt};
 use model::{Labels, Matcher, Metadata, Tenant};
 
+use super::selection::Selection;
 use super::{Error, Result, TableOptions, location};
-use crate::catalogue::DataFile;
 use crate::catalogue::state::State;
+use crate::catalogue::{DataFile, Origin};
+use crate::file::cache::Cache;
 use crate::file::fetch::FileSource;
-use crate::file::read::{OwnedQuery, Reader};
+use crate::file::read::{OwnedQuery, Part, Reader};
 use crate::file::windows::{day_name, day_number};
-use crate::merge::{TimelineInterner, merge_rows};
 use crate::series::{SeriesRow, compare_labels};
+use crate::storage::LogState;
 
 /// Files of one query that are read at a time.
-const FILES_AT_ONCE: usize = 4;
+const FILES_AT_ONCE: usize = 8;
+/// Rows that are joined where the query is, rather than on a thread for such work: less than 100 ns each.
+const ROWS_IN_PLACE: usize = 2_000;
 
 /// What one query may load from files.
 #[derive(Debug, Clone, Copy)]
@@ -47,11 +51,12 @@ impl SelectLimits {
 pub struct Snapshot {
     state: Arc<State>,
     options: TableOptions,
+    cache: Arc<Cache>,
 }
 
 impl Snapshot {
-    pub(super) fn new(state: Arc<State>, options: TableOptions) -> Self {
-        Self { state, options }
+    pub(super) fn new(state: Arc<State>, options: TableOptions, cache: Arc<Cache>) -> Self {
+        Self { state, options, cache }
     }
 
     /// The version.
@@ -97,26 +102,63 @@ impl Snapshot {
         max_time: i64,
         limits: SelectLimits,
     ) -> Result<Vec<SeriesRow>> {
-        let query = Arc::new(OwnedQuery { matchers: matchers.to_vec(), min_time, max_time, limits });
-        let lists = futures::stream::iter(self.candidate_files(tenant, &query)).map(|file| {
-            let query = Arc::clone(&query);
-            async move { self.reader(&file, query).await?.series().await }
-        });
-        let mut lists = std::pin::pin!(lists.buffered(FILES_AT_ONCE));
-        let (mut all, mut series, mut samples) = (Vec::new(), 0, 0);
-        while let Some(rows) = lists.try_next().await? {
-            series += rows.len();
-            samples += rows.iter().map(|r| r.samples.sample_count()).sum::<usize>();
-            limits.check(series, samples)?;
-            all.push(rows);
+        let mut selection = self.open(tenant, matchers, (min_time, max_time), limits, &[]).await?;
+        let mut rows = Vec::new();
+        while selection.fetch().await? {
+            let decode = self.options.runtime.spawn_blocking(move || {
+                while let Some(samples) = selection.next_ready() {
+                    let i = rows.len();
+                    let metadata = Arc::clone(&selection.metadata()[i]);
+                    rows.push(SeriesRow {
+                        labels: selection.labels()[i].clone(),
+                        metadata,
+                        samples: samples?,
+                    });
+                }
+                Ok::<_, Error>((selection, rows))
+            });
+            (selection, rows) = decode.await.map_err(|_| Error::Worker("decode files"))??;
         }
-        let merged = self.options.runtime.spawn_blocking(move || {
-            let mut interner = TimelineInterner::default();
-            let mut rows: Vec<SeriesRow> = merge_rows(all).collect();
-            rows.iter_mut().for_each(|r| interner.intern_row(r));
-            rows
+        Ok(rows)
+    }
+
+    /// Finds the series as [`Snapshot::select`] does, to read their samples one series at a time.
+    ///
+    /// `covered` is what heads have answered that the caller has asked before: files that hold nothing more in the time
+    /// asked for are passed over.
+    ///
+    /// # Errors
+    /// As for [`Snapshot::select`].
+    pub async fn open(
+        &self,
+        tenant: &Tenant,
+        matchers: &[Matcher],
+        (min_time, max_time): (i64, i64),
+        limits: SelectLimits,
+        covered: &[LogState],
+    ) -> Result<Selection> {
+        let query = Arc::new(OwnedQuery { matchers: matchers.to_vec(), min_time, max_time, limits });
+        let mut files = self.candidate_files(tenant, &query);
+        files.retain(|file| !file.is_covered(covered, min_time));
+        let query = &query;
+        let opened = futures::stream::iter(files).map(|file| async move {
+            let reader = self.reader(&file).await?;
+            let series = reader.select(query).await?;
+            Ok::<_, Error>((reader, series))
         });
-        merged.await.map_err(|_| Error::Worker("merge files"))
+        let mut opened = std::pin::pin!(opened.buffered(FILES_AT_ONCE));
+        let (mut all, mut rows, mut samples) = (Vec::new(), 0, 0);
+        while let Some((reader, series)) = opened.try_next().await? {
+            rows += series.iter().map(|s| s.parts.len()).sum::<usize>();
+            samples += series.iter().flat_map(|s| &s.parts).map(Part::samples).sum::<usize>();
+            limits.check(rows, samples)?;
+            all.push((reader, series));
+        }
+        if rows <= ROWS_IN_PLACE {
+            return Ok(Selection::new(all));
+        }
+        let join = self.options.runtime.spawn_blocking(move || Selection::new(all));
+        join.await.map_err(|_| Error::Worker("merge files"))
     }
 
     /// Reads labels and metadata of the matching series with rows that touch the time from `min_time` to `max_time`.
@@ -136,9 +178,9 @@ impl Snapshot {
         let limits = SelectLimits { samples: usize::MAX, ..limits };
         let query = Arc::new(OwnedQuery { matchers: matchers.to_vec(), min_time, max_time, limits });
         let files = self.candidate_files(tenant, &query);
-        let lists = futures::stream::iter(files).map(|file| {
-            let query = Arc::clone(&query);
-            async move { Ok::<_, Error>((file.max_time(), self.reader(&file, query).await?.labels().await?)) }
+        let query = &query;
+        let lists = futures::stream::iter(files).map(|file| async move {
+            Ok::<_, Error>((file.max_time(), self.reader(&file).await?.labels(query).await?))
         });
         let mut lists = std::pin::pin!(lists.buffered(FILES_AT_ONCE));
         let mut all: Vec<(Labels, i64, Arc<Metadata>)> = Vec::new();
@@ -164,16 +206,7 @@ impl Snapshot {
         max_time: i64,
         limits: SelectLimits,
     ) -> Result<BTreeSet<String>> {
-        let series = self.labels(tenant, matchers, min_time, max_time, limits).await?;
-        let mut names = BTreeSet::new();
-        for (labels, _) in &series {
-            for (name, _) in labels {
-                if !names.contains(name) {
-                    names.insert(name.to_owned());
-                }
-            }
-        }
-        Ok(names)
+        self.names(tenant, matchers, (min_time, max_time), limits, None).await
     }
 
     /// Returns the values of one label over the matching series, sorted.
@@ -189,8 +222,29 @@ impl Snapshot {
         max_time: i64,
         limits: SelectLimits,
     ) -> Result<BTreeSet<String>> {
-        let series = self.labels(tenant, matchers, min_time, max_time, limits).await?;
-        Ok(series.iter().filter_map(|(labels, _)| labels.get(name)).map(str::to_owned).collect())
+        self.names(tenant, matchers, (min_time, max_time), limits, Some(name)).await
+    }
+
+    async fn names(
+        &self,
+        tenant: &Tenant,
+        matchers: &[Matcher],
+        (min_time, max_time): (i64, i64),
+        limits: SelectLimits,
+        label: Option<&str>,
+    ) -> Result<BTreeSet<String>> {
+        let limits = SelectLimits { samples: usize::MAX, ..limits };
+        let query = Arc::new(OwnedQuery { matchers: matchers.to_vec(), min_time, max_time, limits });
+        let files = self.candidate_files(tenant, &query);
+        let query = &query;
+        let lists = futures::stream::iter(files)
+            .map(|file| async move { self.reader(&file).await?.names(query, label).await });
+        let mut lists = std::pin::pin!(lists.buffer_unordered(FILES_AT_ONCE));
+        let mut all = BTreeSet::new();
+        while let Some(mut names) = lists.try_next().await? {
+            all.append(&mut names);
+        }
+        Ok(all)
     }
 
     /// The files whose partition and statistics leave it open whether they hold what is asked for.
@@ -199,14 +253,18 @@ impl Snapshot {
             return Vec::new();
         }
         let metric = Matcher::metric_name(&query.matchers);
-        self.files(tenant).filter(|f| f.can_hold(metric, query.min_time, query.max_time)).cloned().collect()
+        let day = |t: i64| day_name(day_number(t).clamp(*DAYS.start(), *DAYS.end()));
+        let days = day(query.min_time)..=day(query.max_time);
+        let can_hold =
+            |f: &&Arc<DataFile>| days.contains(&f.day) && f.can_hold(metric, query.min_time, query.max_time);
+        self.files(tenant).filter(can_hold).cloned().collect()
     }
 
-    async fn reader(&self, file: &DataFile, query: Arc<OwnedQuery>) -> Result<Reader> {
+    async fn reader(&self, file: &DataFile) -> Result<Reader> {
         let path = location(&self.options.prefix, &file.path)?;
         let TableOptions { store, request_cost_bytes, .. } = &self.options;
         let source = FileSource::new(Arc::clone(store), path, file.size, file.tail, *request_cost_bytes);
-        Reader::open(source, self.options.runtime.clone(), query).await
+        Reader::open(source, self.options.runtime.clone(), self.cache.file(&file.path)).await
     }
 }
 
@@ -218,11 +276,19 @@ impl DataFile {
         self.stats.as_ref().and_then(|s| s.max_time).unwrap_or(i64::MAX)
     }
 
+    /// Says whether heads that answered hold all that the file has from a time on.
+    fn is_covered(&self, covered: &[LogState], min_time: i64) -> bool {
+        let is_held = |origin: &Origin| {
+            covered.iter().any(|log| {
+                *log.log == *origin.log
+                    && origin.through <= log.acked_seq
+                    && log.complete_since.millis() <= min_time
+            })
+        };
+        !self.origins.is_empty() && self.origins.iter().all(is_held)
+    }
+
     fn can_hold(&self, metric: Option<&str>, min_time: i64, max_time: i64) -> bool {
-        let day = |t: i64| day_name(day_number(t).clamp(*DAYS.start(), *DAYS.end()));
-        if self.day < day(min_time) || self.day > day(max_time) {
-            return false;
-        }
         let Some(stats) = &self.stats else { return true };
         let is_in_time =
             stats.min_time.is_none_or(|t| t <= max_time) && stats.max_time.is_none_or(|t| t >= min_time);

@@ -6,7 +6,7 @@ use proptest::strategy::ValueTree;
 
 use super::*;
 use crate::file::fetch::FileSource;
-use crate::file::read::{OwnedQuery, Reader};
+use crate::file::read::Reader;
 use crate::merge::merge_rows;
 use crate::series::testing::{BASE, assert_rows_eq, restrict, rows};
 use crate::series::{FloatColumn, SeriesSamples, Timeline, compare_labels};
@@ -19,6 +19,7 @@ pub(crate) fn options(store: Arc<dyn ObjectStore>) -> TableOptions {
         clock: Clock::fixed(Timestamp(BASE)),
         runtime: Handle::current(),
         request_cost_bytes: 64 << 10,
+        cache_bytes: 1 << 20,
     }
 }
 
@@ -27,7 +28,7 @@ async fn new_table(kind: Kind) -> (Arc<Table>, TestStore) {
     (Table::open(options(Arc::clone(&store))).await.expect("opens"), store)
 }
 
-async fn flush(
+pub(super) async fn flush(
     table: &Table,
     log: &str,
     base: Option<u64>,
@@ -43,7 +44,7 @@ async fn select_all(table: &Table, matchers: &[Matcher], min: i64, max: i64) -> 
     snapshot.select(&Tenant::default(), matchers, min, max, SelectLimits::NONE).await.expect("select")
 }
 
-fn row(metric: &str, instance: &str, times: &[i64], value: f64) -> SeriesRow {
+pub(super) fn row(metric: &str, instance: &str, times: &[i64], value: f64) -> SeriesRow {
     SeriesRow {
         labels: Labels::from_pairs([("__name__", metric), ("instance", instance)]),
         metadata: Arc::new(Metadata::default()),
@@ -75,16 +76,17 @@ fn matchers() -> impl Strategy<Value = Vec<Matcher>> {
 }
 
 /// Several flushes, read back whole and by any matchers and range, equal the same done naively in memory; whether files
-/// are read range by range or whole.
+/// are read range by range or whole, and whatever is kept of them.
 async fn check_reads(
     kind: Kind,
     flushes: Vec<Vec<SeriesRow>>,
     matchers: Vec<Matcher>,
     range: (i64, i64),
     request_cost_bytes: u64,
+    cache_bytes: usize,
 ) -> Result<(), TestCaseError> {
     let store = kind.store();
-    let options = TableOptions { request_cost_bytes, ..options(Arc::clone(&store)) };
+    let options = TableOptions { request_cost_bytes, cache_bytes, ..options(Arc::clone(&store)) };
     let table = Table::open(options).await.expect("opens");
     for (i, rows) in flushes.iter().enumerate() {
         let base = i.checked_sub(1).map(|b| b as u64);
@@ -95,6 +97,7 @@ async fn check_reads(
 
     let (min, max) = range;
     let got = select_all(&table, &matchers, min, max).await;
+    assert_rows_eq(&select_all(&table, &matchers, min, max).await, &got);
     let matching = want.iter().filter(|r| Matcher::all_match(&matchers, &r.labels));
     let mut narrowed = BTreeMap::new();
     for row in matching {
@@ -123,7 +126,18 @@ async fn check_reads(
     let labels: Vec<Labels> = labels.expect("labels").into_iter().map(|l| l.0).collect();
     let want: Vec<Labels> =
         want.iter().filter(|r| Matcher::all_match(&matchers, &r.labels)).map(|r| r.labels.clone()).collect();
-    prop_assert_eq!(labels, want);
+    prop_assert_eq!(&labels, &want);
+
+    let (tenant, none) = (Tenant::default(), SelectLimits::NONE);
+    let names = snapshot.label_names(&tenant, &matchers, i64::MIN, i64::MAX, none).await.expect("names");
+    let all: std::collections::BTreeSet<&str> = want.iter().flat_map(|l| l.iter().map(|p| p.0)).collect();
+    prop_assert_eq!(names.iter().map(String::as_str).collect::<Vec<_>>(), Vec::from_iter(all));
+    for name in ["__name__", "job", "é", "absent"] {
+        let values = snapshot.label_values(&tenant, name, &matchers, i64::MIN, i64::MAX, none).await;
+        let all: std::collections::BTreeSet<&str> = want.iter().filter_map(|l| l.get(name)).collect();
+        let values = values.expect("values");
+        prop_assert_eq!(values.iter().map(String::as_str).collect::<Vec<_>>(), Vec::from_iter(all));
+    }
     Ok(())
 }
 
@@ -135,10 +149,11 @@ fn check_reads_of_random_flushes(kind: Kind, cases: u32) {
         -4_000_i64..4_000,
         0_i64..4_000,
         prop::sample::select(vec![0, 2 << 10, 1 << 20]),
+        prop::sample::select(vec![0, 20 << 10, 1 << 20]),
     );
-    proptest!(ProptestConfig::with_cases(cases), |((flushes, matchers, from, length, cost) in random)| {
+    proptest!(ProptestConfig::with_cases(cases), |((flushes, matchers, from, length, cost, cache) in random)| {
         let range = (BASE + from * 1_000, BASE + (from + length) * 1_000);
-        run(check_reads(kind, flushes, matchers, range, cost))?;
+        run(check_reads(kind, flushes, matchers, range, cost, cache))?;
     });
 }
 
@@ -345,9 +360,17 @@ proptest! {
 
     /// Damage to a file is an error that names the file, or is not seen; a damaged end is always seen.
     #[test]
-    fn damaged_files_are_named(rows in rows(8), at in any::<prop::sample::Index>(), bit in 0_u8..8, at_end: bool) {
+    fn damaged_files_are_named(
+        rows in rows(8),
+        at in any::<prop::sample::Index>(),
+        bit in 0_u8..8,
+        at_end: bool,
+        request_cost_bytes in prop::sample::select(vec![0, 1 << 20]),
+    ) {
         run(async {
-            let (table, store) = new_table(Kind::Memory).await;
+            let store = Kind::Memory.store();
+            let options = TableOptions { request_cost_bytes, ..options(Arc::clone(&store)) };
+            let table = Table::open(options).await.expect("opens");
             flush(&table, "log", None, 1, rows).await.expect("flush");
             let snapshot = table.snapshot(None).await.expect("snapshot");
             let tenant = Tenant::default();
@@ -386,9 +409,9 @@ async fn a_file_of_another_schema_is_refused(kind: Kind) {
     let at = at + bytes[at..].iter().position(|b| *b == b'1').expect("the version");
     let newer = [&bytes[..at], b"2", &bytes[at + 1..]].concat();
     store.put(&path, newer.into()).await.expect("overwritten");
-    let query = OwnedQuery { matchers: vec![], min_time: 0, max_time: 1, limits: SelectLimits::NONE };
     let source = FileSource::new(Arc::clone(&store), path, bytes.len() as u64, None, 0);
-    let error = Reader::open(source, Handle::current(), Arc::new(query)).await.expect_err("refused");
+    let kept = Cache::new(0).file("any");
+    let error = Reader::open(source, Handle::current(), kept).await.expect_err("refused");
     assert!(error.to_string().ends_with("schema version 2 is not supported"), "{error}");
     assert_eq!(error.kind(), fault::Kind::Unavailable);
 }
@@ -524,6 +547,8 @@ fn futures_can_be_spawned() {
         let snapshot = is_send(table.snapshot(None)).await.expect("snapshot");
         let (tenant, none) = (Tenant::default(), SelectLimits::NONE);
         assert!(is_send(snapshot.select(&tenant, &[], 0, 1, none)).await.expect("select").is_empty());
+        let mut opened = is_send(snapshot.open(&tenant, &[], (0, 1), none, &[])).await.expect("opened");
+        assert!(is_send(opened.next()).await.expect("read").is_none());
         assert!(is_send(snapshot.labels(&tenant, &[], 0, 1, none)).await.expect("labels").is_empty());
     }));
 }

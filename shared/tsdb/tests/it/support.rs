@@ -79,6 +79,7 @@ impl World {
             clock: self.clock.clone(),
             runtime: tokio::runtime::Handle::current(),
             request_cost_bytes: 64 << 10,
+            cache_bytes: 0,
         };
         Table::open(options).await
     }
