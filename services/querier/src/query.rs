@@ -134,6 +134,7 @@ impl Queries {
             lookback: params.lookback,
             timeout: Some(remaining),
             per_step_stats: params.per_step_stats && self.has_per_step_stats,
+            ..QueryOptions::default()
         });
         let control = Control::default();
         let _cancel = CancelOnDrop { evaluation: control.clone(), _waits: canceled.drop_guard() };
