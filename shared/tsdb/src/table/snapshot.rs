@@ -193,6 +193,20 @@ impl Snapshot {
         Ok(series.iter().filter_map(|(labels, _)| labels.get(name)).map(str::to_owned).collect())
     }
 
+    /// Says whether everything that the table may have of the series and times asked for was flushed from logs of which
+    /// the predicate is true.
+    pub fn is_from_logs(
+        &self,
+        tenant: &Tenant,
+        matchers: &[Matcher],
+        (min_time, max_time): (i64, i64),
+        is_wanted: impl Fn(&str) -> bool,
+    ) -> bool {
+        let metric = Matcher::metric_name(matchers);
+        let is_from = |f: &DataFile| f.origin.as_ref().is_some_and(|origin| is_wanted(&origin.log));
+        self.files(tenant).all(|f| !f.can_hold(metric, min_time, max_time) || is_from(f))
+    }
+
     /// The files whose partition and statistics leave it open whether they hold what is asked for.
     fn candidate_files(&self, tenant: &Tenant, query: &OwnedQuery) -> Vec<Arc<DataFile>> {
         if query.min_time > query.max_time {
