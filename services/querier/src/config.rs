@@ -24,6 +24,8 @@ pub struct Config {
     pub query_memory_bytes_max: usize,
     /// Queries that are evaluated at one time; more wait.
     pub query_concurrency_max: usize,
+    /// Ingesters compute parts of aggregations where the result is the same.
+    pub partial_aggregation: bool,
     /// PromQL features that are on, by the names of `--enable-feature`.
     pub features: Vec<String>,
 }
@@ -38,6 +40,7 @@ impl Default for Config {
             query_samples_max: 50_000_000,
             query_memory_bytes_max: 2 << 30,
             query_concurrency_max: 20,
+            partial_aggregation: true,
             features: Vec::new(),
         }
     }

@@ -4,13 +4,15 @@ use std::collections::VecDeque;
 use std::iter::Peekable;
 
 use model::{Labels, Matcher, Tenant, Timestamp};
+use promql_engine::partial::Partial;
 use rpc::pb::ingester as pb;
 use service_runtime::{Answers, Missing};
 use tsdb::series::{SeriesRow, SeriesSamples, compare_labels};
 use tsdb::table::SelectLimits;
 
+use crate::cut::{self, Asked, Offer};
 use crate::error::Result;
-use crate::heads::HeadAnswer;
+use crate::heads::{HeadAnswer, Messages};
 use crate::sources::{Sources, covered};
 
 /// What to look for.
@@ -26,6 +28,8 @@ pub(crate) struct Request {
     pub(crate) allow_partial: bool,
     /// When to give up.
     pub(crate) deadline: std::time::Duration,
+    /// The aggregation that the samples are for, where ingesters may compute parts of it.
+    pub(crate) offer: Option<Offer>,
 }
 
 /// What was found: the label sets at once, the samples series by series.
@@ -34,6 +38,8 @@ pub(crate) struct Selection {
     /// Each once, sorted by metric name, then labels.
     pub(crate) labels: Vec<Labels>,
     pub(crate) missing: Vec<Missing>,
+    /// What was made of series that are not among `labels`.
+    pub(crate) partials: Vec<Partial>,
     /// For each label set, who has samples of it: heads by number, the table last.
     holders: VecDeque<Vec<usize>>,
     heads: Vec<HeadAnswer>,
@@ -43,6 +49,12 @@ pub(crate) struct Selection {
 impl Selection {
     /// Asks every head, then reads a snapshot of the table that is new enough for all of them.
     pub(crate) async fn open(sources: &Sources, request: &Request) -> Result<Self> {
+        if let Some(offer) = &request.offer
+            && let Some(asked) = cut::ask(sources, request, offer).await?
+        {
+            let Asked { heads, rows, partials } = asked;
+            return Ok(Self { partials, ..Self::of(heads, rows, Vec::new()) });
+        }
         let asked = sources.ask(request.allow_partial, |name, mut client| {
             let message = pb::SelectRequest {
                 tenant: request.tenant.as_str().to_owned(),
@@ -54,18 +66,24 @@ impl Selection {
             };
             let message = rpc::with_deadline(message, request.deadline);
             async move {
-                let answer = HeadAnswer::begin(name, client.select(message).await?.into_inner()).await?;
+                let messages = Messages::Select(client.select(message).await?.into_inner());
+                let answer = HeadAnswer::begin(name, messages).await?;
                 let logs = covered(Some(&answer.state));
                 Ok((answer, logs))
             }
         });
-        let Answers { came: mut heads, missing, struck } = asked.await?;
+        let Answers { came: heads, missing, struck } = asked.await?;
         let at_least = heads.iter().map(|h| h.state.table_version).max();
         let rows = read_table(sources, request, struck, at_least).await?;
+        Ok(Self::of(heads, rows, missing))
+    }
+
+    /// Puts together what came from heads and table.
+    fn of(mut heads: Vec<HeadAnswer>, rows: Vec<SeriesRow>, missing: Vec<Missing>) -> Self {
         let mut lists: Vec<Vec<Labels>> = heads.iter_mut().map(|h| std::mem::take(&mut h.labels)).collect();
         lists.push(rows.iter().map(|r| r.labels.clone()).collect());
         let (labels, holders) = union(lists);
-        Ok(Self { labels, missing, holders, heads, rows: rows.into_iter() })
+        Self { labels, missing, partials: Vec::new(), holders, heads, rows: rows.into_iter() }
     }
 
     /// Returns the samples of the next series, in the order of `labels`; `None` behind the last.
@@ -82,7 +100,8 @@ impl Selection {
     }
 }
 
-async fn read_table(
+/// Reads what the table has.
+pub(crate) async fn read_table(
     sources: &Sources,
     request: &Request,
     struck: u64,
