@@ -1,7 +1,8 @@
 //! The PromQL scripts against the real sources: a querier over ingesters' heads, and over Parquet files.
 //!
-//! Every script runs three times: with all samples in one head; flushed, after a restart that leaves the head empty;
-//! and with two heads that share every series, one sample here and the next there.
+//! Every script runs with the samples in one head, and with two heads: that share every series, one sample here and the
+//! next there, or that share a quarter of them. And it runs over files: flushed by one ingester or by two, after a
+//! restart that leaves the heads empty. Each of these with and without aggregations that ingesters compute in part.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use rpc::pb::querier::query_request::Time;
 use service_runtime::{ConfigDuration, Limits, Options, Program, Reach, Reload, Running, Stopper};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
+use tsdb::StorageSettings;
 
 /// The services' time. Samples lie near the epoch, long before what a head keeps once it is flushed.
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
@@ -42,6 +44,21 @@ enum Place {
     Head,
     Files,
     TwoHeads,
+    TwoHeadsApart,
+    TwoFiles,
+}
+
+impl Place {
+    fn ingesters(self) -> usize {
+        match self {
+            Self::Head | Self::Files => 1,
+            Self::TwoHeads | Self::TwoHeadsApart | Self::TwoFiles => 2,
+        }
+    }
+
+    fn is_files(self) -> bool {
+        matches!(self, Self::Files | Self::TwoFiles)
+    }
 }
 
 /// A running program.
@@ -68,6 +85,7 @@ impl Started {
 /// storage takes no sample that lies long before its newest.
 struct Services {
     place: Place,
+    partial_aggregation: bool,
     /// Everything was written in a run before, tenant by tenant.
     is_written: bool,
     folder: tempfile::TempDir,
@@ -90,52 +108,66 @@ fn options(coordinator: &Arc<InMemory>, name: &str, reach: Reach) -> Options {
     }
 }
 
-fn ingester(path: PathBuf) -> ingester::Config {
-    let out_of_order_time_window = ConfigDuration::from_secs(0);
-    ingester::Config { path, out_of_order_time_window, ..ingester::Config::default() }
+/// The table that all share.
+fn storage(folder: &Path) -> StorageSettings {
+    StorageSettings { url: Some(format!("file://{}", folder.join("table").display())), ..Default::default() }
 }
 
-fn querier(path: PathBuf) -> querier::Config {
+fn ingester(folder: &Path, name: &str) -> ingester::Config {
+    let out_of_order_time_window = ConfigDuration::from_secs(0);
+    let (path, storage) = (folder.join(name), storage(folder));
+    ingester::Config { path, storage, out_of_order_time_window, ..ingester::Config::default() }
+}
+
+fn querier(folder: &Path, partial_aggregation: bool) -> querier::Config {
     querier::Config {
-        path,
+        storage: storage(folder),
         query_samples_max: 10_000,
         query_timeout: ConfigDuration::from_secs(100),
         features: FEATURES.map(str::to_owned).to_vec(),
+        partial_aggregation,
         ..querier::Config::default()
     }
 }
 
-async fn start(place: Place, folder: &Path) -> Vec<Started> {
+async fn start(place: Place, partial_aggregation: bool, folder: &Path) -> Vec<Started> {
     let coordinator = Arc::new(InMemory::new());
-    let (first, second) = (folder.join("one"), folder.join("two"));
-    if place != Place::TwoHeads {
+    let querier = querier(folder, partial_aggregation);
+    if place.ingesters() == 1 {
         let program = Program::new(options(&coordinator, "one", Reach::InProcess))
-            .service::<ingester::Service>(ingester(first.clone()), &[])
-            .service::<querier::Service>(querier(first), &[]);
+            .service::<ingester::Service>(ingester(folder, "one"), &[])
+            .service::<querier::Service>(querier, &[]);
         return vec![Started::start(program).await];
     }
     let mut started = Vec::new();
-    for (name, path) in [("one", first.clone()), ("two", second)] {
+    for name in ["one", "two"] {
         let network = Reach::Network { advertise: None };
         let program = Program::new(options(&coordinator, name, network))
             .listen("grpc", "127.0.0.1:0".parse().expect("an address"))
-            .service::<ingester::Service>(ingester(path), &["grpc"]);
+            .service::<ingester::Service>(ingester(folder, name), &["grpc"]);
         started.push(Started::start(program).await);
     }
     let network = Reach::Network { advertise: None };
-    let program = Program::new(options(&coordinator, "three", network))
-        .service::<querier::Service>(querier(first), &[]);
+    let program =
+        Program::new(options(&coordinator, "three", network)).service::<querier::Service>(querier, &[]);
     started.insert(0, Started::start(program).await);
     started
 }
 
 impl Services {
-    fn new(place: Place) -> Self {
+    fn new(place: Place, partial_aggregation: bool) -> Self {
         let runtime = Runtime::new().expect("a runtime");
         let folder = tempfile::tempdir().expect("a folder");
-        let started = runtime.block_on(start(place, folder.path()));
+        let started = runtime.block_on(start(place, partial_aggregation, folder.path()));
         let store = Store::default();
-        Self { place, is_written: false, folder, started, store, tenants: 0, runtime }
+        Self { place, partial_aggregation, is_written: false, folder, started, store, tenants: 0, runtime }
+    }
+
+    /// How often the querier counted what the name says.
+    fn counted(&self, name: &str) -> u64 {
+        let text = self.started[0].running.metrics().encode().expect("metrics");
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        line.unwrap_or(0)
     }
 
     fn tenant(&self) -> String {
@@ -145,17 +177,21 @@ impl Services {
     /// The ingesters as the querier sees them.
     async fn ingesters(&self) -> Vec<Member> {
         let mut roster = self.started[0].running.peers().members(Role::Ingester);
-        let count = if self.place == Place::TwoHeads { 2 } else { 1 };
+        let count = self.place.ingesters();
         let known = roster.wait_for(|r| r.members.len() == count).await.expect("followed");
         known.members.to_vec()
     }
 
-    /// Writes all that is loaded to a new tenant: the samples of one time after those of the other, in turn to each
-    /// ingester.
+    /// Writes all that is loaded to a new tenant: to each ingester its series, or the samples of one time after those of
+    /// the other in turn.
     async fn write(&self) {
         let ingesters = self.ingesters().await;
+        let apart = self.store.spread(ingesters.len());
         for (turn, member) in ingesters.iter().enumerate() {
-            let batch = batch(&self.store, &self.tenant(), |i| i % ingesters.len() == turn);
+            let batch = match self.place {
+                Place::TwoHeads => batch(&self.store, &self.tenant(), |i| i % ingesters.len() == turn),
+                _ => batch(&apart[turn], &self.tenant(), |_| true),
+            };
             if batch.appends.is_empty() {
                 continue;
             }
@@ -179,12 +215,14 @@ impl Services {
     async fn move_to_files(&mut self) {
         self.is_written = true;
         self.tenants = 0;
-        let ingester = self.started[0].running.peers().role(Role::Ingester);
-        IngesterClient::new(Channel::new(ingester)).flush(FlushRequest {}).await.expect("flushed");
+        for ingester in self.ingesters().await {
+            let channel = self.started[0].running.peers().channel(&ingester.address).expect("an address");
+            IngesterClient::new(channel).flush(FlushRequest {}).await.expect("flushed");
+        }
         for started in self.started.drain(..) {
             started.stop().await;
         }
-        self.started = start(self.place, self.folder.path()).await;
+        self.started = start(self.place, self.partial_aggregation, self.folder.path()).await;
         self.ingesters().await;
     }
 
@@ -252,7 +290,7 @@ impl Backend for Services {
     }
 
     fn asks_once(&self) -> bool {
-        self.place == Place::Files
+        self.place.is_files() || !self.partial_aggregation
     }
 
     fn range(&self, query: &str, (start, end): (i64, i64), step: Duration) -> Answer {
@@ -337,15 +375,23 @@ fn run_scripts(services: &mut Services) -> (usize, Vec<String>) {
 }
 
 fn run_all(place: Place) {
-    let mut services = Services::new(place);
-    let (mut passed, mut failures) = run_scripts(&mut services);
-    if place == Place::Files {
-        let runtime = services.runtime.handle().clone();
-        runtime.block_on(services.move_to_files());
-        (passed, failures) = run_scripts(&mut services);
+    for partial_aggregation in [true, false] {
+        let mut services = Services::new(place, partial_aggregation);
+        let (mut passed, mut failures) = run_scripts(&mut services);
+        if place.is_files() {
+            let runtime = services.runtime.handle().clone();
+            runtime.block_on(services.move_to_files());
+            (passed, failures) = run_scripts(&mut services);
+        }
+        assert!(passed > 0, "there are scripts");
+        let count = failures.len();
+        let with = if partial_aggregation { "with" } else { "without" };
+        assert!(count == 0, "{with} parts: {passed} passed, {count} failed:\n{}", failures.join("\n"));
+        let in_parts = services.counted("querier_aggregations_in_parts_total");
+        assert_eq!(in_parts > 100, partial_aggregation && !place.is_files(), "{in_parts} in parts, {with}");
+        let whole = services.counted(r#"querier_aggregations_whole_total{reason="files"}"#);
+        assert_eq!(whole > 100, partial_aggregation && place.is_files(), "{whole} whole, {with}");
     }
-    assert!(passed > 0, "there are scripts");
-    assert!(failures.is_empty(), "{passed} passed, {} failed:\n{}", failures.len(), failures.join("\n"));
 }
 
 #[test]
@@ -361,4 +407,14 @@ fn scripts_pass_over_files() {
 #[test]
 fn scripts_pass_over_two_heads_that_share_the_series() {
     run_all(Place::TwoHeads);
+}
+
+#[test]
+fn scripts_pass_over_two_heads_that_share_some_series() {
+    run_all(Place::TwoHeadsApart);
+}
+
+#[test]
+fn scripts_pass_over_files_of_two_ingesters() {
+    run_all(Place::TwoFiles);
 }

@@ -28,6 +28,10 @@ struct Started {
 
 impl Started {
     async fn at(folder: &Path, with_ingester: bool) -> Self {
+        Self::with(folder, with_ingester, 1_000).await
+    }
+
+    async fn with(folder: &Path, with_ingester: bool, query_samples_max: u64) -> Self {
         let options = Options {
             clock: Clock::fixed(NOW),
             coordinator: Arc::new(InMemory::new()),
@@ -44,7 +48,7 @@ impl Started {
         }
         let config = querier::Config {
             path,
-            query_samples_max: 1_000,
+            query_samples_max,
             query_memory_bytes_max: 1 << 40,
             query_concurrency_max: 1,
             ..querier::Config::default()
@@ -98,6 +102,12 @@ impl Started {
             }
             () = driver.run() => panic!("the driver ended"),
         }
+    }
+
+    /// What a metric stands at; 0 when it is not there.
+    fn metric(&self, name: &str) -> u64 {
+        let text = self.running.metrics().encode().expect("metrics");
+        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or(0)
     }
 
     async fn flush(&self) {
@@ -249,6 +259,64 @@ async fn a_query_ends_when_nobody_waits_for_it() {
     let quick = started.query("default", "1 + 1", Time::Instant(0));
     let answer = tokio::time::timeout(DEADLINE, quick).await.expect("in time");
     assert_eq!(answer.expect("an answer"), QueryValue::Scalar(Timestamp(0), 2.0));
+    started.stop().await;
+}
+
+/// Aggregations computed in parts, and those that could be but for files.
+fn aggregations(started: &Started) -> (u64, u64) {
+    let whole = started.metric(r#"querier_aggregations_whole_total{reason="files"}"#);
+    (started.metric("querier_aggregations_in_parts_total"), whole)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parts_are_computed_while_heads_hold_what_is_asked_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let started = Started::at(folder.path(), true).await;
+    // Five minutes, and three hours.
+    started.write("default", 20).await;
+    started.write("long", 720).await;
+    for state in ["in the head alone", "in the head and in a file"] {
+        assert_eq!(started.ask("default", "sum(count_over_time(m[1h]))").await, "{}=Float(40.0)", "{state}");
+        started.flush().await;
+    }
+    assert_eq!(aggregations(&started), (2, 0));
+    // One of each by itself, and no aggregation at all.
+    assert_eq!(started.ask("default", "max(m) - min(m) + quantile(0, m)").await, "{}=Float(38.0)");
+    assert_eq!(started.ask("default", "count(absent(m)) or vector(1)").await, "{}=Float(1.0)");
+    assert_eq!(aggregations(&started), (4, 0));
+    started.stop().await;
+    // The head loads the recent tail only; what goes beyond it, files have.
+    let started = Started::at(folder.path(), true).await;
+    assert_eq!(started.ask("long", "sum(count_over_time(m[1d]))").await, "{}=Float(1440.0)");
+    assert_eq!(aggregations(&started), (0, 1));
+    assert_eq!(started.ask("long", "sum(count_over_time(m[5m]))").await, "{}=Float(40.0)");
+    assert_eq!(aggregations(&started), (1, 1));
+    started.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_ends_when_nobody_waits_for_the_query() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let started = Started::with(folder.path(), true, 1_000_000).await;
+    started.write("default", 5).await;
+    // Sixty thousand windows of 43,200 points.
+    let range = pb::Range { start: NOW.millis() - 59_999, end: NOW.millis(), step: 1 };
+    let slow = started.query("default", "sum(quantile_over_time(0.5, m[12h:1s]))", Time::Range(range));
+    let is_computed = async {
+        while started.metric("ingester_aggregations_running") == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        answer = slow => panic!("no time to give up: {answer:?}"),
+        () = is_computed => {}
+    }
+    let has_ended = async {
+        while started.metric("ingester_aggregations_running") > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, has_ended).await.expect("in time");
     started.stop().await;
 }
 

@@ -1,6 +1,6 @@
 //! Comparing what came out with what a script expects.
 
-use model::query::{MatrixSeries, PointValue, VectorElement};
+use model::query::{MatrixSeries, PointValue, QueryAnswer, QueryValue, VectorElement};
 use model::{FloatHistogram, Labels, Timestamp, is_stale};
 use promql_syntax::{HistogramLiteral, SequenceValue};
 
@@ -44,6 +44,12 @@ fn buckets(h: &FloatHistogram) -> (Buckets, Buckets) {
 
 fn histograms_equal(expected: &HistogramLiteral, got: &FloatHistogram) -> bool {
     let want = &*expected.histogram;
+    is_same_histogram(want, got)
+        && (!expected.hint_is_set || want.counter_reset_hint == got.counter_reset_hint)
+}
+
+/// Compares all but the hints.
+fn is_same_histogram(want: &FloatHistogram, got: &FloatHistogram) -> bool {
     let sides_equal = |a: &[(i32, f64)], b: &[(i32, f64)]| {
         a.len() == b.len() && a.iter().zip(b).all(|(x, y)| x.0 == y.0 && floats_equal(x.1, y.1))
     };
@@ -56,7 +62,58 @@ fn histograms_equal(expected: &HistogramLiteral, got: &FloatHistogram) -> bool {
         && floats_equal(want.zero_count, got.zero_count)
         && sides_equal(&want_buckets.0, &got_buckets.0)
         && sides_equal(&want_buckets.1, &got_buckets.1)
-        && (!expected.hint_is_set || want.counter_reset_hint == got.counter_reset_hint)
+}
+
+/// Compares two answers to one query: series and their order, values, notes, and what was read.
+pub(crate) fn answers(want: &QueryAnswer, got: &QueryAnswer) -> Result<(), String> {
+    let notes = |notes: &[String]| {
+        let mut notes = notes.to_vec();
+        notes.sort();
+        notes
+    };
+    for (want, got) in [(&want.warnings, &got.warnings), (&want.infos, &got.infos)] {
+        if notes(want) != notes(got) {
+            return Err(format!("notes {got:?}, not {want:?}"));
+        }
+    }
+    let read = |answer: &QueryAnswer| (answer.stats.samples_total, answer.stats.samples_read);
+    if read(want) != read(got) {
+        return Err(format!("samples {:?}, not {:?}", read(got), read(want)));
+    }
+    let is_same_point = |want: &PointValue, got: &PointValue| match (want, got) {
+        (PointValue::Float(want), PointValue::Float(got)) => floats_equal(*want, *got),
+        (PointValue::Histogram(want), PointValue::Histogram(got)) => {
+            is_same_histogram(want, got) && want.counter_reset_hint == got.counter_reset_hint
+        }
+        _ => false,
+    };
+    let is_same = match (&want.value, &got.value) {
+        (QueryValue::Vector(want), QueryValue::Vector(got)) => {
+            let is_same = |(want, got): (&VectorElement, &VectorElement)| {
+                want.labels == got.labels && is_same_point(&want.value, &got.value)
+            };
+            want.len() == got.len() && want.iter().zip(got).all(is_same)
+        }
+        (QueryValue::Matrix(want), QueryValue::Matrix(got)) => {
+            let points = |s: &MatrixSeries| -> Vec<(Timestamp, PointValue)> {
+                let floats = s.floats.iter().map(|(t, x)| (*t, PointValue::Float(*x)));
+                floats
+                    .chain(s.histograms.iter().map(|(t, h)| (*t, PointValue::Histogram(h.clone()))))
+                    .collect()
+            };
+            let is_same = |(want, got): (&MatrixSeries, &MatrixSeries)| {
+                let (a, b) = (points(want), points(got));
+                let mut pairs = a.iter().zip(&b);
+                want.labels == got.labels
+                    && a.len() == b.len()
+                    && pairs.all(|((t, a), (u, b))| t == u && is_same_point(a, b))
+            };
+            want.len() == got.len() && want.iter().zip(got).all(is_same)
+        }
+        (QueryValue::Scalar(t, want), QueryValue::Scalar(u, got)) => t == u && floats_equal(*want, *got),
+        (want, got) => want == got,
+    };
+    if is_same { Ok(()) } else { Err(format!("{:?}, not {:?}", got.value, want.value)) }
 }
 
 fn values_equal(expected: &SampleValue, got: &PointValue) -> bool {

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use model::Timestamp;
 use model::query::{QueryAnswer, QueryValue};
-use promql_engine::{Control, Engine, EngineOptions};
+use promql_engine::{Control, Engine, EngineOptions, Error, Query, QueryOptions};
 use promql_syntax::{AtModifier, Expr, Options, parse_expr};
 
+use super::apart::Apart;
 use super::compare;
 use super::script::{Action, Eval, Expected, Load, Notes, TextMatch, When, parse};
 use super::store::Store;
@@ -43,12 +44,16 @@ pub trait Backend {
     }
 }
 
-/// The engine over series in memory, with the settings that the scripts assume.
+/// The engine over series in memory, with the settings that the scripts assume. Every query is answered twice: over
+/// all series, and with aggregations computed in parts, over stores that each have some of them. Both must agree.
 #[derive(Debug)]
 pub struct InMemory {
     engine: Engine,
     store: Store,
 }
+
+/// How many stores the series are spread over.
+const STORES: usize = 3;
 
 /// Functions whose value changes with the time of the evaluation although all selectors are pinned.
 const UNPINNABLE: [&str; 15] = [
@@ -98,13 +103,29 @@ impl Backend for InMemory {
     }
 
     fn instant(&self, query: &str, time: i64) -> Answer {
-        let query = self.engine.instant(query, Timestamp(time)).map_err(|e| e.to_string())?;
-        query.run(&self.store, &Control::default()).map_err(|e| e.to_string())
+        self.answer(self.engine.instant(query, Timestamp(time)))
     }
 
     fn range(&self, query: &str, (start, end): (i64, i64), step: Duration) -> Answer {
-        let query = self.engine.range(query, Timestamp(start), Timestamp(end), step);
-        query.and_then(|q| q.run(&self.store, &Control::default())).map_err(|e| e.to_string())
+        self.answer(self.engine.range(query, Timestamp(start), Timestamp(end), step))
+    }
+}
+
+impl InMemory {
+    fn answer(&self, query: promql_engine::Result<Query>) -> Answer {
+        let query = query.map_err(|e| e.to_string())?;
+        let whole = query.run(&self.store, &Control::default());
+        let cut = query.with_options(QueryOptions { cuts: true, ..QueryOptions::default() });
+        let source = Apart::new(self.engine.clone(), self.store.spread(STORES));
+        let is_same = match (&whole, &cut.run(&source, &Control::default())) {
+            // To be run without cuts, or held at one place and not at several.
+            (_, Err(Error::OrderMatters)) | (Err(Error::TooManySamples), Ok(_)) => Ok(()),
+            (Ok(whole), Ok(in_parts)) => compare::answers(whole, in_parts),
+            (Err(whole), Err(in_parts)) if whole.to_string() == in_parts.to_string() => Ok(()),
+            (whole, in_parts) => Err(format!("{in_parts:?}, not {whole:?}")),
+        };
+        is_same.map_err(|e| format!("in parts: {e}"))?;
+        whole.map_err(|e| e.to_string())
     }
 }
 

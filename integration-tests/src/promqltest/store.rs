@@ -63,6 +63,22 @@ impl Store {
         self.series.iter().map(|(labels, samples)| (labels, &**samples))
     }
 
+    /// Spreads the series over several stores. Of every fourth, samples are in two of them by turns.
+    pub fn spread(&self, count: usize) -> Vec<Self> {
+        let mut stores: Vec<Self> = Vec::new();
+        stores.resize_with(count, Self::default);
+        for (labels, samples) in &self.series {
+            let hash = usize::try_from(labels.series_id() >> 8).unwrap_or(0);
+            let is_shared = hash % 4 == 3;
+            for (i, sample) in samples.iter().enumerate() {
+                let turn = if is_shared { i % 2 } else { 0 };
+                let store = &mut stores[(hash / 4 + turn) % count];
+                store.series.entry(labels.clone()).or_default().push(sample.clone());
+            }
+        }
+        stores
+    }
+
     /// Appends what a load names.
     ///
     /// # Errors

@@ -135,6 +135,10 @@ pub struct Config {
     pub select_series_max: usize,
     /// Most samples in the answer to one select.
     pub select_samples_max: usize,
+    /// Aggregations that are computed for queriers at one time; more wait.
+    pub aggregations_max: usize,
+    /// Most memory that one of them may take besides the samples it reads, in bytes.
+    pub aggregation_memory_bytes_max: usize,
     /// Where OTLP over gRPC is taken; nowhere when not set, but on the loopback's port 4317 in the ingester's own
     /// program.
     pub otlp_grpc_address: Option<SocketAddr>,
@@ -167,6 +171,8 @@ impl Default for Config {
             series_max: 20_000_000,
             select_series_max: 10_000_000,
             select_samples_max: 2_000_000_000,
+            aggregations_max: 20,
+            aggregation_memory_bytes_max: 2 << 30,
             otlp_grpc_address: None,
             otlp_message_bytes_max: 16 << 20,
             otlp_requests_max: 128,
@@ -222,6 +228,8 @@ impl service_runtime::Config for Config {
             ("series_max", self.series_max),
             ("select_series_max", self.select_series_max),
             ("select_samples_max", self.select_samples_max),
+            ("aggregations_max", self.aggregations_max),
+            ("aggregation_memory_bytes_max", self.aggregation_memory_bytes_max),
             ("otlp_message_bytes_max", self.otlp_message_bytes_max),
             ("otlp_requests_max", self.otlp_requests_max),
             ("otlp_buffer_bytes_max", self.otlp_buffer_bytes_max),

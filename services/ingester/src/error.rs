@@ -15,6 +15,12 @@ pub enum Error {
     /// Too many groups on one stream.
     #[error("more than {0} groups on one stream")]
     TooManyGroups(usize),
+    /// An aggregation could not be evaluated.
+    #[error("{0}")]
+    Query(promql_engine::Error),
+    /// An evaluation ended early.
+    #[error("evaluation ended early: {0}")]
+    Evaluation(String),
     /// Storage refused or failed.
     #[error(transparent)]
     Storage(#[from] tsdb::Error),
@@ -28,6 +34,8 @@ impl Error {
             Self::UndeclaredGroup(_) | Self::RedeclaredGroup(_) => fault::Kind::Invalid,
             Self::Opening => fault::Kind::Unavailable,
             Self::TooManyGroups(_) => fault::Kind::Limit,
+            Self::Query(error) => error.kind(),
+            Self::Evaluation(_) => fault::Kind::Internal,
             Self::Storage(error) => error.kind(),
         }
     }

@@ -3,21 +3,23 @@
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use futures::{Stream, StreamExt as _, stream};
+use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use rpc::convert;
 use rpc::pb::ingester as pb;
 use rpc::pb::ingester::ingester_server::Ingester;
 use service_runtime::{Environment, Shutdown};
 use tonic::{Request, Response, Status, Streaming};
 use tsdb::table::SelectLimits;
-use tsdb::{HeadState, Storage};
+use tsdb::{HeadSelection, HeadState, Storage};
 
+use crate::aggregate::Aggregations;
 use crate::config::Config;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::session::Session;
 use crate::upkeep::Upkeep;
 
+mod aggregate;
 mod decode;
 mod encode;
 pub(crate) mod otlp;
@@ -45,6 +47,7 @@ pub(crate) struct Server {
     pub(crate) storage: Opened,
     pub(crate) upkeep: Upkeep,
     limits: SelectLimits,
+    aggregations: Aggregations,
     pub(crate) metrics: Metrics,
     shutdown: Shutdown,
 }
@@ -55,7 +58,8 @@ impl Server {
         let storage = Opened::default();
         let upkeep = Upkeep::new(environment);
         let metrics = Metrics::register(&environment.metrics, &storage, &upkeep);
-        Self { storage, upkeep, limits, metrics, shutdown: environment.shutdown.clone() }
+        let aggregations = Aggregations::new(config, metrics.aggregations_running.clone());
+        Self { storage, upkeep, limits, aggregations, metrics, shutdown: environment.shutdown.clone() }
     }
 
     /// Runs a read off the async threads.
@@ -92,6 +96,7 @@ fn streamed<T: Send + 'static>(messages: impl Iterator<Item = T> + Send + 'stati
 impl Ingester for Server {
     type AppendStream = BoxStream<pb::AppendResponse>;
     type SelectStream = BoxStream<pb::SelectResponse>;
+    type AggregateStream = BoxStream<pb::AggregateResponse>;
     type LastSamplesStream = BoxStream<pb::SelectResponse>;
     type SeriesStream = BoxStream<pb::SeriesResponse>;
 
@@ -139,6 +144,34 @@ impl Ingester for Server {
         let (min, max) = (request.min_time, request.max_time);
         let selection = self.read(move |s| s.select(&tenant, &matchers, min, max, limits)).await?;
         Ok(streamed(encode::selection(selection)))
+    }
+
+    async fn aggregate(
+        &self,
+        request: Request<Streaming<pb::AggregateRequest>>,
+    ) -> Result<Response<Self::AggregateStream>, Status> {
+        let mut requests = request.into_inner();
+        let asked = aggregate::first(&mut requests).await?;
+        let limits = SelectLimits { samples: self.limits.samples.min(asked.samples_max), ..self.limits };
+        let selected = self.read(move |s| {
+            let times = (asked.min_time, asked.max_time);
+            let selection = s.select(&asked.tenant, &asked.matchers, times.0, times.1, limits)?;
+            let identities = selection.rows.iter().map(|row| asked.cut.identity(&row.labels)).collect();
+            Ok((asked, selection, identities))
+        });
+        let (asked, HeadSelection { rows, state }, identities) = selected.await?;
+        let first = aggregate::identities(&state, identities);
+        let aggregations = self.aggregations.clone();
+        let rest = async move {
+            let second = tokio::time::timeout(asked.timeout(), aggregate::second(&mut requests)).await;
+            let whole = second.map_err(|_| Status::deadline_exceeded("no second request"))??;
+            let (rows, others) = crate::aggregate::divide(rows, &whole);
+            let partial = aggregations.run(asked, others).await?;
+            let whole = aggregate::whole(HeadSelection { rows, state });
+            Ok::<_, Status>(stream::iter(aggregate::partial(partial).chain(whole).map(Ok)))
+        };
+        let first = stream::iter(first.map(Ok));
+        Ok(Response::new(Box::pin(first.chain(stream::once(rest).try_flatten()))))
     }
 
     async fn last_samples(

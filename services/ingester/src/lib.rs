@@ -5,11 +5,13 @@
 //! - reads see acknowledged records only, and say which logs and which table version they go with;
 //! - a graceful stop flushes and ends the log before the listener closes;
 //! - it does its share of what the table needs (compaction, retention, clean-up), which any other may do
-//!   as well.
+//!   as well;
+//! - an aggregation in part is evaluated with the querier's settings, over what the head holds.
 //!
-//! Deliberately absent: evaluation of any kind, and reading files: queriers do that themselves.
+//! Deliberately absent: whole queries, and reading files: queriers do that themselves.
 
 mod adoption;
+mod aggregate;
 mod config;
 mod error;
 mod grpc;

@@ -6,7 +6,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use tsdb::Appended;
 
 use crate::grpc::Opened;
@@ -26,6 +26,7 @@ pub(crate) struct Metrics {
     otlp_accepted: Counter,
     otlp_rejected: Family<Reason, Counter>,
     otlp_exemplars_dropped: Counter,
+    pub(crate) aggregations_running: Gauge,
 }
 
 impl Metrics {
@@ -56,6 +57,11 @@ impl Metrics {
                 "ingester_otlp_exemplars_dropped",
                 "Exemplars of OTLP data points that were not taken",
                 metrics.otlp_exemplars_dropped.clone(),
+            );
+            r.register(
+                "ingester_aggregations_running",
+                "Parts of aggregations that are computed at present",
+                metrics.aggregations_running.clone(),
             );
             r.register_collector(Box::new(StorageCollector(storage.clone())));
             r.register_collector(Box::new(TableCollector(upkeep.clone())));

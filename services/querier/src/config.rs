@@ -27,6 +27,8 @@ pub struct Config {
     pub cache_bytes_max: usize,
     /// Queries that are evaluated at one time; more wait.
     pub query_concurrency_max: usize,
+    /// Ingesters compute parts of aggregations where the result is the same.
+    pub partial_aggregation: bool,
     /// PromQL features that are on, by the names of `--enable-feature`.
     pub features: Vec<String>,
 }
@@ -42,6 +44,7 @@ impl Default for Config {
             query_memory_bytes_max: 2 << 30,
             cache_bytes_max: 256 << 20,
             query_concurrency_max: 20,
+            partial_aggregation: true,
             features: Vec::new(),
         }
     }

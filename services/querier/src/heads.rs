@@ -12,11 +12,33 @@ use tsdb::series::{FloatColumn, HistogramColumn, SeriesSamples, Timeline};
 
 use crate::error::{Error, Result};
 
+/// Where the messages of an answer come from.
+#[derive(Debug)]
+pub(crate) enum Messages {
+    Select(Streaming<pb::SelectResponse>),
+    /// Behind the part of an aggregation.
+    Aggregate(Streaming<pb::AggregateResponse>),
+}
+
+impl Messages {
+    async fn next(&mut self) -> std::result::Result<Option<pb::SelectResponse>, Status> {
+        use pb::aggregate_response::Piece;
+        match self {
+            Self::Select(stream) => stream.message().await,
+            Self::Aggregate(stream) => match stream.message().await?.map(|message| message.piece) {
+                None => Ok(None),
+                Some(Some(Piece::Whole(message))) => Ok(Some(message)),
+                Some(_) => Err(unreadable("it does not go on with whole series")),
+            },
+        }
+    }
+}
+
 /// An answer that is being read.
 #[derive(Debug)]
 pub(crate) struct HeadAnswer {
     source: String,
-    stream: Streaming<pb::SelectResponse>,
+    messages: Messages,
     /// What the head covers.
     pub(crate) state: pb::HeadState,
     /// The label sets, sorted by metric name, then labels.
@@ -28,23 +50,20 @@ pub(crate) struct HeadAnswer {
 
 impl HeadAnswer {
     /// Reads the state and every label set; samples are read later, as they are asked for.
-    pub(crate) async fn begin(
-        source: String,
-        stream: Streaming<pb::SelectResponse>,
-    ) -> std::result::Result<Self, Status> {
+    pub(crate) async fn begin(source: String, messages: Messages) -> std::result::Result<Self, Status> {
         let mut answer = Self {
             source,
-            stream,
+            messages,
             state: pb::HeadState::default(),
             labels: Vec::new(),
             timelines: Vec::new(),
             ready: VecDeque::new(),
             delivered: 0,
         };
-        let first = answer.stream.message().await?.ok_or_else(|| unreadable("it sent nothing"))?;
+        let first = answer.messages.next().await?.ok_or_else(|| unreadable("it sent nothing"))?;
         answer.state = first.state.ok_or_else(|| unreadable("its first message has no state"))?;
         loop {
-            let message = answer.stream.message().await?;
+            let message = answer.messages.next().await?;
             let message = message.ok_or_else(|| unreadable("it ended among the label sets"))?;
             let symbols = SymbolReader(&message.symbols);
             for refs in &message.labels {
@@ -105,7 +124,7 @@ impl HeadAnswer {
     }
 
     async fn message(&mut self) -> Result<Option<pb::SelectResponse>> {
-        self.stream.message().await.map_err(|s| Error::peer(&self.source, &s))
+        self.messages.next().await.map_err(|s| Error::peer(&self.source, &s))
     }
 
     fn broken(&self, problem: impl std::fmt::Display) -> Error {
@@ -113,6 +132,6 @@ impl HeadAnswer {
     }
 }
 
-fn unreadable(problem: impl std::fmt::Display) -> Status {
+pub(crate) fn unreadable(problem: impl std::fmt::Display) -> Status {
     Status::internal(format!("unreadable answer: {problem}"))
 }

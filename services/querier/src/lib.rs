@@ -6,12 +6,14 @@
 //! Invariants:
 //! - an ingester that cannot be reached fails the request, naming it, unless partial answers were asked for, and is
 //!   then named in the answer;
+//! - what ingesters aggregate themselves is what nobody else has (see `cut`);
 //! - evaluation runs on blocking threads, a bounded number at a time;
 //! - the querier keeps nothing between requests but its view of the catalogue.
 //!
 //! Deliberately absent: HTTP, rules, caches.
 
 mod config;
+mod cut;
 mod error;
 mod grpc;
 mod heads;

@@ -20,6 +20,38 @@ pub(crate) struct Kind {
     pub(crate) kind: &'static str,
 }
 
+/// Why an aggregation that ingesters could compute in part is computed from whole series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Reason {
+    /// An ingester cannot do it, or not be reached.
+    Peer,
+    /// Not all that is needed answers.
+    Missing,
+    /// Files hold what no head does.
+    Files,
+    /// A part failed.
+    Failed,
+    /// What comes out depends on the order of the series.
+    Order,
+}
+
+impl Reason {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Peer => "peer",
+            Self::Missing => "missing",
+            Self::Files => "files",
+            Self::Failed => "failed",
+            Self::Order => "order",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Because {
+    reason: &'static str,
+}
+
 /// The querier's own metrics.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
@@ -27,6 +59,8 @@ pub(crate) struct Metrics {
     pub(crate) seconds: Histogram,
     pub(crate) samples: Counter,
     pub(crate) failures: Family<Kind, Counter>,
+    in_parts: Counter,
+    whole: Family<Because, Counter>,
 }
 
 impl Metrics {
@@ -36,6 +70,8 @@ impl Metrics {
             seconds: Histogram::new(SECONDS),
             samples: Counter::default(),
             failures: Family::default(),
+            in_parts: Counter::default(),
+            whole: Family::default(),
         };
         registry.register(|r| {
             r.register(
@@ -55,8 +91,28 @@ impl Metrics {
             );
             r.register("querier_query_failures", "Queries that failed, by kind", metrics.failures.clone());
             r.register_collector(Box::new(CacheCollector(Arc::clone(sources))));
+            r.register(
+                "querier_aggregations_in_parts",
+                "Aggregations of which ingesters computed parts",
+                metrics.in_parts.clone(),
+            );
+            r.register(
+                "querier_aggregations_whole",
+                "Aggregations computed from whole series although parts were offered, by reason",
+                metrics.whole.clone(),
+            );
         });
         metrics
+    }
+
+    /// Counts an aggregation of which ingesters computed parts.
+    pub(crate) fn in_parts(&self) {
+        self.in_parts.inc();
+    }
+
+    /// Counts an aggregation of which they could have done so.
+    pub(crate) fn whole(&self, reason: Reason) {
+        self.whole.get_or_create(&Because { reason: reason.as_str() }).inc();
     }
 }
 

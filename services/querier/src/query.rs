@@ -13,8 +13,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::Config;
+use crate::cut::Settings;
 use crate::error::{Error, Result};
-use crate::metrics::{Kind, Metrics};
+use crate::metrics::{Kind, Metrics, Reason};
 use crate::source::Source;
 use crate::sources::Sources;
 
@@ -50,6 +51,8 @@ pub(crate) struct QueryParams {
 pub(crate) struct Queries {
     pub(crate) sources: Arc<Sources>,
     options: EngineOptions,
+    features: Vec<String>,
+    partial_aggregation: bool,
     has_per_step_stats: bool,
     prometheus_config: config_watch::Latest,
     places: Arc<Semaphore>,
@@ -75,21 +78,23 @@ impl Queries {
         prometheus_config: config_watch::Latest,
         metrics: Metrics,
     ) -> Self {
-        let has = |feature: &str| config.features.iter().any(|f| f == feature);
         let options = EngineOptions {
-            syntax: promql_syntax::Options::from_features(&config.features),
             lookback: config.lookback_delta.0,
             max_samples: usize::try_from(config.query_samples_max).unwrap_or(usize::MAX),
             max_memory_bytes: config.query_memory_bytes_max,
             timeout: config.query_timeout.0,
-            delayed_name_removal: has("promql-delayed-name-removal"),
-            start_timestamps: has("use-start-timestamps"),
-            type_and_unit_labels: has("type-and-unit-labels"),
             ..EngineOptions::default()
         };
-        let places = Arc::new(Semaphore::new(config.query_concurrency_max));
-        let has_per_step_stats = has("promql-per-step-stats");
-        Self { sources, options, has_per_step_stats, prometheus_config, places, metrics }
+        Self {
+            sources,
+            options: options.with_features(&config.features),
+            features: config.features.clone(),
+            partial_aggregation: config.partial_aggregation,
+            has_per_step_stats: config.features.iter().any(|f| f == "promql-per-step-stats"),
+            prometheus_config,
+            places: Arc::new(Semaphore::new(config.query_concurrency_max)),
+            metrics,
+        }
     }
 
     /// Evaluates a query. Dropping the future cancels the evaluation.
@@ -111,7 +116,8 @@ impl Queries {
         let longest = self.options.timeout;
         let timeout = params.timeout.map_or(longest, |t| t.min(longest));
         let deadline = started + timeout;
-        let query = self.prepare(&params).map_err(|e| query_error(&e))?;
+        let options = self.options_now();
+        let query = prepare(options.clone(), &params).map_err(|e| query_error(&e))?;
         let waiting = tokio::time::timeout(timeout, Arc::clone(&self.places).acquire_owned()).await;
         let place = waiting.map_err(|_| query_error(&promql_engine::Error::Timeout))?;
         let place = place.map_err(|_| query_error(&promql_engine::Error::Canceled))?;
@@ -128,19 +134,24 @@ impl Queries {
             deadline,
             canceled: canceled.clone(),
             missing: Arc::clone(&missing),
+            settings: Arc::new(Settings {
+                options,
+                features: self.features.clone(),
+                metrics: self.metrics.clone(),
+            }),
         };
-        let remaining = deadline.saturating_duration_since(Instant::now());
-        let query = query.with_options(QueryOptions {
+        let query_options = QueryOptions {
             lookback: params.lookback,
-            timeout: Some(remaining),
             per_step_stats: params.per_step_stats && self.has_per_step_stats,
-        });
+            cuts: self.partial_aggregation,
+            ..QueryOptions::default()
+        };
         let control = Control::default();
         let _cancel = CancelOnDrop { evaluation: control.clone(), _waits: canceled.drop_guard() };
         let began = Instant::now();
         let evaluation = tokio::task::spawn_blocking(move || {
             let _place = place;
-            query.run(&source, &control)
+            run(query, query_options, &source, &control)
         });
         let answer = evaluation.await.map_err(|e| Error::Query {
             kind: fault::Kind::Internal,
@@ -156,16 +167,42 @@ impl Queries {
         ))
     }
 
-    fn prepare(&self, params: &QueryParams) -> promql_engine::Result<Query> {
+    /// The options as `prometheus.yml` has them at present.
+    fn options_now(&self) -> EngineOptions {
         let mut options = self.options.clone();
         if let Some(revision) = &*self.prometheus_config.borrow() {
             options.subquery_step = Duration::from_millis(revision.message.evaluation_interval_ms.max(1));
         }
-        let engine = Engine::new(options);
-        match params.times {
-            Times::Instant(time) => engine.instant(&params.query, time),
-            Times::Range { start, end, step } => engine.range(&params.query, start, end, step),
+        options
+    }
+}
+
+fn prepare(options: EngineOptions, params: &QueryParams) -> promql_engine::Result<Query> {
+    let engine = Engine::new(options);
+    match params.times {
+        Times::Instant(time) => engine.instant(&params.query, time),
+        Times::Range { start, end, step } => engine.range(&params.query, start, end, step),
+    }
+}
+
+/// Runs a query, and once more from whole series where parts do not do.
+fn run(
+    query: Query,
+    options: QueryOptions,
+    source: &Source,
+    control: &Control,
+) -> promql_engine::Result<QueryAnswer> {
+    let timed = |options| {
+        let remaining = source.deadline.saturating_duration_since(Instant::now());
+        query.clone().with_options(QueryOptions { timeout: Some(remaining), ..options })
+    };
+    match timed(options).run(source, control) {
+        Err(promql_engine::Error::OrderMatters) => {
+            source.settings.metrics.whole(Reason::Order);
+            source.missing.lock().clear();
+            timed(QueryOptions { cuts: false, ..options }).run(source, control)
         }
+        answer => answer,
     }
 }
 

@@ -5,14 +5,16 @@ use std::iter::Peekable;
 use std::sync::Arc;
 
 use model::{Labels, Matcher, Tenant, Timestamp};
+use promql_engine::partial::Partial;
 use rpc::pb::ingester as pb;
 use service_runtime::{Answers, Missing};
 use tsdb::LogState;
 use tsdb::series::{SeriesSamples, compare_labels};
 use tsdb::table::{SelectLimits, Snapshot};
 
+use crate::cut::{self, Asked, Offer};
 use crate::error::Result;
-use crate::heads::HeadAnswer;
+use crate::heads::{HeadAnswer, Messages};
 use crate::sources::{Sources, covered};
 
 /// What to look for.
@@ -28,6 +30,8 @@ pub(crate) struct Request {
     pub(crate) allow_partial: bool,
     /// When to give up.
     pub(crate) deadline: std::time::Duration,
+    /// The aggregation that the samples are for, where ingesters may compute parts of it.
+    pub(crate) offer: Option<Offer>,
 }
 
 /// What was found: the label sets at once, the samples series by series.
@@ -36,6 +40,8 @@ pub(crate) struct Selection {
     /// Each once, sorted by metric name, then labels.
     pub(crate) labels: Vec<Labels>,
     pub(crate) missing: Vec<Missing>,
+    /// What was made of series that are not among `labels`.
+    pub(crate) partials: Vec<Partial>,
     /// For each label set, who has samples of it: heads by number, the table last.
     holders: VecDeque<Vec<usize>>,
     heads: Vec<HeadAnswer>,
@@ -45,6 +51,12 @@ pub(crate) struct Selection {
 impl Selection {
     /// Asks every head, then reads a snapshot of the table that is new enough for all of them.
     pub(crate) async fn open(sources: &Sources, request: &Request) -> Result<Self> {
+        if let Some(offer) = &request.offer
+            && let Some(asked) = cut::ask(sources, request, offer).await?
+        {
+            let Asked { heads, table, partials } = asked;
+            return Ok(Self { partials, ..Self::of(heads, table, Vec::new()) });
+        }
         let asked = sources.ask(request.allow_partial, |name, mut client| {
             let message = pb::SelectRequest {
                 tenant: request.tenant.as_str().to_owned(),
@@ -56,17 +68,24 @@ impl Selection {
             };
             let message = rpc::with_deadline(message, request.deadline);
             async move {
-                let answer = HeadAnswer::begin(name, client.select(message).await?.into_inner()).await?;
+                let messages = Messages::Select(client.select(message).await?.into_inner());
+                let answer = HeadAnswer::begin(name, messages).await?;
                 let logs = covered(Some(&answer.state));
                 Ok((answer, logs))
             }
         });
-        let Answers { came: mut heads, missing, struck } = asked.await?;
-        let table = open_table(sources, request, struck, &heads).await?;
+        let Answers { came: heads, missing, struck } = asked.await?;
+        let states: Vec<&pb::HeadState> = heads.iter().map(|head| &head.state).collect();
+        let table = open_table(sources, request, struck, &states).await?;
+        Ok(Self::of(heads, table, missing))
+    }
+
+    /// Puts together what came from heads and table.
+    fn of(mut heads: Vec<HeadAnswer>, table: tsdb::table::Selection, missing: Vec<Missing>) -> Self {
         let mut lists: Vec<Vec<Labels>> = heads.iter_mut().map(|h| std::mem::take(&mut h.labels)).collect();
         lists.push(table.labels().to_vec());
         let (labels, holders) = union(lists);
-        Ok(Self { labels, missing, holders, heads, table })
+        Self { labels, missing, partials: Vec::new(), holders, heads, table }
     }
 
     /// Returns the samples of the next series, in the order of `labels`; `None` behind the last.
@@ -84,19 +103,19 @@ impl Selection {
 }
 
 /// Opens what a snapshot of the table has that is new enough for all heads, and that they have not.
-async fn open_table(
+pub(crate) async fn open_table(
     sources: &Sources,
     request: &Request,
     struck: u64,
-    heads: &[HeadAnswer],
+    states: &[&pb::HeadState],
 ) -> Result<tsdb::table::Selection> {
     let limits = SelectLimits {
         samples: usize::try_from(request.samples_max).unwrap_or(usize::MAX),
         ..SelectLimits::NONE
     };
     let times = (request.min_time.millis(), request.max_time.millis());
-    let covered: Vec<LogState> = heads.iter().flat_map(|head| log_states(&head.state)).collect();
-    let at_least = heads.iter().map(|h| h.state.table_version).max();
+    let covered: Vec<LogState> = states.iter().flat_map(|state| log_states(state)).collect();
+    let at_least = states.iter().map(|state| state.table_version).max();
     let open = |snapshot: Arc<Snapshot>| {
         let covered = &covered;
         async move { snapshot.open(&request.tenant, &request.matchers, times, limits, covered).await }
@@ -104,7 +123,8 @@ async fn open_table(
     sources.read_table(struck, at_least, open).await
 }
 
-fn log_states(head: &pb::HeadState) -> impl Iterator<Item = LogState> {
+/// What a head's answer covers, log by log.
+pub(crate) fn log_states(head: &pb::HeadState) -> impl Iterator<Item = LogState> {
     head.logs.iter().map(|log| LogState {
         log: log.log.as_str().into(),
         acked_seq: log.acknowledged,

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use model::{FloatHistogram, Labels, Tenant};
+use model::{Labels, Tenant};
 use parking_lot::Mutex;
+use promql_engine::partial::Partial;
 use promql_engine::{Column, Selection as Wanted, SeriesSamples, SeriesSet, SeriesSource, SourceError};
 use service_runtime::Missing;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::cut::{Offer, Settings};
 use crate::error::{Error, Result};
 use crate::select::{Request, Selection, promql_order};
 use crate::sources::Sources;
@@ -28,6 +30,8 @@ pub(crate) struct Source {
     pub(crate) canceled: CancellationToken,
     /// What took no part, over all selections of the query.
     pub(crate) missing: Arc<Mutex<Vec<Missing>>>,
+    /// With what settings ingesters compute parts of aggregations.
+    pub(crate) settings: Arc<Settings>,
 }
 
 impl SeriesSource for Source {
@@ -40,6 +44,10 @@ impl SeriesSource for Source {
             samples_max: self.samples_max,
             allow_partial: self.allow_partial,
             deadline: self.deadline.saturating_duration_since(Instant::now()),
+            offer: wanted
+                .cut
+                .as_ref()
+                .map(|cut| Offer { cut: Arc::clone(cut), settings: Arc::clone(&self.settings) }),
         };
         let sources = Arc::clone(&self.sources);
         let opening = self.runtime.spawn(async move { Selection::open(&sources, &request).await });
@@ -93,6 +101,11 @@ impl SeriesSet for Set {
         };
         Ok(samples.map(to_engine))
     }
+
+    fn partials(&mut self) -> std::result::Result<Vec<Partial>, SourceError> {
+        self.labels()?;
+        Ok(self.selection.as_mut().map(|s| std::mem::take(&mut s.partials)).unwrap_or_default())
+    }
 }
 
 impl Set {
@@ -145,39 +158,10 @@ fn source_error(error: &Error) -> SourceError {
 }
 
 fn to_engine(samples: tsdb::series::SeriesSamples) -> SeriesSamples {
-    let tsdb::series::SeriesSamples { floats, histograms, start_timestamps, .. } = samples;
-    let values: Vec<Arc<FloatHistogram>> = histograms.values.iter().map(|h| Arc::new(h.to_float())).collect();
-    let mut floats = Column::new(floats.timestamps, floats.values.to_vec());
-    let mut histograms = Column::new(histograms.timestamps, values);
-    floats.start_timestamps = aligned(&floats.timestamps, &start_timestamps);
-    histograms.start_timestamps = aligned(&histograms.timestamps, &start_timestamps);
-    SeriesSamples { floats, histograms }
-}
-
-/// Spreads (time, start) pairs over a column's times, 0 where there is none; nothing when no time has one.
-fn aligned(times: &[i64], starts: &[(i64, i64)]) -> Option<Vec<i64>> {
-    if starts.is_empty() {
-        return None;
-    }
-    let mut column = vec![0; times.len()];
-    let mut has_any = false;
-    for (time, start) in starts {
-        if let Ok(i) = times.binary_search(time) {
-            column[i] = *start;
-            has_any = true;
-        }
-    }
-    has_any.then_some(column)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn start_timestamps_stand_with_their_samples() {
-        assert_eq!(aligned(&[10, 20, 30], &[(20, 5), (25, 6)]), Some(vec![0, 5, 0]));
-        assert_eq!(aligned(&[10], &[(20, 5)]), None);
-        assert_eq!(aligned(&[], &[]), None);
+    let tsdb::series::SeriesSamples { floats, histograms, start_timestamps: starts, .. } = samples;
+    let values = histograms.values.iter().map(|h| Arc::new(h.to_float())).collect();
+    SeriesSamples {
+        floats: Column::new(floats.timestamps, floats.values.to_vec()).with_starts(&starts),
+        histograms: Column::new(histograms.timestamps, values).with_starts(&starts),
     }
 }

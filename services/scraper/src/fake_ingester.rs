@@ -110,6 +110,7 @@ impl FakeIngester {
 impl Ingester for FakeIngester {
     type AppendStream = Answers<pb::AppendResponse>;
     type SelectStream = Answers<pb::SelectResponse>;
+    type AggregateStream = Answers<pb::AggregateResponse>;
     type LastSamplesStream = Answers<pb::SelectResponse>;
     type SeriesStream = Answers<pb::SeriesResponse>;
 
@@ -127,6 +128,13 @@ impl Ingester for FakeIngester {
     }
 
     async fn select(&self, _: Request<pb::SelectRequest>) -> Result<Response<Self::SelectStream>, Status> {
+        Err(Status::unimplemented("not used here"))
+    }
+
+    async fn aggregate(
+        &self,
+        _: Request<Streaming<pb::AggregateRequest>>,
+    ) -> Result<Response<Self::AggregateStream>, Status> {
         Err(Status::unimplemented("not used here"))
     }
 

@@ -2,6 +2,7 @@
 
 mod choose;
 mod group;
+mod partial;
 
 use std::collections::HashMap;
 

@@ -7,6 +7,7 @@ use model::number::{Quoted, format_general};
 use promql_syntax::Span;
 
 use crate::faults::or_fault;
+use crate::partial::PartialNote;
 
 /// How many different notes are kept; what comes after is dropped.
 const NOTES_MAX: usize = 1_000;
@@ -85,6 +86,31 @@ impl Annotations {
             }
             None if !is_full => self.monotonicity.push(new),
             None => {}
+        }
+    }
+
+    /// Gives everything away that part of an aggregation can give rise to say.
+    pub(crate) fn into_partial(self) -> Vec<PartialNote> {
+        let notes = self.notes.into_iter().map(|note| match note.level {
+            Level::Warning => PartialNote::Warning(note.text, note.span),
+            Level::Info => PartialNote::Info(note.text, note.span),
+        });
+        let overlaps = self.overlaps.into_iter();
+        notes
+            .chain(overlaps.map(|(metric, span, count)| PartialNote::StartTimeOverlap(metric, span, count)))
+            .collect()
+    }
+
+    /// Takes up what part of an aggregation gave rise to say.
+    pub(crate) fn absorb(&mut self, notes: Vec<PartialNote>) {
+        for note in notes {
+            match note {
+                PartialNote::Warning(text, span) => self.warn(text, span),
+                PartialNote::Info(text, span) => self.info(text, span),
+                PartialNote::StartTimeOverlap(metric, span, count) => {
+                    self.start_time_overlap(&metric, span, count);
+                }
+            }
         }
     }
 

@@ -270,7 +270,7 @@ impl Operator for VectorScalar {
         if self.remaining == 0 {
             self.notes.write(cx, self.op, self.span);
         }
-        cx.tick(points.len())
+        cx.tick_row(points)
     }
 }
 

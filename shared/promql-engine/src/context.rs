@@ -3,12 +3,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use model::Timestamp;
 use model::query::{QueryStats, StepStats};
+use model::{Labels, Timestamp};
 
 use crate::annotations::Annotations;
 use crate::engine::EngineOptions;
 use crate::error::{Error, Result};
+use crate::partial::{Counted, Partial};
 use crate::points::{Grid, Point, row_size};
 use crate::source::SeriesSource;
 
@@ -16,22 +17,25 @@ use crate::source::SeriesSource;
 /// so this is well below a millisecond.
 const WORK_BETWEEN_CHECKS: usize = 16_384;
 
+/// What a histogram weighs as work; a float weighs 1.
+pub(crate) const HISTOGRAM_WORK: usize = 64;
+
+/// How many elements are sorted between two looks.
+const SORTED_AT_ONCE: usize = 4_096;
+
 /// The most steps of one grid: a row of that many points takes 32 MiB.
 pub(crate) const STEPS_MAX: usize = 2 << 20;
 
 /// What a sample or a point takes in memory.
 pub(crate) const SAMPLE_BYTES: usize = 16;
 
-/// How the samples that a selector looks at are counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Counted {
-    /// For the step at which they are seen.
-    #[default]
-    AtStep,
-    /// For each of the query's steps: what is seen is the same at all of them.
-    AtEvery,
-    /// Not at all: they lie inside of a subquery, whose points are counted where they are used.
-    Inside,
+/// What came of the selection inside of an aggregation that is cut.
+#[derive(Debug, Default)]
+pub(crate) struct CutSlot {
+    /// The series whose samples came.
+    pub(crate) labels: Vec<Labels>,
+    /// What was made of others.
+    pub(crate) partials: Vec<Partial>,
 }
 
 pub(crate) struct Context<'a> {
@@ -40,6 +44,9 @@ pub(crate) struct Context<'a> {
     pub(crate) lookback_ms: i64,
     pub(crate) annotations: Annotations,
     pub(crate) stats: QueryStats,
+    /// The query's text where aggregations may be cut.
+    pub(crate) text_to_cut: Option<&'a str>,
+    cuts: Vec<CutSlot>,
     /// How many steps the query has.
     steps: u64,
     canceled: &'a AtomicBool,
@@ -63,6 +70,8 @@ impl<'a> Context<'a> {
             lookback_ms,
             annotations: Annotations::default(),
             stats: QueryStats::default(),
+            text_to_cut: None,
+            cuts: Vec::new(),
             steps: steps as u64,
             canceled,
             deadline,
@@ -70,6 +79,27 @@ impl<'a> Context<'a> {
             held_bytes: 0,
             work: 0,
         }
+    }
+
+    /// Makes a place for what comes of a selection inside of an aggregation that is cut.
+    pub(crate) fn open_cut(&mut self) -> usize {
+        self.cuts.push(CutSlot::default());
+        self.cuts.len() - 1
+    }
+
+    /// Notes what came of such a selection.
+    pub(crate) fn fill_cut(&mut self, cut: usize, slot: CutSlot) {
+        self.cuts[cut] = slot;
+    }
+
+    /// Takes the labels of the series whose samples came.
+    pub(crate) fn take_selected(&mut self, cut: usize) -> Vec<Labels> {
+        std::mem::take(&mut self.cuts[cut].labels)
+    }
+
+    /// Takes what was made of other series.
+    pub(crate) fn take_partials(&mut self, cut: usize) -> Vec<Partial> {
+        std::mem::take(&mut self.cuts[cut].partials)
     }
 
     /// Counts samples as held in memory.
@@ -145,6 +175,32 @@ impl<'a> Context<'a> {
     pub(crate) fn tick(&mut self, work: usize) -> Result<()> {
         self.work += work + 1;
         if self.work < WORK_BETWEEN_CHECKS { Ok(()) } else { self.check() }
+    }
+
+    /// Notes the work of handling a row, in which histograms weigh more than floats.
+    pub(crate) fn tick_row(&mut self, points: &[Point]) -> Result<()> {
+        let histograms = points.iter().filter(|p| matches!(p, Point::Histogram(_))).count();
+        self.tick(points.len() + histograms * HISTOGRAM_WORK)
+    }
+
+    /// Sorts, stably, looking now and then whether to go on.
+    pub(crate) fn sort_by<T>(
+        &mut self,
+        items: &mut [T],
+        mut compare: impl FnMut(&T, &T) -> std::cmp::Ordering,
+    ) -> Result<()> {
+        // Pieces first, then pairs of them: what is two ascending runs the standard sort merges in linear time.
+        let mut piece_len = SORTED_AT_ONCE;
+        loop {
+            for piece in items.chunks_mut(piece_len) {
+                piece.sort_by(&mut compare);
+                self.tick(piece.len())?;
+            }
+            if piece_len >= items.len() {
+                return Ok(());
+            }
+            piece_len *= 2;
+        }
     }
 
     /// Looks whether to go on.

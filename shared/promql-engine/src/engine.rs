@@ -15,6 +15,7 @@ use promql_syntax::{Edges, Expr, Options, ValueType, parse_expr};
 use crate::context::{Context, STEPS_MAX};
 use crate::error::{Error, Result};
 use crate::merge::Merge;
+use crate::partial::{Cut, Partial};
 use crate::plan::{Around, Planner, QueryTimes};
 use crate::points::{BoxOperator, Grid, Point, clear, row};
 use crate::range::with_edges;
@@ -45,6 +46,21 @@ pub struct EngineOptions {
     pub annotations_max: usize,
 }
 
+impl EngineOptions {
+    /// Switches on what the feature flags name; names of other things are passed over.
+    #[must_use]
+    pub fn with_features(self, features: &[String]) -> Self {
+        let has = |feature: &str| features.iter().any(|f| f == feature);
+        Self {
+            syntax: Options::from_features(features),
+            delayed_name_removal: has("promql-delayed-name-removal"),
+            start_timestamps: has("use-start-timestamps"),
+            type_and_unit_labels: has("type-and-unit-labels"),
+            ..self
+        }
+    }
+}
+
 impl Default for EngineOptions {
     fn default() -> Self {
         Self {
@@ -71,6 +87,9 @@ pub struct QueryOptions {
     pub timeout: Option<Duration>,
     /// Counts samples by step as well (`promql-per-step-stats`).
     pub per_step_stats: bool,
+    /// Offers the source to compute aggregations in parts; not together with counts by step. A query that fails with
+    /// [`Error::OrderMatters`] is to be run again without.
+    pub cuts: bool,
 }
 
 /// Lets another thread cancel a running query; cloning gives another handle.
@@ -170,6 +189,21 @@ impl Engine {
         Ok(query)
     }
 
+    /// Computes a part of an aggregation: over the series that the source has, which are all for this part. The
+    /// engine's options must be those of the engine that made the cut.
+    ///
+    /// # Errors
+    /// When the query has no such aggregation, and as for [`Query::run`].
+    pub fn partial(&self, cut: &Cut, source: &dyn SeriesSource, control: &Control) -> Result<Partial> {
+        let times = QueryTimes { start: cut.start.millis(), end: cut.end.millis(), step: cut.step_ms };
+        let options = QueryOptions { lookback: Some(cut.lookback), ..QueryOptions::default() };
+        let query = self.prepare(&cut.query, times)?.with_options(options);
+        on_stack_for(&query.expr, || {
+            let mut cx = query.context(source, control)?;
+            Planner { times }.part(&mut cx, &query.expr, cut)
+        })
+    }
+
     fn prepare(&self, text: &str, times: QueryTimes) -> Result<Query> {
         let mut expr = parse_expr(text, &self.options.syntax)?;
         expr.resolve_durations(Timestamp(times.start), Timestamp(times.end), times.step)?;
@@ -225,19 +259,10 @@ impl Query {
     /// # Errors
     /// When the evaluation fails, a limit is met, the time is up or the query is cancelled.
     pub fn run(&self, source: &dyn SeriesSource, control: &Control) -> Result<QueryAnswer> {
-        if height(&self.expr) <= HEIGHT_ON_CALLERS_STACK {
-            return self.run_here(source, control);
-        }
-        std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().name("promql".into()).stack_size(STACK_BYTES);
-            match thread.spawn_scoped(scope, || self.run_here(source, control)) {
-                Ok(running) => running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-                Err(error) => Err(Error::Execution(format!("start a thread for a deep expression: {error}"))),
-            }
-        })
+        on_stack_for(&self.expr, || self.run_here(source, control))
     }
 
-    fn run_here(&self, source: &dyn SeriesSource, control: &Control) -> Result<QueryAnswer> {
+    fn context<'a>(&'a self, source: &'a dyn SeriesSource, control: &'a Control) -> Result<Context<'a>> {
         let options = &*self.engine.options;
         let lookback = self.options.lookback.unwrap_or(options.lookback);
         let timeout = self.options.timeout.map_or(options.timeout, |t| t.min(options.timeout));
@@ -249,8 +274,16 @@ impl Query {
             Instant::now().checked_add(timeout),
         );
         cx.check()?;
+        Ok(cx)
+    }
+
+    fn run_here(&self, source: &dyn SeriesSource, control: &Control) -> Result<QueryAnswer> {
+        let options = &*self.engine.options;
+        let mut cx = self.context(source, control)?;
         if self.options.per_step_stats {
             cx.count_steps(self.grid());
+        } else if self.options.cuts {
+            cx.text_to_cut = Some(&self.text);
         }
         let value = self.evaluate(&mut cx)?;
         cx.check()?;
@@ -334,9 +367,23 @@ impl Query {
                 all.push(MatrixSeries { labels, floats, histograms });
             }
         }
-        all.sort_by(|a, b| a.labels.cmp(&b.labels));
+        cx.sort_by(&mut all, |a, b| a.labels.cmp(&b.labels))?;
         Ok(QueryValue::Matrix(all))
     }
+}
+
+/// Runs on this thread, or, where the expression is so deep that its stack might not do, on one of its own.
+fn on_stack_for<T: Send>(expr: &Expr, run: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    if height(expr) <= HEIGHT_ON_CALLERS_STACK {
+        return run();
+    }
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("promql".into()).stack_size(STACK_BYTES);
+        match thread.spawn_scoped(scope, run) {
+            Ok(running) => running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Err(error) => Err(Error::Execution(format!("start a thread for a deep expression: {error}"))),
+        }
+    })
 }
 
 /// Operators call each other as deep as the tree is high. Up to this height the stack of any thread suffices.
@@ -371,6 +418,6 @@ fn matrix(cx: &mut Context<'_>, mut operator: BoxOperator, grid: Grid) -> Result
             all.push(series);
         }
     }
-    all.sort_by(|a, b| a.labels.cmp(&b.labels));
+    cx.sort_by(&mut all, |a, b| a.labels.cmp(&b.labels))?;
     Ok(QueryValue::Matrix(all))
 }

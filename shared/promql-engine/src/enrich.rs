@@ -10,8 +10,9 @@ use std::sync::Arc;
 use model::labels::{INSTANCE, JOB, METRIC_NAME};
 use model::{Labels, MatchOp, Matcher, Timestamp};
 
-use crate::context::{Context, Counted};
+use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::partial::Counted;
 use crate::points::{BoxOperator, Operator, Point, SeriesMeta, clear, row};
 use crate::select::{Give, InstantSelector, OpenSet, When};
 use crate::source::{Hints, Selection};
@@ -131,8 +132,9 @@ impl Enrich {
             min_time: Timestamp(first.saturating_sub(self.lookback - 1)),
             max_time: Timestamp(last),
             hints: Hints { function: "info".to_owned(), ..Hints::default() },
+            cut: None,
         };
-        Ok(Some(OpenSet::new(cx.source.select(&selection)?, false)))
+        Ok(Some(OpenSet::new(cx.source.select(&selection)?, false, None)))
     }
 
     /// Reads the info series and finds which is in force at each step.

@@ -35,6 +35,9 @@ pub enum Error {
     /// The caller gave up.
     #[error("query was canceled in expression evaluation")]
     Canceled,
+    /// The parts of an aggregation do not go together without the order of the series in it: to be run without cuts.
+    #[error("an aggregation in parts depends on the order of its series")]
+    OrderMatters,
     /// The source could not give the series.
     #[error("expanding series: {0}")]
     Source(SourceError),
@@ -82,6 +85,7 @@ impl Error {
             Self::Execution(_) | Self::TooManySamples | Self::TooMuchMemory { .. } => fault::Kind::Limit,
             Self::Timeout => fault::Kind::Timeout,
             Self::Canceled => fault::Kind::Cancelled,
+            Self::OrderMatters => fault::Kind::Internal,
             Self::Source(error) => error.kind,
         }
     }

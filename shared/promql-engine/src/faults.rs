@@ -73,11 +73,19 @@ mod planted {
         Compensation,
         /// Annotations point at the beginning of the query.
         AnnotationPlace,
+        /// A series that is in several sources is aggregated by each.
+        SharedSeries,
+        /// Sums of several sources lose what rounding took from each.
+        PartCompensation,
+        /// What a source has to say about its part is not passed on.
+        PartNotes,
+        /// Groups of several sources come in the order of the sources.
+        PartOrder,
     }
 
     impl Fault {
         /// All of them.
-        pub const ALL: [Self; 20] = [
+        pub const ALL: [Self; 24] = [
             Self::LookbackEdge,
             Self::WindowEdge,
             Self::MarkerShown,
@@ -98,6 +106,10 @@ mod planted {
             Self::TopkNan,
             Self::Compensation,
             Self::AnnotationPlace,
+            Self::SharedSeries,
+            Self::PartCompensation,
+            Self::PartNotes,
+            Self::PartOrder,
         ];
     }
 

@@ -14,8 +14,8 @@ use crate::faults::or_fault;
 use model::number::format_general;
 use model::{CounterResetHint, FloatHistogram, Span};
 
-pub(crate) use cells::Cells;
 pub use cells::IncompatibleSchemas;
+pub(crate) use cells::{Added, Cells};
 pub(crate) use quantile::{NanEffect, fraction, linear_share_below, quantile, variance};
 pub use reset::detect_reset;
 pub(crate) use trim::{Keep, trim};

@@ -27,6 +27,7 @@ pub mod faults;
 pub mod histogram;
 mod kahan;
 mod merge;
+pub mod partial;
 mod plan;
 mod points;
 mod range;

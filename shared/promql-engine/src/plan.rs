@@ -4,6 +4,7 @@
 //! Parts that do not depend on the step are planned for a single step and repeated.
 
 mod call;
+mod cut;
 
 use model::Timestamp;
 use promql_syntax::{
@@ -12,12 +13,14 @@ use promql_syntax::{
 };
 
 use self::call::label_name;
+use self::cut::OpenCut;
 use crate::aggregate::{Aggregation, Best, CountValues, Grouping, Limit, Limited};
 use crate::binary::{SetOperator, VectorScalar, VectorVector};
-use crate::context::{Context, Counted, SAMPLE_BYTES, STEPS_MAX};
+use crate::context::{Context, SAMPLE_BYTES, STEPS_MAX};
 use crate::error::{Error, Result};
 use crate::faults::or_fault;
 use crate::merge::{Merge, Repeat, SAME_LABELSET};
+use crate::partial::Counted;
 use crate::points::{BoxOperator, Grid, Operator, Point, SeriesMeta};
 use crate::scalar::ScalarOperator;
 use crate::select::{Give, InstantSelector, OpenSet, RangeInput, SmoothedSelector, When};
@@ -43,6 +46,8 @@ pub(crate) struct Around<'a> {
     /// Something around needs whole histograms, whatever stands further inside.
     needs_buckets: bool,
     counted: Counted,
+    /// The aggregation that is cut here, if any.
+    cut: Option<&'a OpenCut>,
 }
 
 impl<'a> Around<'a> {
@@ -65,7 +70,7 @@ impl<'a> Around<'a> {
 
     const fn subquery(self) -> Self {
         let counted = Counted::Inside;
-        Self { function: "", grouping: None, detects_hints: false, needs_buckets: true, counted }
+        Self { function: "", grouping: None, detects_hints: false, needs_buckets: true, counted, ..self }
     }
 
     /// Inside of what is evaluated once for all steps.
@@ -201,9 +206,10 @@ impl Planner {
                 grouping: grouping.to_vec(),
                 by,
             },
+            cut: around.cut.and_then(OpenCut::offered),
         };
         let detects_hints = around.detects_hints && !around.needs_buckets;
-        Ok(OpenSet::new(cx.source.select(&selection)?, detects_hints))
+        Ok(OpenSet::new(cx.source.select(&selection)?, detects_hints, around.cut.map(|cut| cut.slot)))
     }
 
     fn instant_selector(
@@ -364,6 +370,9 @@ impl Planner {
             let input =
                 self.vector(cx, &e.expr, grid, around.aggregate(op.as_str(), &e.grouping, !e.without))?;
             return Ok(Box::new(CountValues::new(input, grouping, label, grid.count)));
+        }
+        if cut::is_cuttable(e, grid) {
+            return Ok(Box::new(self.cuttable(cx, e, grid, around)?));
         }
         let param = e.param.as_deref().map(|param| self.scalar(cx, param, grid, around)).transpose()?;
         let param_span = e.param.as_deref().map_or(e.span, |param| param.unwrap_parens().span());

@@ -13,14 +13,14 @@ use model::FloatHistogram;
 use model::number::{Quoted, format_general};
 use promql_syntax::{Edges, Span};
 
-use crate::context::Context;
+use crate::context::{Context, HISTOGRAM_WORK};
 use crate::error::{Error, Result};
 use crate::points::{Operator, Point, SeriesMeta, StepSet};
 use crate::scalar::{ScalarOperator, Scalars};
 use crate::select::{RangeInput, Window};
 
 pub(crate) use extended::with_edges;
-pub(crate) use histograms::{Hints, HistogramMean};
+pub(crate) use histograms::{Hints, HistogramMean, largest};
 pub(crate) use over_time::quantile;
 
 /// A function over a range vector.
@@ -325,7 +325,7 @@ impl Operator for RangeCall {
                 continue;
             }
             series.count(cx, step);
-            cx.tick(samples)?;
+            cx.tick(window.floats.len() + window.histograms.len() * HISTOGRAM_WORK)?;
             let argument = |i: usize| self.values.get(i).map_or(0.0, |v| v.at(step));
             let arguments = [argument(0), argument(1)];
             if self.function == RangeFunction::Quantile

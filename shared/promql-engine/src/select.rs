@@ -16,10 +16,11 @@ use std::sync::Arc;
 
 use model::{CounterResetHint, FloatHistogram, Labels, is_stale};
 
-use crate::context::{Context, Counted};
+use crate::context::{Context, CutSlot};
 use crate::error::Result;
 use crate::faults::or_fault;
 use crate::histogram::{self, detect_reset};
+use crate::partial::Counted;
 use crate::points::{Grid, Operator, Point, SeriesMeta};
 use crate::source::{Column, SeriesSamples, SeriesSet};
 
@@ -79,6 +80,8 @@ const LABELS_BYTES: usize = 64;
 pub(crate) struct OpenSet {
     set: Box<dyn SeriesSet>,
     detects_hints: bool,
+    /// Where to say what came, inside of an aggregation that is cut.
+    cut: Option<usize>,
     held: usize,
 }
 
@@ -89,13 +92,16 @@ impl std::fmt::Debug for OpenSet {
 }
 
 impl OpenSet {
-    pub(crate) fn new(set: Box<dyn SeriesSet>, detects_hints: bool) -> Self {
-        Self { set, detects_hints, held: 0 }
+    pub(crate) fn new(set: Box<dyn SeriesSet>, detects_hints: bool, cut: Option<usize>) -> Self {
+        Self { set, detects_hints, cut, held: 0 }
     }
 
     fn labels(&mut self, cx: &mut Context<'_>) -> Result<Vec<Labels>> {
         cx.check()?;
         let labels = self.set.labels()?.to_vec();
+        if let Some(cut) = self.cut {
+            cx.fill_cut(cut, CutSlot { labels: labels.clone(), partials: self.set.partials()? });
+        }
         // For the whole query: what operators make of the labels is of that size as well.
         cx.hold_bytes(labels.iter().map(|l| l.byte_len() + LABELS_BYTES).sum())?;
         if labels.is_empty() {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use model::{FloatHistogram, Labels, Matcher, Timestamp};
 
 use crate::error::SourceError;
+use crate::partial::{Cut, Partial};
 
 /// Gives the engine series.
 pub trait SeriesSource: Send + Sync {
@@ -34,6 +35,9 @@ pub struct Selection {
     pub max_time: Timestamp,
     /// What the samples are for.
     pub hints: Hints,
+    /// The aggregation that they are for, where that may be computed in parts. A source may then give parts for some
+    /// of the series instead of their samples, see [`SeriesSet::partials`]; it never has to.
+    pub cut: Option<Arc<Cut>>,
 }
 
 /// What a selection's samples are for. A source may use it to read less; it never has to.
@@ -65,6 +69,15 @@ pub trait SeriesSet: Send {
     /// When the source fails.
     fn next(&mut self) -> Result<Option<SeriesSamples>, SourceError>;
 
+    /// Returns what was made of the series whose labels and samples this set leaves out; only where the selection has
+    /// a cut. Asked once, after the labels.
+    ///
+    /// # Errors
+    /// When the source fails.
+    fn partials(&mut self) -> Result<Vec<Partial>, SourceError> {
+        Ok(Vec::new())
+    }
+
     /// Returns what the user has to be told, for instance which upstream is missing; asked after the last series.
     fn warnings(&mut self) -> Vec<String> {
         Vec::new()
@@ -92,6 +105,24 @@ impl<V> Column<V> {
     pub fn new(timestamps: Arc<[i64]>, values: Vec<V>) -> Self {
         assert_eq!(timestamps.len(), values.len(), "a column has one value for each timestamp");
         Self { timestamps, values, start_timestamps: None }
+    }
+
+    /// Adds the start timestamps that are known, as (time, start), ascending; what is of no sample here is left out.
+    #[must_use]
+    pub fn with_starts(mut self, starts: &[(i64, i64)]) -> Self {
+        if starts.is_empty() {
+            return self;
+        }
+        let mut column = vec![0; self.timestamps.len()];
+        let mut has_any = false;
+        for (time, start) in starts {
+            if let Ok(i) = self.timestamps.binary_search(time) {
+                column[i] = *start;
+                has_any = true;
+            }
+        }
+        self.start_timestamps = has_any.then_some(column);
+        self
     }
 
     /// Returns the number of samples.
@@ -126,4 +157,19 @@ pub struct SeriesSamples {
     pub floats: Column<f64>,
     /// Histogram samples.
     pub histograms: Column<Arc<FloatHistogram>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn start_timestamps_stand_with_their_samples() {
+        let starts = |times: &[i64], starts: &[(i64, i64)]| {
+            Column::new(times.into(), vec![0.0; times.len()]).with_starts(starts).start_timestamps
+        };
+        assert_eq!(starts(&[10, 20, 30], &[(20, 5), (25, 6)]), Some(vec![0, 5, 0]));
+        assert_eq!(starts(&[10], &[(20, 5)]), None);
+        assert_eq!(starts(&[], &[]), None);
+    }
 }

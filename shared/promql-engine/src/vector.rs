@@ -139,7 +139,7 @@ impl Operator for Map {
                 (Point::Float(_), MapFunction::Histogram(_)) | (Point::Histogram(_), _) => Point::None,
             };
         }
-        cx.tick(points.len())
+        cx.tick_row(points)
     }
 }
 
@@ -354,12 +354,12 @@ impl Operator for Sort {
         match &self.order {
             Order::Value { is_descending } => {
                 elements.retain(|(_, point)| matches!(point, Point::Float(_)));
-                elements.sort_by(|(_, a), (_, b)| by_value(a, b, *is_descending));
+                cx.sort_by(&mut elements, |(_, a), (_, b)| by_value(a, b, *is_descending))?;
             }
-            Order::Labels { names, is_descending } => elements.sort_by(|(a, _), (b, _)| {
+            Order::Labels { names, is_descending } => cx.sort_by(&mut elements, |(a, _), (b, _)| {
                 let order = by_labels(&a.labels, &b.labels, names);
                 if *is_descending { order.reverse() } else { order }
-            }),
+            })?,
         }
         let (metas, points): (Vec<SeriesMeta>, Vec<Point>) = elements.into_iter().unzip();
         self.sorted = points.into_iter();

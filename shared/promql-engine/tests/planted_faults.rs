@@ -4,6 +4,8 @@
 //! The runner's files are those of `promqltest`; no crate below the tests' own could hold them for both.
 #![expect(unreachable_pub, reason = "these files are part of a library elsewhere")]
 
+#[path = "../../../integration-tests/src/promqltest/apart.rs"]
+mod apart;
 #[path = "../../../integration-tests/src/promqltest/compare.rs"]
 mod compare;
 #[path = "../../../integration-tests/src/promqltest/run.rs"]

@@ -192,7 +192,9 @@ fn spans(messages: &[pb::BucketSpan]) -> Vec<Span> {
     messages.iter().map(|s| Span { offset: s.offset, length: s.length }).collect()
 }
 
-fn hint_to_pb(hint: CounterResetHint) -> i32 {
+/// Converts a reset hint to its number in messages.
+#[must_use]
+pub fn hint_to_pb(hint: CounterResetHint) -> i32 {
     use pb::histogram::ResetHint;
     match hint {
         CounterResetHint::Unknown => ResetHint::Unspecified,
@@ -203,7 +205,9 @@ fn hint_to_pb(hint: CounterResetHint) -> i32 {
     .into()
 }
 
-fn hint(message: pb::histogram::ResetHint) -> CounterResetHint {
+/// Converts a message's reset hint.
+#[must_use]
+pub fn hint(message: pb::histogram::ResetHint) -> CounterResetHint {
     use pb::histogram::ResetHint;
     match message {
         ResetHint::Unspecified => CounterResetHint::Unknown,
@@ -300,6 +304,29 @@ impl From<&pb::Histogram> for Histogram {
     }
 }
 
+/// Turns ascending places into the first followed by differences.
+#[must_use]
+pub fn place_deltas(places: &[u32]) -> Vec<u32> {
+    let before = std::iter::once(0).chain(places.iter().copied());
+    places.iter().zip(before).map(|(place, before)| place.wrapping_sub(before)).collect()
+}
+
+/// Turns the first place followed by differences back into places, which must ascend.
+///
+/// # Errors
+/// When they do not ascend, or overflow.
+pub fn ascending_places(deltas: &[u32]) -> Result<Vec<u32>> {
+    let mut places: Vec<u32> = Vec::with_capacity(deltas.len());
+    for delta in deltas {
+        let place = match places.last() {
+            None => Some(*delta),
+            Some(before) => before.checked_add(*delta).filter(|place| place > before),
+        };
+        places.push(place.ok_or_else(|| Error::invalid("deltas", "places do not ascend"))?);
+    }
+    Ok(places)
+}
+
 /// Turns times into the first time followed by differences.
 #[must_use]
 pub fn deltas(times: impl IntoIterator<Item = i64>) -> Vec<i64> {
@@ -388,6 +415,15 @@ mod tests {
         }
         assert!(ascending_times(&[5, 0]).is_err(), "twice the same time");
         assert!(ascending_times(&[i64::MAX, 1]).is_err());
+    }
+
+    #[test]
+    fn places_survive_as_differences() {
+        for places in [vec![], vec![0], vec![7, 8, u32::MAX]] {
+            assert_eq!(ascending_places(&place_deltas(&places)), Ok(places));
+        }
+        assert!(ascending_places(&[5, 0]).is_err(), "twice the same place");
+        assert!(ascending_places(&[u32::MAX, 1]).is_err());
     }
 
     #[test]

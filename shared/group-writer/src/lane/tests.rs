@@ -129,6 +129,7 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl IngesterService for Fake {
     type AppendStream = Answers<pb::AppendResponse>;
     type SelectStream = Answers<pb::SelectResponse>;
+    type AggregateStream = Answers<pb::AggregateResponse>;
     type LastSamplesStream = Answers<pb::SelectResponse>;
     type SeriesStream = Answers<pb::SeriesResponse>;
 
@@ -167,6 +168,12 @@ impl IngesterService for Fake {
     }
 
     async fn select(&self, _: Request<pb::SelectRequest>) -> Result<Response<Self::SelectStream>, Status> {
+        Err(Status::unimplemented("not used here"))
+    }
+    async fn aggregate(
+        &self,
+        _: Request<Streaming<pb::AggregateRequest>>,
+    ) -> Result<Response<Self::AggregateStream>, Status> {
         Err(Status::unimplemented("not used here"))
     }
     async fn last_samples(

@@ -128,6 +128,7 @@ impl Operator for Best {
         }
         let (mut order, mut chosen) = (Vec::new(), vec![Vec::new(); inputs.len()]);
         for group in best {
+            cx.tick(group.len())?;
             for (step, candidates) in group.into_iter().enumerate() {
                 for candidate in candidates.into_sorted_vec() {
                     if chosen[candidate.series].is_empty() {

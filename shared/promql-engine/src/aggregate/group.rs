@@ -9,9 +9,10 @@ use std::sync::Arc;
 use model::FloatHistogram;
 use promql_syntax::{AggregateOp, Span};
 
+use super::partial::{Parts, has_huge, join_groups};
 use super::{Grouping, Groups, ignored_histogram};
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::histogram::{Cells, IncompatibleSchemas};
 use crate::kahan::{Mean, Sum, Variance};
 use crate::points::{BoxOperator, Operator, Point, SeriesMeta, clear, row};
@@ -21,7 +22,7 @@ use crate::range::{
 use crate::scalar::{ScalarOperator, Scalars};
 
 /// A row of accumulators of floats, one for each step.
-enum Accumulators {
+pub(super) enum Accumulators {
     Sum(Vec<Option<Sum>>),
     Avg(Vec<Option<Mean>>),
     Min(Vec<Option<f64>>),
@@ -47,7 +48,7 @@ impl Accumulators {
     }
 
     /// Says whether a sum or mean holds a float at a step.
-    fn has_float(&self, step: usize) -> bool {
+    pub(super) fn has_float(&self, step: usize) -> bool {
         match self {
             Self::Sum(row) => row[step].is_some(),
             Self::Avg(row) => row[step].is_some(),
@@ -57,7 +58,7 @@ impl Accumulators {
 }
 
 /// What became of a group's histograms at one step; for `sum` and `avg` only.
-enum Histograms {
+pub(super) enum Histograms {
     Sum(Box<Cells>, Hints),
     Avg(Box<HistogramMean>, Hints),
     /// Exponential and custom buckets were met; floats that come later are not looked at.
@@ -68,12 +69,12 @@ enum Histograms {
     AfterFloat,
 }
 
-struct Group {
-    accumulators: Accumulators,
+pub(super) struct Group {
+    pub(super) accumulators: Accumulators,
     /// One for each step; made when the first histogram is met.
-    histograms: Vec<Option<Histograms>>,
+    pub(super) histograms: Vec<Option<Histograms>>,
     held: usize,
-    held_bytes: usize,
+    pub(super) held_bytes: usize,
 }
 
 /// One of `sum`, `avg`, `min`, `max`, `count`, `group`, `stddev`, `stdvar`, `quantile`.
@@ -83,15 +84,18 @@ pub(crate) struct Aggregation {
     grouping: Grouping,
     param: Option<ScalarOperator>,
     param_values: Scalars,
-    span: Span,
+    pub(super) span: Span,
     param_span: Span,
-    steps: usize,
-    groups: Groups,
+    pub(super) steps: usize,
+    /// Where parts of the aggregation come from, if it is cut.
+    pub(super) cut: Option<usize>,
+    parts: Parts,
+    pub(super) groups: Groups,
     names: Vec<model::Labels>,
-    running: Vec<Option<Group>>,
-    order: std::ops::Range<usize>,
+    pub(super) running: Vec<Option<Group>>,
+    order: std::vec::IntoIter<usize>,
     read: usize,
-    buffer: Vec<Point>,
+    pub(super) buffer: Vec<Point>,
 }
 
 impl Aggregation {
@@ -112,13 +116,20 @@ impl Aggregation {
             span,
             param_span,
             steps,
+            cut: None,
+            parts: Parts::default(),
             groups: Groups::default(),
             names: Vec::new(),
             running: Vec::new(),
-            order: 0..0,
+            order: Vec::new().into_iter(),
             read: 0,
             buffer: row(steps),
         }
+    }
+
+    /// Names the cut through which parts of the aggregation come or go.
+    pub(crate) fn with_cut(self, cut: Option<usize>) -> Self {
+        Self { cut, ..self }
     }
 
     fn note_invalid_quantiles(&self, cx: &mut Context<'_>) {
@@ -130,7 +141,8 @@ impl Aggregation {
         }
     }
 
-    fn new_group(&self) -> Group {
+    /// Opens a group.
+    fn begin(&self, cx: &mut Context<'_>) -> Result<Group> {
         let steps = self.steps;
         let accumulators = match self.op {
             AggregateOp::Avg => Accumulators::Avg(vec![None; steps]),
@@ -142,24 +154,23 @@ impl Aggregation {
             AggregateOp::Quantile => Accumulators::Quantile(vec![Vec::new(); steps]),
             _ => Accumulators::Sum(vec![None; steps]),
         };
-        Group { accumulators, histograms: Vec::new(), held: 0, held_bytes: 0 }
+        let held_bytes = accumulators.bytes();
+        cx.hold(steps)?;
+        cx.hold_bytes(held_bytes)?;
+        Ok(Group { accumulators, histograms: Vec::new(), held: steps, held_bytes })
     }
 
     /// Adds the next input series to its group.
-    fn read_one(&mut self, cx: &mut Context<'_>) -> Result<()> {
+    pub(super) fn read_one(&mut self, cx: &mut Context<'_>) -> Result<()> {
         clear(&mut self.buffer);
         self.input.next(cx, &mut self.buffer)?;
+        if !self.parts.is_empty() && has_huge(&self.buffer) {
+            return Err(Error::OrderMatters);
+        }
         let group_index = self.groups.of_input[self.read];
         let mut group = match self.running[group_index].take() {
             Some(group) => group,
-            None => {
-                let mut group = self.new_group();
-                cx.hold(self.steps)?;
-                group.held = self.steps;
-                group.held_bytes = group.accumulators.bytes();
-                cx.hold_bytes(group.held_bytes)?;
-                group
-            }
+            None => self.begin(cx)?,
         };
         add_floats(&mut group.accumulators, &self.buffer);
         if matches!(self.op, AggregateOp::Quantile) {
@@ -170,7 +181,7 @@ impl Aggregation {
         }
         self.running[group_index] = Some(group);
         self.read += 1;
-        cx.tick(self.buffer.len())
+        cx.tick_row(&self.buffer)
     }
 
     fn add_histograms(&self, cx: &mut Context<'_>, group: &mut Group) -> Result<()> {
@@ -243,20 +254,36 @@ impl Operator for Aggregation {
         let inputs = self.input.series(cx)?;
         self.groups = Groups::new(cx, &inputs, &self.grouping)?;
         self.names = inputs.into_iter().map(|m| m.labels).collect();
+        let (parts, order) = join_groups(cx, self.cut, &self.grouping, &mut self.groups.metas)?;
+        self.parts = parts;
         self.running.resize_with(self.groups.metas.len(), || None);
-        self.order = 0..self.groups.metas.len();
-        Ok(self.groups.metas.clone())
+        let metas = order.iter().map(|group| self.groups.metas[*group].clone()).collect();
+        self.order = order.into_iter();
+        Ok(metas)
     }
 
     fn next(&mut self, cx: &mut Context<'_>, points: &mut [Point]) -> Result<()> {
         let Some(wanted) = self.order.next() else { return Ok(()) };
-        while self.read <= self.groups.last_input[wanted] {
+        // A group that stands in parts alone has no input.
+        while self.groups.last_input.get(wanted).is_some_and(|last| self.read <= *last) {
             self.read_one(cx)?;
         }
-        if let Some(group) = self.running[wanted].take() {
+        let mut group = self.running[wanted].take();
+        for part in self.parts.take(wanted) {
+            let mut joined = match group {
+                Some(group) => group,
+                None => self.begin(cx)?,
+            };
+            self.add_part(cx, &mut joined, part)?;
+            if joined.depends_on_order() {
+                return Err(Error::OrderMatters);
+            }
+            group = Some(joined);
+        }
+        if let Some(group) = group {
             self.finish(cx, group, points);
         }
-        Ok(())
+        cx.tick_row(points)
     }
 }
 
@@ -266,6 +293,18 @@ fn each_float<T>(row: &mut [T], points: &[Point], mut add: impl FnMut(&mut T, f6
         if let Point::Float(x) = point {
             add(slot, *x);
         }
+    }
+}
+
+pub(super) fn keep_least(slot: &mut Option<f64>, x: f64) {
+    if slot.is_none_or(|least| least > x || least.is_nan()) {
+        *slot = Some(x);
+    }
+}
+
+pub(super) fn keep_greatest(slot: &mut Option<f64>, x: f64) {
+    if slot.is_none_or(|greatest| greatest < x || greatest.is_nan()) {
+        *slot = Some(x);
     }
 }
 
@@ -279,16 +318,8 @@ fn add_floats(accumulators: &mut Accumulators, points: &[Point]) {
             Some(mean) => mean.add(x),
             None => *slot = Some(Mean::new(x)),
         }),
-        Accumulators::Min(row) => each_float(row, points, |slot, x| {
-            if slot.is_none_or(|least| least > x || least.is_nan()) {
-                *slot = Some(x);
-            }
-        }),
-        Accumulators::Max(row) => each_float(row, points, |slot, x| {
-            if slot.is_none_or(|greatest| greatest < x || greatest.is_nan()) {
-                *slot = Some(x);
-            }
-        }),
+        Accumulators::Min(row) => each_float(row, points, keep_least),
+        Accumulators::Max(row) => each_float(row, points, keep_greatest),
         Accumulators::Spread(row) => {
             each_float(row, points, |slot, x| slot.get_or_insert_default().add(x));
         }

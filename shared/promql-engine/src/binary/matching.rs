@@ -400,6 +400,6 @@ impl Operator for VectorVector {
         if self.outputs.len() == 0 {
             self.finish(cx)?;
         }
-        cx.tick(points.len())
+        cx.tick_row(points)
     }
 }

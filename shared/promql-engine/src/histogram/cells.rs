@@ -13,6 +13,10 @@ use model::{CounterResetHint, FloatHistogram};
 
 use super::{bounds_match, common_bounds, index_among, indexed, reduced_index, spans_of};
 use crate::kahan::Sum;
+use crate::partial::HistogramSums;
+
+/// Resolutions of exponential buckets.
+const EXPONENTIAL_SCHEMAS: std::ops::RangeInclusive<i32> = -4..=8;
 
 #[derive(Debug, Clone, Copy)]
 struct Cell {
@@ -170,23 +174,83 @@ impl Cells {
             return Ok(added);
         }
         let mut other = Self::new(h);
-        if self.uses_custom_buckets() {
-            added.was_reconciled = self.reconcile_bounds(&mut other);
-        } else {
-            self.reconcile_zero_buckets(&mut other);
-            let schema = self.schema.min(other.schema);
-            self.reduce_to(schema);
-            other.reduce_to(schema);
-        }
+        added.was_reconciled = self.bring_together(&mut other);
         if sign == Sign::Minus {
             other.for_each(|sum| sum.scale(-1.0));
         }
+        self.add_alike(other);
+        Ok(added)
+    }
+
+    /// Adds another sum; errors as in [`Cells::add`].
+    pub(crate) fn add_cells(&mut self, mut other: Self) -> Result<Added, IncompatibleSchemas> {
+        if self.uses_custom_buckets() != other.uses_custom_buckets() {
+            return Err(IncompatibleSchemas);
+        }
+        let has_reset_collision = self.adjust_hint(other.hint);
+        let was_reconciled = self.bring_together(&mut other);
+        self.add_alike(other);
+        Ok(Added { has_reset_collision, was_reconciled })
+    }
+
+    /// Brings two sums to one layout; says whether custom bounds differed.
+    fn bring_together(&mut self, other: &mut Self) -> bool {
+        if self.uses_custom_buckets() {
+            return self.reconcile_bounds(other);
+        }
+        self.reconcile_zero_buckets(other);
+        let schema = self.schema.min(other.schema);
+        self.reduce_to(schema);
+        other.reduce_to(schema);
+        false
+    }
+
+    /// Adds a sum of the same layout.
+    fn add_alike(&mut self, other: Self) {
         self.zero_count.add_sum(other.zero_count);
         self.count.add_sum(other.count);
         self.sum.add_sum(other.sum);
         merge(&mut self.positive, other.positive);
         merge(&mut self.negative, other.negative);
-        Ok(added)
+    }
+
+    /// Gives the sum away as it stands.
+    pub(crate) fn into_sums(self) -> HistogramSums {
+        let pair = |sum: Sum| [sum.value, sum.compensation];
+        let side = |cells: Vec<Cell>| cells.into_iter().map(|c| (c.index, pair(c.population))).collect();
+        HistogramSums {
+            schema: self.schema,
+            zero_threshold: self.zero_threshold,
+            custom_values: self.custom_values,
+            hint: self.hint,
+            zero_count: pair(self.zero_count),
+            count: pair(self.count),
+            sum: pair(self.sum),
+            positive: side(self.positive),
+            negative: side(self.negative),
+        }
+    }
+
+    /// Takes up a sum; `None` when it is none.
+    pub(crate) fn from_sums(sums: &HistogramSums) -> Option<Self> {
+        let sum = |[value, compensation]: [f64; 2]| Sum { value, compensation };
+        let side = |buckets: &[(i32, [f64; 2])]| -> Option<Vec<Cell>> {
+            let is_ascending = buckets.is_sorted_by(|a, b| a.0 < b.0);
+            let cells = buckets.iter().map(|(index, of)| Cell { index: *index, population: sum(*of) });
+            is_ascending.then(|| cells.collect())
+        };
+        let is_known = sums.schema == CUSTOM_BUCKETS_SCHEMA || EXPONENTIAL_SCHEMAS.contains(&sums.schema);
+        is_known.then_some(Self {
+            schema: sums.schema,
+            zero_threshold: sums.zero_threshold,
+            custom_values: Arc::clone(&sums.custom_values),
+            hint: sums.hint,
+            zero_count: sum(sums.zero_count),
+            count: sum(sums.count),
+            sum: sum(sums.sum),
+            positive: side(&sums.positive)?,
+            negative: side(&sums.negative)?,
+        })
     }
 
     /// Takes over another operand's hint as Prometheus does; says whether the two contradict each other.

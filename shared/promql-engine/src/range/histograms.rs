@@ -6,7 +6,7 @@ use model::{CounterResetHint, FloatHistogram};
 
 use super::rate::{has_overlap, has_start_reset};
 use super::{Notes, is_gauge};
-use crate::histogram::{Cells, IncompatibleSchemas, detect_reset, divided};
+use crate::histogram::{Added, Cells, IncompatibleSchemas, detect_reset, divided};
 use crate::select::Slice;
 
 pub(super) enum HistogramRate {
@@ -89,14 +89,19 @@ fn try_rate(
 /// Remembers which reset hints were met in an aggregation.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Hints {
-    has_reset: bool,
-    has_not_reset: bool,
+    pub(crate) has_reset: bool,
+    pub(crate) has_not_reset: bool,
 }
 
 impl Hints {
     pub(crate) fn meet(&mut self, hint: CounterResetHint) {
         self.has_reset |= hint == CounterResetHint::Reset;
         self.has_not_reset |= hint == CounterResetHint::NotReset;
+    }
+
+    pub(crate) fn join(&mut self, other: Self) {
+        self.has_reset |= other.has_reset;
+        self.has_not_reset |= other.has_not_reset;
     }
 
     pub(crate) const fn are_conflicting(self) -> bool {
@@ -168,6 +173,27 @@ impl HistogramMean {
         Ok(self.cells.add(&divided(h, self.count))?.was_reconciled)
     }
 
+    /// Says whether the sum would have overflown.
+    pub(crate) const fn is_incremental(&self) -> bool {
+        self.is_incremental
+    }
+
+    /// Makes the mean of so many histograms of their sum.
+    pub(crate) fn of_sum(cells: Cells, count: f64) -> Self {
+        Self { cells, count, is_incremental: false }
+    }
+
+    /// Returns the sum and how many histograms it is of; `None` once it would have overflown.
+    pub(crate) fn into_sum(self) -> Option<(Cells, f64)> {
+        (!self.is_incremental).then_some((self.cells, self.count))
+    }
+
+    /// Adds the sum of so many histograms, none of them huge.
+    pub(crate) fn add_sum(&mut self, cells: Cells, count: f64) -> Result<Added, IncompatibleSchemas> {
+        self.count += count;
+        self.cells.add_cells(cells)
+    }
+
     pub(crate) fn finish(mut self) -> FloatHistogram {
         if !self.is_incremental {
             self.cells.divide(self.count);
@@ -179,7 +205,8 @@ impl HistogramMean {
 /// Two numbers below this do not overflow when added.
 const HUGE: f64 = f64::MAX / 4.0;
 
-fn largest(h: &FloatHistogram) -> f64 {
+/// The largest number of a histogram, by magnitude.
+pub(crate) fn largest(h: &FloatHistogram) -> f64 {
     let buckets = h.positive_buckets.iter().chain(&h.negative_buckets);
     [h.zero_count, h.count, h.sum].iter().chain(buckets).fold(0.0, |m, x| x.abs().max(m))
 }

@@ -180,10 +180,10 @@ pub(crate) fn quantile(q: f64, values: &mut [f64]) -> f64 {
     if q > 1.0 {
         return f64::INFINITY;
     }
-    values.sort_unstable_by(|a, b| b.is_nan().cmp(&a.is_nan()).then(a.total_cmp(b)));
     let rank = q * (values.len() - 1) as f64;
-    let lower = rank.floor() as usize;
-    let upper = (lower + 1).min(values.len() - 1);
+    let order = |a: &f64, b: &f64| b.is_nan().cmp(&a.is_nan()).then(a.total_cmp(b));
+    let (_, lower, above) = values.select_nth_unstable_by(rank.floor() as usize, order);
+    let upper = above.iter().copied().min_by(order).unwrap_or(*lower);
     let weight = rank - rank.floor();
-    values[lower] * (1.0 - weight) + values[upper] * weight
+    *lower * (1.0 - weight) + upper * weight
 }

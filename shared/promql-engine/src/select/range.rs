@@ -7,9 +7,10 @@ use promql_syntax::Edges;
 
 use super::windows::{RangeSeries, Windows};
 use super::{OpenSet, When};
-use crate::context::{Context, Counted};
+use crate::context::Context;
 use crate::error::Result;
 use crate::faults::or_fault;
+use crate::partial::Counted;
 use crate::points::{BoxOperator, Grid, Point, SeriesMeta, clear, row};
 use crate::source::{Column, SeriesSamples};
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use model::FloatHistogram;
 
 use super::When;
-use crate::context::{Context, Counted};
+use crate::context::Context;
 use crate::histogram;
+use crate::partial::Counted;
 use crate::source::Column;
 
 /// Index ranges of a timeline, one for each step.

@@ -1,9 +1,9 @@
 //! What ends a query before its time.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use model::{Labels, Timestamp};
+use model::{FloatHistogram, Labels, Span, Timestamp};
 use promql_engine::{
     Column, Control, Engine, EngineOptions, Error, ErrorType, QueryOptions, Selection, SeriesSamples,
     SeriesSet, SeriesSource, SourceError,
@@ -132,6 +132,117 @@ fn a_cancelled_query_stops_soon() {
     let error = query.run(&source, &control).expect_err("cancelled");
     assert_eq!(error.to_string(), "query was canceled in expression evaluation");
     assert_eq!((error.kind(), error.error_type()), (fault::Kind::Cancelled, ErrorType::Canceled));
+}
+
+/// Many series that share their times.
+struct Wide {
+    series: usize,
+    samples: i64,
+    is_histogram: bool,
+}
+
+struct WideSet {
+    labels: Vec<Labels>,
+    sample: SeriesSamples,
+    read: usize,
+}
+
+impl SeriesSource for Wide {
+    fn select(&self, _: &Selection) -> Result<Box<dyn SeriesSet>, SourceError> {
+        let labels = |i: usize| Labels::from_pairs([("__name__", "a".to_owned()), ("i", format!("{i:07}"))]);
+        let labels = (0..self.series).map(labels).collect();
+        let timeline: Arc<[i64]> = (0..self.samples).map(|i| i * 1_000).collect();
+        let sample = if self.is_histogram {
+            let histogram = |i: &i64| {
+                Arc::new(FloatHistogram {
+                    count: 100.0 * *i as f64,
+                    positive_spans: vec![Span { offset: 1, length: 100 }],
+                    positive_buckets: vec![*i as f64; 100],
+                    ..FloatHistogram::default()
+                })
+            };
+            let histograms = timeline.iter().map(histogram).collect();
+            SeriesSamples { histograms: Column::new(timeline, histograms), ..SeriesSamples::default() }
+        } else {
+            let values = timeline.iter().map(|i| (i % 7_919) as f64).collect();
+            SeriesSamples { floats: Column::new(timeline, values), ..SeriesSamples::default() }
+        };
+        Ok(Box::new(WideSet { labels, sample, read: 0 }))
+    }
+}
+
+impl SeriesSet for WideSet {
+    fn labels(&mut self) -> Result<&[Labels], SourceError> {
+        Ok(&self.labels)
+    }
+
+    fn next(&mut self) -> Result<Option<SeriesSamples>, SourceError> {
+        self.read += 1;
+        Ok((self.read <= self.labels.len()).then(|| self.sample.clone()))
+    }
+}
+
+/// Computations that would take from many seconds to many minutes, each busy in another place.
+const LONG: [&str; 16] = [
+    "sum(rate(a[30m]))",
+    "sum by (i) (a) + 1",
+    "topk(10, a)",
+    "count_values('v', a)",
+    "quantile(0.5, a)",
+    "a + on (i) a",
+    "a and on (i) a",
+    "sort_by_label(label_replace(a, 'j', '$1', 'i', '(.*)'), 'i')",
+    "absent(a > 1e9)",
+    "quantile_over_time(0.3, a[1h])",
+    "max_over_time(sum(a)[1h:1s])",
+    "histogram_quantile(0.9, a)",
+    "scalar(a) + time() + time() + time()",
+    "-(a * 2) ^ 2",
+    "stddev(deriv(a[1h]))",
+    "limitk(5, a)",
+];
+
+/// Runs a long query and says how long it took to end after it was told to, by the caller or by the clock.
+fn time_to_end(query: &str, source: &Wide, is_cancelled: bool) -> (Error, Duration) {
+    const RUNS_FOR: Duration = Duration::from_millis(100);
+    let engine = Engine::new(EngineOptions {
+        max_samples: usize::MAX,
+        max_memory_bytes: usize::MAX,
+        timeout: if is_cancelled { Duration::from_secs(600) } else { RUNS_FOR },
+        ..options()
+    });
+    let range = engine.range(query, Timestamp(0), Timestamp(3_600_000), Duration::from_millis(1_000));
+    let (query, control) = (range.expect("valid"), Control::default());
+    let began = Instant::now();
+    let (error, ended) = std::thread::scope(|scope| {
+        let running = scope.spawn(|| (query.run(source, &control), Instant::now()));
+        std::thread::sleep(RUNS_FOR);
+        if is_cancelled {
+            control.cancel();
+        }
+        running.join().expect("no panic")
+    });
+    (error.expect_err(query.text()), ended - began.min(ended) - RUNS_FOR.min(ended - began))
+}
+
+#[test]
+fn long_computations_end_soon_after_they_are_told_to() {
+    let floats = Wide { series: 200_000, samples: 3_600, is_histogram: false };
+    let histograms = Wide { series: 200_000, samples: 600, is_histogram: true };
+    let all = LONG.iter().map(|query| (*query, &floats)).chain([
+        ("sum(a)", &histograms),
+        ("sum(rate(a[5m]))", &histograms),
+        ("a * 2 + a", &histograms),
+        ("histogram_quantile(0.9, avg_over_time(a[5m]))", &histograms),
+    ]);
+    for (query, source) in all {
+        for (is_cancelled, expected) in [(true, Error::Canceled), (false, Error::Timeout)] {
+            let (error, late) = time_to_end(query, source, is_cancelled);
+            assert_eq!(error, expected, "{query}");
+            // Far less than it would have gone on for; how soon in truth is for a benchmark to say.
+            assert!(late < Duration::from_secs(2), "{query}: {late:?} after {expected:?}");
+        }
+    }
 }
 
 /// More metric names to be warned about than are kept.

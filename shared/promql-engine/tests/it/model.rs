@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use model::query::{PointValue, QueryValue};
 use model::{CounterResetHint, FloatHistogram, Labels, Span, Timestamp, is_stale, stale_nan};
-use promql_engine::{Control, Engine, EngineOptions};
+use promql_engine::{Control, Engine, EngineOptions, Error, QueryOptions};
 use proptest::prelude::*;
 
+use crate::apart::Apart;
 use crate::naive::increase;
 use crate::source::{Memory, options};
 
@@ -551,11 +552,54 @@ fn is_stable(node: &Node) -> bool {
     }
 }
 
+/// The points of a range query's answer, by time, then labels.
+fn points(value: &QueryValue, query: &str) -> Vec<(i64, String, Value)> {
+    let QueryValue::Matrix(series) = value else { panic!("{query}: not a matrix") };
+    let mut points: Vec<(i64, String, Value)> = Vec::new();
+    for series in series {
+        let labels = series.labels.to_string();
+        points.extend(series.floats.iter().map(|(t, x)| (t.millis(), labels.clone(), Float(*x))));
+        for (t, h) in &series.histograms {
+            assert!(is_same(Float(h.sum), Float(2.0 * h.count)), "{query}: {h:?}");
+            points.push((t.millis(), labels.clone(), Histogram(h.count)));
+        }
+    }
+    points.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    points
+}
+
+/// Spreads series over three sources: each lies in the one with its number; those with a higher one have their samples
+/// by turns in the first two.
+fn spread(data: &[Series], homes: &[usize]) -> Vec<Memory> {
+    let mut parts = vec![Vec::new(); 3];
+    for (series, home) in data.iter().zip(homes) {
+        if let Some(part) = parts.get_mut(*home) {
+            part.push(series.clone());
+            continue;
+        }
+        for (turn, part) in parts.iter_mut().take(2).enumerate() {
+            let samples = series.samples.iter().copied().skip(turn).step_by(2).collect();
+            part.push(Series { samples, ..series.clone() });
+        }
+    }
+    parts.iter().map(|part| source(part)).collect()
+}
+
+fn sorted(notes: &[String]) -> Vec<String> {
+    let mut notes = notes.to_vec();
+    notes.sort();
+    notes
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 600, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn expressions_mean_what_they_are_defined_to(data in data(), node in node().prop_filter("of interest", |n| depth(n) < 3 && is_stable(n))) {
+    fn expressions_mean_what_they_are_defined_to(
+        data in data(),
+        homes in prop::collection::vec(0..4_usize, 7),
+        node in node().prop_filter("of interest", |n| depth(n) < 3 && is_stable(n)),
+    ) {
         let (start, step, count) = STEPS;
         let source = source(&data);
         let query = node.to_string();
@@ -567,22 +611,22 @@ proptest! {
         }
         let step = Duration::from_millis(step.unsigned_abs());
         let prepared = engine.range(&query, Timestamp(start), Timestamp(times[times.len() - 1]), step);
-        let answer = prepared.expect("a valid query").run(&source, &Control::default());
+        let prepared = prepared.expect("a valid query");
+        let answer = prepared.run(&source, &Control::default());
+        // The same with aggregations computed in parts.
+        let apart = Apart::new(engine.clone(), spread(&data, &homes));
+        let cut = prepared.with_options(QueryOptions { cuts: true, ..QueryOptions::default() });
+        let in_parts = match cut.run(&apart, &Control::default()) {
+            Err(Error::OrderMatters) => None,
+            in_parts => Some(in_parts),
+        };
         if wanted.iter().any(Result::is_err) {
-            prop_assert!(answer.is_err(), "{}: expected to fail, got {:?}", query, answer.map(|a| a.value));
+            for answer in [Some(answer), in_parts].into_iter().flatten() {
+                prop_assert!(answer.is_err(), "{}: expected to fail, got {:?}", query, answer.map(|a| a.value));
+            }
             return Ok(());
         }
-        let QueryValue::Matrix(got) = answer.expect(&query).value else { panic!("not a matrix") };
-        let mut points: Vec<(i64, String, Value)> = Vec::new();
-        for series in &got {
-            let labels = series.labels.to_string();
-            points.extend(series.floats.iter().map(|(t, x)| (t.millis(), labels.clone(), Float(*x))));
-            for (t, h) in &series.histograms {
-                prop_assert!(is_same(Float(h.sum), Float(2.0 * h.count)), "{}: {:?}", query, h);
-                points.push((t.millis(), labels.clone(), Histogram(h.count)));
-            }
-        }
-        points.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+        let answer = answer.expect(&query);
         let mut expected: Vec<(i64, String, Value)> = Vec::new();
         for (time, vector) in times.iter().zip(wanted) {
             for (labels, value) in vector.expect("checked") {
@@ -590,13 +634,23 @@ proptest! {
             }
         }
         expected.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
-        prop_assert_eq!(
-            points.iter().map(|p| (p.0, &p.1)).collect::<Vec<_>>(),
-            expected.iter().map(|p| (p.0, &p.1)).collect::<Vec<_>>(),
-            "{}", query
-        );
-        for (got, expected) in points.iter().zip(&expected) {
-            prop_assert!(is_same(got.2, expected.2), "{} at {}: {:?}, not {:?}", query, got.0, got, expected);
+        for (got, form) in [(Some(Ok(answer.clone())), ""), (in_parts, "in parts")] {
+            let Some(got) = got else { continue };
+            let got = got.unwrap_or_else(|e| panic!("{query} {form}: {e}"));
+            prop_assert_eq!(sorted(&got.warnings), sorted(&answer.warnings), "{} {}", query, form);
+            prop_assert_eq!(sorted(&got.infos), sorted(&answer.infos), "{} {}", query, form);
+            prop_assert_eq!(got.stats.samples_total, answer.stats.samples_total, "{} {}", query, form);
+            prop_assert_eq!(got.stats.samples_read, answer.stats.samples_read, "{} {}", query, form);
+            let points = points(&got.value, &query);
+            prop_assert_eq!(
+                points.iter().map(|p| (p.0, &p.1)).collect::<Vec<_>>(),
+                expected.iter().map(|p| (p.0, &p.1)).collect::<Vec<_>>(),
+                "{} {}", query, form
+            );
+            for (got, expected) in points.iter().zip(&expected) {
+                let is_same = is_same(got.2, expected.2);
+                prop_assert!(is_same, "{} {} at {}: {:?}, not {:?}", query, form, got.0, got, expected);
+            }
         }
         // One step by itself is an instant query.
         let answer = engine.instant(&query, Timestamp(times[3])).expect("valid").run(&source, &Control::default());

@@ -247,6 +247,20 @@ impl Snapshot {
         Ok(all)
     }
 
+    /// Says whether heads that answered hold all that the table may have of the series and times asked for.
+    #[must_use]
+    pub fn is_covered(
+        &self,
+        tenant: &Tenant,
+        matchers: &[Matcher],
+        (min_time, max_time): (i64, i64),
+        covered: &[LogState],
+    ) -> bool {
+        let metric = Matcher::metric_name(matchers);
+        let is_held = |f: &DataFile| f.is_covered(covered, min_time);
+        self.files(tenant).all(|f| !f.can_hold(metric, min_time, max_time) || is_held(f))
+    }
+
     /// The files whose partition and statistics leave it open whether they hold what is asked for.
     fn candidate_files(&self, tenant: &Tenant, query: &OwnedQuery) -> Vec<Arc<DataFile>> {
         if query.min_time > query.max_time {
