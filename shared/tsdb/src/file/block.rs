@@ -304,7 +304,7 @@ impl Block {
             metadata: Vec::new(),
         };
         let mut known = HashMap::new();
-        for i in 0..wanted.len() {
+        for (i, metric) in metrics.into_iter().enumerate() {
             let texts = [kinds[i].unwrap_or(empty), units[i].unwrap_or(empty), helps[i].unwrap_or(empty)];
             let metadata = *known.entry(texts).or_insert_with(|| {
                 let [kind, unit, help] = texts.map(|code| block.strings.get(code));
@@ -317,7 +317,7 @@ impl Block {
             });
             let pairs = names.of(i).iter().zip(values.of(i));
             let pairs = pairs.map(|(n, v)| (n.unwrap_or(empty), v.unwrap_or(empty)));
-            let series = metrics[i].map(|metric| block.add_series(metric, pairs));
+            let series = metric.map(|metric| block.add_series(metric, pairs));
             block.rows.push(Row {
                 series,
                 metadata: u32::try_from(metadata).unwrap_or(u32::MAX),

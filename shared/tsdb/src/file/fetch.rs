@@ -176,6 +176,7 @@ mod tests {
         const MIB: u64 = 1 << 20;
         let ranges: Vec<Range<u64>> = (0..20).map(|i| i * MIB..i * MIB + MIB).collect();
         assert_eq!(coalesce(&ranges, 0), [0..8 * MIB, 8 * MIB..16 * MIB, 16 * MIB..20 * MIB]);
-        assert_eq!(coalesce(&[0..30 * MIB, 29 * MIB..31 * MIB], 0), [0..31 * MIB]);
+        let overlapping = [0..30 * MIB, 29 * MIB..31 * MIB, 40 * MIB..41 * MIB];
+        assert_eq!(coalesce(&overlapping, 0), [0..31 * MIB, 40 * MIB..41 * MIB]);
     }
 }

@@ -580,9 +580,7 @@ impl Doubles {
     pub(crate) fn each(&self, range: Range<usize>, mut give: impl FnMut(f64)) {
         let streams: [&[u8]; 8] =
             std::array::from_fn(|k| &self.data[k * self.count + range.start..k * self.count + range.end]);
-        for i in 0..range.len() {
-            give(f64::from_le_bytes(std::array::from_fn(|k| streams[k][i])));
-        }
+        (0..range.len()).for_each(|i| give(f64::from_le_bytes(std::array::from_fn(|k| streams[k][i]))));
     }
 
     /// Bytes on the heap.
