@@ -21,7 +21,23 @@ use crate::sources::Sources;
 /// What a sample takes while it is read: its time and its value. A source reads as many as fit into the query's
 /// memory. How many are held at one time, which `query.max-samples` is about, the engine counts: of a selection that
 /// is fewer, since it takes one series after the other.
-const SAMPLE_BYTES: usize = 16;
+pub(crate) const SAMPLE_BYTES: usize = 16;
+
+/// How expressions are evaluated, those of rules as well.
+pub(crate) fn engine_options(config: &Config) -> EngineOptions {
+    let has = |feature: &str| config.features.iter().any(|f| f == feature);
+    EngineOptions {
+        syntax: promql_syntax::Options::from_features(&config.features),
+        lookback: config.lookback_delta.0,
+        max_samples: usize::try_from(config.query_samples_max).unwrap_or(usize::MAX),
+        max_memory_bytes: config.query_memory_bytes_max,
+        timeout: config.query_timeout.0,
+        delayed_name_removal: has("promql-delayed-name-removal"),
+        start_timestamps: has("use-start-timestamps"),
+        type_and_unit_labels: has("type-and-unit-labels"),
+        ..EngineOptions::default()
+    }
+}
 
 /// When to evaluate.
 #[derive(Debug, Clone, Copy)]
@@ -75,20 +91,9 @@ impl Queries {
         prometheus_config: config_watch::Latest,
         metrics: Metrics,
     ) -> Self {
-        let has = |feature: &str| config.features.iter().any(|f| f == feature);
-        let options = EngineOptions {
-            syntax: promql_syntax::Options::from_features(&config.features),
-            lookback: config.lookback_delta.0,
-            max_samples: usize::try_from(config.query_samples_max).unwrap_or(usize::MAX),
-            max_memory_bytes: config.query_memory_bytes_max,
-            timeout: config.query_timeout.0,
-            delayed_name_removal: has("promql-delayed-name-removal"),
-            start_timestamps: has("use-start-timestamps"),
-            type_and_unit_labels: has("type-and-unit-labels"),
-            ..EngineOptions::default()
-        };
+        let options = engine_options(config);
         let places = Arc::new(Semaphore::new(config.query_concurrency_max));
-        let has_per_step_stats = has("promql-per-step-stats");
+        let has_per_step_stats = config.features.iter().any(|f| f == "promql-per-step-stats");
         Self { sources, options, has_per_step_stats, prometheus_config, places, metrics }
     }
 
