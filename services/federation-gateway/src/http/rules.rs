@@ -18,6 +18,22 @@ use super::{Form, fail, from_status, match_params, succeed};
 use crate::gateway::Gateway;
 use crate::peers::LOOKUP_DEADLINE;
 
+/// Seconds as Go's JSON has them: without a fraction where there is none.
+#[derive(Debug, Clone, Copy)]
+struct Seconds(f64);
+
+impl Serialize for Seconds {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        /// Up to here every whole float is an integer.
+        const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
+        if self.0.fract() == 0.0 && self.0.abs() <= WHOLE_MAX {
+            #[expect(clippy::cast_possible_truncation, reason = "whole, and in range")]
+            return serializer.serialize_i64(self.0 as i64);
+        }
+        serializer.serialize_f64(self.0)
+    }
+}
+
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Groups {
@@ -32,9 +48,9 @@ struct Group {
     name: String,
     file: String,
     rules: Vec<Rule>,
-    interval: f64,
+    interval: Seconds,
     limit: u64,
-    evaluation_time: f64,
+    evaluation_time: Seconds,
     last_evaluation: String,
 }
 
@@ -51,15 +67,15 @@ struct AlertingRule {
     state: &'static str,
     name: String,
     query: String,
-    duration: f64,
-    keep_firing_for: f64,
+    duration: Seconds,
+    keep_firing_for: Seconds,
     labels: LabelSet,
     annotations: LabelSet,
     alerts: Vec<Alert>,
     health: &'static str,
     #[serde(skip_serializing_if = "String::is_empty")]
     last_error: String,
-    evaluation_time: f64,
+    evaluation_time: Seconds,
     last_evaluation: String,
     r#type: &'static str,
 }
@@ -74,7 +90,7 @@ struct RecordingRule {
     health: &'static str,
     #[serde(skip_serializing_if = "String::is_empty")]
     last_error: String,
-    evaluation_time: f64,
+    evaluation_time: Seconds,
     last_evaluation: String,
     r#type: &'static str,
 }
@@ -248,8 +264,8 @@ fn select(groups: Vec<pb::RuleGroup>, filter: &Filter, page: &Page) -> Result<Gr
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shown in seconds")]
-fn seconds(ms: u64) -> f64 {
-    ms as f64 / 1000.0
+fn seconds(ms: u64) -> Seconds {
+    Seconds(ms as f64 / 1000.0)
 }
 
 fn group_shown(group: pb::RuleGroup, filter: &Filter) -> Result<Group, ApiError> {
@@ -266,7 +282,7 @@ fn group_shown(group: pb::RuleGroup, filter: &Filter) -> Result<Group, ApiError>
         rules,
         interval: seconds(group.interval_ms),
         limit: group.limit,
-        evaluation_time: group.evaluation_seconds,
+        evaluation_time: Seconds(group.evaluation_seconds),
         last_evaluation: rfc3339(Timestamp(group.last_evaluation)),
     })
 }
@@ -291,7 +307,7 @@ fn rule_shown(rule: pb::Rule, filter: &Filter) -> Result<Option<Rule>, ApiError>
             labels: (!labels.is_empty()).then_some(LabelSet(labels)),
             health,
             last_error: rule.last_error,
-            evaluation_time: rule.evaluation_seconds,
+            evaluation_time: Seconds(rule.evaluation_seconds),
             last_evaluation,
             r#type: "recording",
         })));
@@ -311,7 +327,7 @@ fn rule_shown(rule: pb::Rule, filter: &Filter) -> Result<Option<Rule>, ApiError>
         },
         health,
         last_error: rule.last_error,
-        evaluation_time: rule.evaluation_seconds,
+        evaluation_time: Seconds(rule.evaluation_seconds),
         last_evaluation,
         r#type: "alerting",
     })))
@@ -474,7 +490,7 @@ mod tests {
             &page(&params("")).expect("a page"),
         );
         let text = serde_json::to_string(&shown.expect("selected")).expect("JSON");
-        let expected = r#"{"groups":[{"name":"x","file":"a","rules":[{"name":"r1","query":"up","labels":{"l":"r1"},"health":"ok","evaluationTime":0.0,"lastEvaluation":"0001-01-01T00:00:00Z","type":"recording"},{"state":"firing","name":"A1","query":"up","duration":1.5,"keepFiringFor":0.0,"labels":{"l":"A1"},"annotations":{},"alerts":[{"labels":{},"annotations":{},"state":"firing","activeAt":"1970-01-01T00:00:01.5Z","value":"1.25e+01"}],"health":"ok","evaluationTime":0.0,"lastEvaluation":"0001-01-01T00:00:00Z","type":"alerting"}],"interval":15.0,"limit":0,"evaluationTime":0.0,"lastEvaluation":"0001-01-01T00:00:00Z"}]}"#;
+        let expected = r#"{"groups":[{"name":"x","file":"a","rules":[{"name":"r1","query":"up","labels":{"l":"r1"},"health":"ok","evaluationTime":0,"lastEvaluation":"0001-01-01T00:00:00Z","type":"recording"},{"state":"firing","name":"A1","query":"up","duration":1.5,"keepFiringFor":0,"labels":{"l":"A1"},"annotations":{},"alerts":[{"labels":{},"annotations":{},"state":"firing","activeAt":"1970-01-01T00:00:01.5Z","value":"1.25e+01"}],"health":"ok","evaluationTime":0,"lastEvaluation":"0001-01-01T00:00:00Z","type":"alerting"}],"interval":15,"limit":0,"evaluationTime":0,"lastEvaluation":"0001-01-01T00:00:00Z"}]}"#;
         assert_eq!(text, expected);
         let without = filter(&params("exclude_alerts=true&rule_group[]=x&file[]=b")).expect("a filter");
         let shown = select(all(), &without, &page(&params("")).expect("a page")).expect("selected");

@@ -31,8 +31,12 @@ use crate::sources::Sources;
 pub(super) const WRITE_DEADLINE: Duration = Duration::from_secs(60);
 /// How far apart the clock is looked at while a group waits: it may be set.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// An alert that was written at most so many intervals ago has an evaluator that has just stopped.
+/// An alert that was written at most so many intervals ago, or so long ago, had an evaluator that has just stopped: it
+/// goes on as it was. The time is what a restart takes, or the noticing that a querier is gone.
 const TAKE_OVER_INTERVALS: u32 = 3;
+const TAKE_OVER_MIN: Duration = Duration::from_secs(60);
+/// How many evaluations are left out while it cannot be seen what alerts there were.
+const TAKE_OVER_TRIES: u32 = 5;
 
 /// What a group's running needs from outside.
 #[derive(Debug)]
@@ -71,12 +75,14 @@ pub(super) struct Runner {
     shown: Shown,
     /// How many evaluations there were.
     count: u64,
+    /// How often it could not be seen what alerts there were.
+    blind_tries: u32,
 }
 
 impl Runner {
     pub(super) fn new(around: Arc<Around>, group: Group, epoch: u64, shown: Shown) -> Self {
         let series = Series::new(&group, epoch);
-        let runner = Self { around, group, series, shown, count: 0 };
+        let runner = Self { around, group, series, shown, count: 0, blind_tries: 0 };
         runner.show();
         runner
     }
@@ -125,12 +131,14 @@ impl Runner {
             let _place = place;
             let started = Instant::now();
             let mut this = self;
-            this.before(at, &source);
+            if !this.before(at, &source) {
+                return (this, None);
+            }
             let around = Arc::clone(&this.around);
             let evaluation = this.group.evaluate(at, &around.environment(&source, &control));
             this.count += 1;
             this.after(at, &source);
-            (this, evaluation, started.elapsed())
+            (this, Some((evaluation, started.elapsed())))
         });
         tokio::pin!(evaluating);
         let evaluated = tokio::select! {
@@ -140,17 +148,17 @@ impl Runner {
                 evaluating.await
             }
         };
-        let (mut this, evaluation, took) = match evaluated {
+        let (mut this, evaluated) = match evaluated {
             Ok(evaluated) => evaluated,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(error) => panic!("evaluation of a rule group ended early: {error}"),
             },
         };
-        if stopping.is_cancelled() {
+        let Some((evaluation, took)) = evaluated.filter(|_| !stopping.is_cancelled()) else {
             // What was cut off is not told: the next evaluator takes this time or the one behind it.
             return this;
-        }
+        };
         this.around.metrics.evaluated(&this.group, &evaluation, took);
         this.tell(&evaluation);
         this.store(&evaluation).await;
@@ -159,12 +167,20 @@ impl Runner {
         this
     }
 
-    /// Before the first evaluation: alerts that somebody has had up to now are taken over.
-    fn before(&mut self, at: Timestamp, source: &Source) {
-        if self.count == 0 && self.group.needs_restoring() {
-            let recent = self.group.interval * TAKE_OVER_INTERVALS;
-            if let Err(error) = self.group.take_over(at, recent, source) {
-                warn!(group = self.group.spec.name, error, "alerts could not be taken over");
+    /// Before the first evaluation: alerts that somebody has had up to now are taken over. False when it cannot be seen
+    /// whether there are any, and this evaluation is better left out.
+    fn before(&mut self, at: Timestamp, source: &Source) -> bool {
+        if self.count > 0 || !self.group.needs_restoring() {
+            return true;
+        }
+        let recent = TAKE_OVER_MIN.max(self.group.interval * TAKE_OVER_INTERVALS);
+        match self.group.take_over(at, recent, source) {
+            Ok(()) => true,
+            Err(error) => {
+                self.blind_tries += 1;
+                let goes_on = self.blind_tries > TAKE_OVER_TRIES;
+                warn!(group = self.group.spec.name, error, goes_on, "alerts could not be taken over");
+                goes_on
             }
         }
     }
