@@ -10,4 +10,4 @@ mod store;
 pub use apart::Apart;
 pub use run::{Answer, Backend, InMemory, Report, run_script};
 pub use script::{Load, LoadSeries};
-pub use store::{Sample, Store};
+pub use store::load;

@@ -11,10 +11,11 @@ use std::time::Duration;
 use coordination::membership::Roster;
 use coordination::{InMemory, Member, Role};
 use group_writer::{Append, Batch, Group, GroupIdentity, GroupWriter, Presence};
-use integration_tests::promqltest::{Answer, Backend, Load, Sample, Store, run_script};
+use integration_tests::promqltest::{Answer, Backend, Load, load, run_script};
 use integration_tests::repository;
 use model::query::{PointValue, QueryAnswer, QueryStats, QueryValue};
 use model::{Clock, Histogram, Labels, Tenant, Timestamp};
+use promql_engine::memory::{Sample, Store};
 use rpc::Channel;
 use rpc::pb::ingester::FlushRequest;
 use rpc::pb::ingester::ingester_client::IngesterClient;
@@ -275,8 +276,8 @@ impl Backend for Services {
         Ok(())
     }
 
-    fn load(&mut self, load: &Load) -> Result<(), String> {
-        self.store.load(load)?;
+    fn load(&mut self, named: &Load) -> Result<(), String> {
+        load(&mut self.store, named)?;
         self.tenants += 1;
         if !self.is_written {
             let runtime = self.runtime.handle().clone();

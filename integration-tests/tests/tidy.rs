@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use source::Source;
 
 /// Every crate and the layer it stands on. A crate uses lower layers only.
-const LAYERS: [(&str, u8); 26] = [
+const LAYERS: [(&str, u8); 28] = [
     ("fault", 1),
     ("model", 1),
     ("prometheus-proto", 1),
@@ -28,6 +28,7 @@ const LAYERS: [(&str, u8); 26] = [
     ("promql-syntax", 2),
     ("http-api", 2),
     ("rpc", 2),
+    ("yaml-tree", 2),
     ("promql-engine", 3),
     ("tsdb", 3),
     ("coordination", 3),
@@ -36,6 +37,7 @@ const LAYERS: [(&str, u8); 26] = [
     ("group-writer", 4),
     ("config-watch", 4),
     ("http-client", 4),
+    ("rules", 4),
     ("test-kit", 4),
     ("discovery", 5),
     ("scraper", 5),

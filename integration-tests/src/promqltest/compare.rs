@@ -2,9 +2,8 @@
 
 use model::query::{MatrixSeries, PointValue, QueryAnswer, QueryValue, VectorElement};
 use model::{FloatHistogram, Labels, Timestamp, is_stale};
+use promql_engine::memory::{SampleValue, sequence};
 use promql_syntax::{HistogramLiteral, SequenceValue};
-
-use super::script::{SampleValue, samples};
 
 /// Floats closer than this, relatively, are equal.
 const EPSILON: f64 = 0.000_001;
@@ -130,7 +129,7 @@ type Lines = [(Labels, Vec<SequenceValue>)];
 pub(crate) fn vector(expected: &Lines, got: &[VectorElement], is_ordered: bool) -> Result<(), String> {
     let mut is_taken = vec![false; got.len()];
     for (i, (labels, values)) in expected.iter().enumerate() {
-        let values = samples(values)?;
+        let values = sequence(values)?;
         let [Some(value)] = &*values else { return Err(format!("{labels}: one value is needed")) };
         let found = match is_ordered {
             true => got.get(i).filter(|e| e.labels == *labels).map(|_| i),
@@ -184,7 +183,7 @@ pub(crate) fn matrix(expected: &Lines, got: &[MatrixSeries], start: i64, step: i
     let mut seen = 0;
     for (labels, values) in expected {
         let mut wanted = Vec::new();
-        for (i, value) in samples(values)?.into_iter().enumerate() {
+        for (i, value) in sequence(values)?.into_iter().enumerate() {
             let time = start + step * i64::try_from(i).map_err(|e| e.to_string())?;
             wanted.extend(value.map(|value| (Timestamp(time), value)));
         }

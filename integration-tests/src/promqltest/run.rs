@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use model::Timestamp;
 use model::query::{QueryAnswer, QueryValue};
+use promql_engine::memory::Store;
 use promql_engine::{Control, Engine, EngineOptions, Error, Query, QueryOptions};
 use promql_syntax::{AtModifier, Expr, Options, parse_expr};
 
 use super::apart::Apart;
 use super::compare;
 use super::script::{Action, Eval, Expected, Load, Notes, TextMatch, When, parse};
-use super::store::Store;
+use super::store;
 
 /// How a script went.
 #[derive(Debug, Default)]
@@ -99,7 +100,7 @@ impl Backend for InMemory {
     }
 
     fn load(&mut self, load: &Load) -> Result<(), String> {
-        self.store.load(load)
+        store::load(&mut self.store, load)
     }
 
     fn instant(&self, query: &str, time: i64) -> Answer {

@@ -5,8 +5,7 @@ use std::time::Duration;
 use model::Labels;
 use model::time::parse_duration;
 use promql_syntax::{
-    Expr, HistogramLiteral, Options, SequenceValue, UnaryOp, parse_expr, parse_series_description,
-    parse_start_timestamps,
+    Expr, Options, SequenceValue, UnaryOp, parse_expr, parse_series_description, parse_start_timestamps,
 };
 
 /// A command with the line it stands on.
@@ -300,49 +299,4 @@ fn number(line: &str) -> Option<f64> {
         },
         _ => None,
     }
-}
-
-/// A value at one position of a sequence, additions done.
-#[derive(Debug, Clone)]
-pub(crate) enum SampleValue {
-    Float(f64),
-    Histogram(HistogramLiteral),
-}
-
-/// Works out a sequence: what stands at each position.
-pub(crate) fn samples(values: &[SequenceValue]) -> Parse<Vec<Option<SampleValue>>> {
-    let mut out: Vec<Option<SampleValue>> = Vec::with_capacity(values.len());
-    for value in values {
-        let previous = || match out.last() {
-            Some(Some(SampleValue::Histogram(before))) => Ok(before.clone()),
-            _ => Err("nothing to add a histogram to".to_owned()),
-        };
-        let sum = |before: HistogramLiteral, result: Result<model::FloatHistogram, _>| {
-            let mut histogram =
-                result.map_err(|e: promql_engine::histogram::IncompatibleSchemas| e.to_string())?;
-            histogram.counter_reset_hint = before.histogram.counter_reset_hint;
-            let hint_is_set = before.hint_is_set;
-            Ok::<_, String>(SampleValue::Histogram(HistogramLiteral {
-                histogram: histogram.into(),
-                hint_is_set,
-            }))
-        };
-        let value = match value {
-            SequenceValue::Omitted => None,
-            SequenceValue::Float(x) => Some(SampleValue::Float(*x)),
-            SequenceValue::Histogram(literal) => Some(SampleValue::Histogram(literal.clone())),
-            SequenceValue::Plus(literal) => {
-                let before = previous()?;
-                let result = promql_engine::histogram::add(&before.histogram, &literal.histogram);
-                Some(sum(before, result)?)
-            }
-            SequenceValue::Minus(literal) => {
-                let before = previous()?;
-                let result = promql_engine::histogram::subtract(&before.histogram, &literal.histogram);
-                Some(sum(before, result)?)
-            }
-        };
-        out.push(value);
-    }
-    Ok(out)
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::flags::{Check, What};
+use crate::rule_files;
 
 /// How long a server may take to answer, as promtool has it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
@@ -15,6 +16,7 @@ const ANSWER_BYTES_MAX: u64 = 64 << 10;
 /// Checks what it is told to and prints what is wrong; status 1 when anything is.
 pub(crate) fn run(check: &Check) -> ExitCode {
     let is_good = match &check.what {
+        What::Rules(rules) => return rule_files::check(rules),
         What::Config { files } => config(files),
         What::Healthy(server) => server_answers(&server.url, "/-/healthy"),
         What::Ready(server) => server_answers(&server.url, "/-/ready"),

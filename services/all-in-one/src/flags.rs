@@ -45,6 +45,18 @@ pub(crate) struct Flags {
     /// Queries that are evaluated at one time.
     #[arg(long = "query.max-concurrency", value_name = "COUNT", default_value_t = 20)]
     pub(crate) query_max_concurrency: usize,
+    /// Rule groups that are evaluated at one time.
+    #[arg(long = "rules.max-concurrent-evals", value_name = "N", default_value_t = 4)]
+    pub(crate) rules_max_concurrent_evals: usize,
+    /// How long rules may not have been evaluated for alerts to keep what they were before.
+    #[arg(long = "rules.alert.for-outage-tolerance", value_name = "DURATION", default_value = "1h", value_parser = duration)]
+    pub(crate) outage_tolerance: Duration,
+    /// How long an alert that was restored waits at least before it fires.
+    #[arg(long = "rules.alert.for-grace-period", value_name = "DURATION", default_value = "10m", value_parser = duration)]
+    pub(crate) grace_period: Duration,
+    /// How long an alert goes on before it is sent again.
+    #[arg(long = "rules.alert.resend-delay", value_name = "DURATION", default_value = "1m", value_parser = duration)]
+    pub(crate) resend_delay: Duration,
     /// How old a sample may be that a query or /federate takes.
     #[arg(long = "query.lookback-delta", value_name = "DURATION", default_value = "5m", value_parser = duration)]
     pub(crate) lookback_delta: Duration,
@@ -94,6 +106,8 @@ pub(crate) struct Flags {
 pub(crate) enum Command {
     /// Checks files, as promtool does.
     Check(Check),
+    /// Runs unit tests, as promtool does.
+    Test(Test),
     /// Shows expressions, as promtool does.
     Promql(Promql),
 }
@@ -132,10 +146,73 @@ pub(crate) enum What {
         #[arg(required = true)]
         files: Vec<String>,
     },
+    /// Rule files.
+    Rules(CheckRules),
     /// Whether a server answers.
     Healthy(Server),
     /// Whether a server is ready.
     Ready(Server),
+}
+
+/// How rule files are checked.
+#[derive(Debug, Args)]
+pub(crate) struct CheckRules {
+    /// The files; standard input where there is none.
+    pub(crate) files: Vec<String>,
+    /// What is looked for beyond what is wrong.
+    #[arg(long, value_enum, default_value_t = Lint::DuplicateRules)]
+    pub(crate) lint: Lint,
+    /// Ends with status 3 when that finds something.
+    #[arg(long)]
+    pub(crate) lint_fatal: bool,
+    /// Passes over fields that nobody knows.
+    #[arg(long)]
+    pub(crate) ignore_unknown_fields: bool,
+    /// Features of PromQL that are on, separated by commas.
+    #[arg(long = "enable-feature", value_name = "FEATURES", value_delimiter = ',')]
+    pub(crate) features: Vec<String>,
+}
+
+/// What is looked for in rule files beyond what is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Lint {
+    /// Everything there is.
+    All,
+    /// Rules that are there twice.
+    DuplicateRules,
+    /// Nothing.
+    None,
+}
+
+/// What to test.
+#[derive(Debug, Args)]
+pub(crate) struct Test {
+    #[command(subcommand)]
+    pub(crate) what: TestWhat,
+}
+
+/// What to test.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TestWhat {
+    /// Rules, by files of unit tests.
+    Rules(TestRules),
+}
+
+/// How unit tests of rules are run.
+#[derive(Debug, Args)]
+pub(crate) struct TestRules {
+    /// The files.
+    #[arg(required = true)]
+    pub(crate) files: Vec<String>,
+    /// Runs only the test groups whose name matches; may be given more than once.
+    #[arg(long, value_name = "REGEX")]
+    pub(crate) run: Vec<regex::Regex>,
+    /// Passes over fields that nobody knows.
+    #[arg(long)]
+    pub(crate) ignore_unknown_fields: bool,
+    /// Features of PromQL that are on, separated by commas.
+    #[arg(long = "enable-feature", value_name = "FEATURES", value_delimiter = ',')]
+    pub(crate) features: Vec<String>,
 }
 
 /// A server of Tributary or Prometheus.

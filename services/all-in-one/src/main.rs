@@ -5,10 +5,11 @@ mod check;
 mod flags;
 mod program;
 mod promql;
+mod rule_files;
 
 use std::process::ExitCode;
 
-use flags::{Command, Flags};
+use flags::{Command, Flags, TestWhat};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -26,6 +27,9 @@ fn main() -> ExitCode {
         _ => match service_runtime::parse_flags::<Flags>("tributary", &arguments) {
             Ok((Flags { command: Some(Command::Check(check)), .. }, _)) => check::run(&check),
             Ok((Flags { command: Some(Command::Promql(promql)), .. }, _)) => promql::run(&promql.action),
+            Ok((Flags { command: Some(Command::Test(test)), .. }, _)) => match &test.what {
+                TestWhat::Rules(tests) => rule_files::test(tests),
+            },
             Ok((flags, shown)) => program::run(&flags, shown),
             Err(error) => {
                 // Help and version are errors to clap; it knows where each belongs and with which status.

@@ -83,14 +83,15 @@ fn settings(flags: &Flags, shown: BTreeMap<String, String>) -> Result<Settings, 
     let lookback_delta = ConfigDuration(flags.lookback_delta);
     let query_timeout = ConfigDuration(flags.query_timeout);
     let overrides = Overrides::of_process(flags.storage_url.clone(), shown);
+    let features: Vec<String> =
+        flags.features.iter().filter(|f| PROMQL_FEATURES.contains(&f.as_str())).cloned().collect();
     let discovery = discovery::Config {
         config_file: flags.config_file.clone(),
         environment: overrides.variables.clone(),
+        features: features.clone(),
         ..discovery::Config::default()
     };
     let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let features: Vec<String> =
-        flags.features.iter().filter(|f| PROMQL_FEATURES.contains(&f.as_str())).cloned().collect();
     let ingester = ingester::Config {
         path: path.clone(),
         lookback_delta,
@@ -109,6 +110,11 @@ fn settings(flags: &Flags, shown: BTreeMap<String, String>) -> Result<Settings, 
             query_timeout,
             query_samples_max: flags.query_max_samples,
             query_concurrency_max: flags.query_max_concurrency,
+            rule_concurrency_max: flags.rules_max_concurrent_evals,
+            external_url: external_url(flags, &hostname),
+            alert_resend_delay: ConfigDuration(flags.resend_delay),
+            alert_outage_tolerance: ConfigDuration(flags.outage_tolerance),
+            alert_grace_period: ConfigDuration(flags.grace_period),
             features: features.clone(),
             ..querier::Config::default()
         },
@@ -160,6 +166,12 @@ fn retention_text((time, size): (Option<Duration>, Option<u64>)) -> String {
     time.into_iter().chain(size).collect::<Vec<_>>().join(" or ")
 }
 
+/// Where users reach the web pages: as told, else by the host's name.
+fn external_url(flags: &Flags, hostname: &str) -> String {
+    let told = flags.external_url.as_deref().unwrap_or_default().trim_end_matches('/');
+    if told.is_empty() { format!("http://{hostname}:{}", flags.web_address.port()) } else { told.to_owned() }
+}
+
 /// Flags whose promise would be broken silently if they were only accepted.
 fn refused(flags: &Flags) -> Vec<String> {
     let mut faults = Vec::new();
@@ -178,9 +190,6 @@ fn refused(flags: &Flags) -> Vec<String> {
 fn not_built(flags: &Flags) -> Vec<(String, String)> {
     let mut warnings = Vec::new();
     let mut warn = |flag: &str, text: &str| warnings.push((flag.to_owned(), text.to_owned()));
-    if flags.external_url.is_some() {
-        warn("web.external-url", "the external URL is not used yet");
-    }
     for feature in flags.features.iter().filter(|f| !PROMQL_FEATURES.contains(&f.as_str())) {
         warn("enable-feature", &format!("feature {feature:?} is unknown or not built yet"));
     }

@@ -1,54 +1,58 @@
-//! Which scraper scrapes what.
+//! Which scraper scrapes what, and which querier evaluates which rules.
 //!
 //! A target belongs to the scraper that wins it by rendezvous hashing over the live scrapers, so a scraper that comes
-//! or goes moves its own share and nothing else. Each time a target is given to a scraper it gets a new epoch; who
-//! scrapes with an older one is told apart by the log.
+//! or goes moves its own share and nothing else; rule groups and queriers likewise. Each time a target is given to a
+//! scraper it gets a new epoch; who scrapes with an older one is told apart by the log.
 //!
 //! Invariants:
-//! - a target that stays with its scraper keeps its epoch;
-//! - without any live scraper the last known assignment stands: a member list that is empty is more likely a fault
-//!   of the list than the end of all scrapers.
+//! - what stays with its worker keeps its epoch;
+//! - without any live worker the last known assignment stands: a member list that is empty is more likely a fault
+//!   of the list than the end of all workers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use coordination::{Epoch, Member, placement};
 
-use crate::targets::TargetId;
+/// What is assigned.
+pub trait Work: Ord + Clone {
+    /// Returns what says which member wins it.
+    fn work_key(&self) -> Vec<u8>;
+}
 
-/// Who scrapes a target, and since when.
+/// Who has a piece of work, and since when.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assignment {
-    /// The scraper's name.
-    pub scraper: Arc<str>,
-    /// The epoch in which it was given the target.
+    /// The worker's name.
+    pub worker: Arc<str>,
+    /// The epoch in which it was given the work.
     pub epoch: Epoch,
 }
 
-/// All assignments.
-pub type Assignments = BTreeMap<TargetId, Assignment>;
+/// All assignments of one kind of work.
+pub type Assignments<W> = BTreeMap<W, Assignment>;
 
-/// Assigns targets to members; `epoch` is greater than all handed out before.
+/// Assigns work to members; `epoch` is greater than all handed out before.
 #[must_use]
-pub fn assign(
-    targets: impl IntoIterator<Item = TargetId>,
+pub fn assign<W: Work>(
+    work: impl IntoIterator<Item = W>,
     members: &[Member],
-    previous: &Assignments,
+    previous: &Assignments<W>,
     epoch: Epoch,
-) -> Assignments {
+) -> Assignments<W> {
     let names: Vec<Arc<str>> = members.iter().map(|member| Arc::from(member.name.as_str())).collect();
     let mut assignments = Assignments::new();
-    for id in targets {
-        let before = previous.get(&id);
-        let assignment = match placement::worker(&id.to_bytes(), members) {
+    for one in work {
+        let before = previous.get(&one);
+        let assignment = match placement::worker(&one.work_key(), members) {
             None => before.cloned(),
             Some(winner) => match before {
-                Some(before) if before.scraper == names[winner] => Some(before.clone()),
-                _ => Some(Assignment { scraper: names[winner].clone(), epoch }),
+                Some(before) if before.worker == names[winner] => Some(before.clone()),
+                _ => Some(Assignment { worker: names[winner].clone(), epoch }),
             },
         };
         if let Some(assignment) = assignment {
-            assignments.insert(id, assignment);
+            assignments.insert(one, assignment);
         }
     }
     assignments
@@ -58,7 +62,7 @@ pub fn assign(
 mod tests {
     use super::*;
     use crate::prometheus_config::{Variables, check_text};
-    use crate::targets::build_pool;
+    use crate::targets::{TargetId, build_pool};
 
     fn ids(count: usize) -> Vec<TargetId> {
         let config =
@@ -72,8 +76,8 @@ mod tests {
         names.iter().map(|(number, name)| Member::new(*number, *name, "")).collect()
     }
 
-    fn of(assignments: &Assignments, scraper: &str) -> Vec<TargetId> {
-        assignments.iter().filter(|(_, a)| &*a.scraper == scraper).map(|(id, _)| *id).collect()
+    fn of(assignments: &Assignments<TargetId>, scraper: &str) -> Vec<TargetId> {
+        assignments.iter().filter(|(_, a)| &*a.worker == scraper).map(|(id, _)| *id).collect()
     }
 
     #[test]
@@ -94,12 +98,12 @@ mod tests {
         let after = assign(ids.clone(), &three, &before, Epoch(6));
         let (mut stayed, mut moved) = (0, 0);
         for id in &ids {
-            if before[id].scraper == after[id].scraper {
+            if before[id].worker == after[id].worker {
                 assert_eq!(after[id].epoch, Epoch(5));
                 stayed += 1;
             } else {
                 assert_eq!(
-                    (&*after[id].scraper, after[id].epoch),
+                    (&*after[id].worker, after[id].epoch),
                     ("c", Epoch(6)),
                     "only to the one that came"
                 );
@@ -110,8 +114,8 @@ mod tests {
         assert!((40..=95).contains(&moved) && stayed + moved == 200, "{moved} moved");
         let back = assign(ids.clone(), &two, &after, Epoch(7));
         for id in &ids {
-            assert_eq!(back[id].scraper, before[id].scraper);
-            assert_eq!(back[id].epoch == Epoch(7), after[id].scraper != before[id].scraper);
+            assert_eq!(back[id].worker, before[id].worker);
+            assert_eq!(back[id].epoch == Epoch(7), after[id].worker != before[id].worker);
         }
     }
 

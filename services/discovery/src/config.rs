@@ -20,6 +20,8 @@ pub struct Config {
     /// What `$NAME` stands for in `global.external_labels`. Whoever starts the service may put the environment of the
     /// process here; the service itself never looks there.
     pub environment: BTreeMap<String, String>,
+    /// PromQL features that are on, by the names of `--enable-feature`: rule files may use them.
+    pub features: Vec<String>,
     /// How far apart scrapers are told of targets that came and went; a reload is told at once.
     pub target_update_interval: ConfigDuration,
 }
@@ -29,6 +31,7 @@ impl Default for Config {
         Self {
             config_file: "prometheus.yml".to_owned(),
             environment: BTreeMap::new(),
+            features: Vec::new(),
             target_update_interval: ConfigDuration::from_secs(5),
         }
     }
@@ -62,7 +65,7 @@ mod tests {
     fn the_default_is_as_documented() {
         assert_eq!(
             format!("{:?}", Config::default()),
-            r#"Config { config_file: "prometheus.yml", environment: {}, target_update_interval: 5s }"#
+            r#"Config { config_file: "prometheus.yml", environment: {}, features: [], target_update_interval: 5s }"#
         );
     }
 

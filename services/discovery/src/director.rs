@@ -27,8 +27,9 @@ use crate::metrics::{DiscoveredLabels, Metrics, PoolLabels, SectionLabels};
 use crate::prometheus_config::{self, Job, Provider, check_config};
 use crate::providers::{self, Clusters, Feed, Update};
 use crate::published::{Loaded, Published};
+use crate::rule_files::{self, RuleFile, RuleGroupId};
 use crate::target_group::TargetGroup;
-use crate::targets::{Pool, build_pool};
+use crate::targets::{Pool, TargetId, build_pool};
 
 /// How many requests and updates of providers may wait.
 const COMMANDS_MAX: usize = 16;
@@ -57,6 +58,8 @@ pub(crate) struct Surroundings {
     pub(crate) tasks: Tasks,
     /// The scrapers.
     pub(crate) scrapers: watch::Receiver<Roster>,
+    /// The queriers, which evaluate rules.
+    pub(crate) queriers: watch::Receiver<Roster>,
     /// Counts.
     pub(crate) metrics: Metrics,
 }
@@ -73,7 +76,8 @@ pub(crate) struct Director {
     generation: u64,
     pools: BTreeMap<String, Arc<Pool>>,
     stale_pools: BTreeSet<String>,
-    assignments: Assignments,
+    assignments: Assignments<TargetId>,
+    rule_assignments: Assignments<RuleGroupId>,
     last_epoch: Epoch,
     last_sync: Instant,
     revision: u64,
@@ -132,7 +136,8 @@ impl Director {
     /// [`Error::Refused`].
     pub(crate) async fn load(config: Config, outside: Surroundings) -> Result<(Self, Handle)> {
         let read = read_config(&config).await?;
-        let loaded = Arc::new(Loaded { revision: 1, config: read, at: outside.clock.now() });
+        let (read, rule_files) = read;
+        let loaded = Arc::new(Loaded { revision: 1, config: read, rule_files, at: outside.clock.now() });
         let (published, publications) = watch::channel(None);
         let (reload_sender, reloads) = mpsc::channel(COMMANDS_MAX);
         let (update_sender, updates) = mpsc::channel(UPDATES_MAX);
@@ -154,6 +159,7 @@ impl Director {
             pools: BTreeMap::new(),
             stale_pools: BTreeSet::new(),
             assignments: Assignments::new(),
+            rule_assignments: Assignments::new(),
             last_epoch: Epoch::default(),
             last_sync: Instant::now(),
             revision: 0,
@@ -204,6 +210,7 @@ impl Director {
                     }
                 }
                 Ok(()) = self.outside.scrapers.changed() => self.sync().await,
+                Ok(()) = self.outside.queriers.changed() => self.sync().await,
             }
         }
         for followed in self.followed.values() {
@@ -212,7 +219,7 @@ impl Director {
     }
 
     async fn reload(&mut self) -> Result<u64> {
-        let read = match read_config(&self.config).await {
+        let (read, rule_files) = match read_config(&self.config).await {
             Ok(read) => read,
             Err(error) => {
                 self.is_last_reload_successful = false;
@@ -225,6 +232,7 @@ impl Director {
         self.loaded = Arc::new(Loaded {
             revision,
             config: with_kept_jobs(read, &self.loaded),
+            rule_files,
             at: self.outside.clock.now(),
         });
         self.is_last_reload_successful = true;
@@ -341,6 +349,13 @@ impl Director {
         let epoch = self.next_epoch().await;
         let ids = self.pools.values().flat_map(|pool| pool.targets.iter().map(|target| target.id));
         self.assignments = assign(ids, &members, &self.assignments, epoch);
+        let queriers = self.outside.queriers.borrow_and_update().members.clone();
+        let of_file = |file: &RuleFile| {
+            let id = |name: &Arc<str>| RuleGroupId { file: file.path.clone(), name: name.clone() };
+            file.groups.iter().map(id).collect::<Vec<_>>()
+        };
+        let groups = self.loaded.rule_files.iter().flat_map(of_file);
+        self.rule_assignments = assign(groups, &queriers, &self.rule_assignments, epoch);
         let count: usize = self.pools.values().map(|pool| pool.targets.len()).sum();
         let unassigned = count.saturating_sub(self.assignments.len());
         self.outside.metrics.unassigned_targets.set(i64::try_from(unassigned).unwrap_or(i64::MAX));
@@ -394,6 +409,7 @@ impl Director {
             self.pools.clone(),
             members,
             self.assignments.clone(),
+            self.rule_assignments.clone(),
         );
         self.published.send_replace(Some(Arc::new(state)));
     }
@@ -409,10 +425,15 @@ fn with_kept_jobs(mut read: prometheus_config::Config, before: &Loaded) -> prome
     read
 }
 
-async fn read_config(config: &Config) -> Result<prometheus_config::Config> {
-    let (path, variables) = (config.config_file.clone(), config.environment.clone());
+async fn read_config(config: &Config) -> Result<(prometheus_config::Config, Arc<[RuleFile]>)> {
+    let own = config.clone();
     let refused = |faults| Error::Refused { path: config.config_file.clone(), faults };
-    let checked = tokio::task::spawn_blocking(move || check_config(&path, &variables)).await;
+    let read = move || {
+        let checked = check_config(&own.config_file, &own.environment)?;
+        let files = rule_files::load(&checked, &own.features).map_err(|fault| vec![fault])?;
+        Ok((checked, files))
+    };
+    let checked = tokio::task::spawn_blocking(read).await;
     checked.map_err(|error| refused(vec![error.to_string()]))?.map_err(refused)
 }
 

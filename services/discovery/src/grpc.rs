@@ -5,6 +5,8 @@
 //! - a scraper that the member list does not know yet is told nothing, rather than to scrape nothing;
 //! - streams end when the service is asked to stop.
 
+mod rules;
+
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 use tracing::info;
 
+use self::rules::RuleWatch;
 use crate::director::{Handle, Publication};
 use crate::error::Error;
 use crate::prometheus_config::{Header, HttpClient, Job, Otlp, Tls};
@@ -58,6 +61,7 @@ type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Discovery for Grpc {
     type WatchConfigStream = Messages<pb::WatchConfigResponse>;
     type WatchTargetsStream = Messages<pb::WatchTargetsResponse>;
+    type WatchRulesStream = Messages<pb::WatchRulesResponse>;
 
     async fn watch_config(
         &self,
@@ -84,6 +88,22 @@ impl Discovery for Grpc {
             return Err(Error::Empty("scraper").into());
         }
         let watch = TargetWatch { states: self.states(), scraper, told: None, parts: VecDeque::new() };
+        let stream = futures::stream::unfold(watch, |mut watch| async move {
+            let message = watch.next().await?;
+            Some((Ok(message), watch))
+        });
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn watch_rules(
+        &self,
+        request: Request<pb::WatchRulesRequest>,
+    ) -> Result<Response<Self::WatchRulesStream>, Status> {
+        let querier = request.into_inner().querier;
+        if querier.is_empty() {
+            return Err(Error::Empty("querier").into());
+        }
+        let watch = RuleWatch { states: self.states(), querier, told: None, parts: VecDeque::new() };
         let stream = futures::stream::unfold(watch, |mut watch| async move {
             let message = watch.next().await?;
             Some((Ok(message), watch))

@@ -24,6 +24,7 @@ mod metrics;
 pub mod prometheus_config;
 mod providers;
 mod published;
+mod rule_files;
 mod service;
 pub mod target_group;
 pub mod targets;

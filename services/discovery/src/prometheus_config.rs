@@ -23,7 +23,6 @@ mod scalar;
 mod schema;
 mod sections;
 mod typed;
-mod yaml;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -41,7 +40,7 @@ pub use self::typed::{
 use crate::target_group::TargetGroup;
 
 /// The largest configuration or target file, in bytes.
-pub const FILE_BYTES_MAX: u64 = yaml::DOCUMENT_BYTES_MAX as u64;
+pub const FILE_BYTES_MAX: u64 = yaml_tree::DOCUMENT_BYTES_MAX as u64;
 /// How long the file with all its defaults may be, in bytes: it is sent to other services in one message.
 pub const EFFECTIVE_BYTES_MAX: usize = 32 << 20;
 /// How many files the patterns of `scrape_config_files` may match.
@@ -272,7 +271,7 @@ fn included_files(main: &Record) -> Result<Vec<String>, String> {
     Ok(files)
 }
 
-fn absolute(path: &str) -> String {
+pub(crate) fn absolute(path: &str) -> String {
     std::path::absolute(path).map_or_else(|_| path.to_owned(), |path| path.to_string_lossy().into_owned())
 }
 

@@ -11,6 +11,7 @@ use model::{Labels, Timestamp};
 
 use crate::assignment::Assignments;
 use crate::prometheus_config::{Config, Job};
+use crate::rule_files::{RuleFile, RuleGroupId};
 use crate::targets::{Pool, Target, TargetId};
 
 /// A configuration that is in force.
@@ -20,6 +21,8 @@ pub(crate) struct Loaded {
     pub(crate) revision: u64,
     /// What the file says.
     pub(crate) config: Config,
+    /// The rule files that it names.
+    pub(crate) rule_files: Arc<[RuleFile]>,
     /// When it was read.
     pub(crate) at: Timestamp,
 }
@@ -50,8 +53,10 @@ pub(crate) struct Published {
     /// The scrapers that are there.
     pub(crate) members: Arc<[Member]>,
     /// Who scrapes what.
-    pub(crate) assignments: Assignments,
-    /// The same, by scraper.
+    pub(crate) assignments: Assignments<TargetId>,
+    /// Who evaluates which rules.
+    pub(crate) rule_assignments: Assignments<RuleGroupId>,
+    /// What scrapers scrape, by scraper.
     shares: BTreeMap<Arc<str>, Share>,
 }
 
@@ -64,16 +69,26 @@ impl Published {
         is_last_reload_successful: bool,
         pools: BTreeMap<String, Arc<Pool>>,
         members: Arc<[Member]>,
-        assignments: Assignments,
+        assignments: Assignments<TargetId>,
+        rule_assignments: Assignments<RuleGroupId>,
     ) -> Self {
         let mut shares: BTreeMap<Arc<str>, Share> = BTreeMap::new();
         for target in pools.values().flat_map(|pool| &pool.targets) {
             if let Some(assignment) = assignments.get(&target.id) {
                 let assigned = Assigned { target: target.clone(), epoch: assignment.epoch };
-                shares.entry(assignment.scraper.clone()).or_default().insert(target.id, assigned);
+                shares.entry(assignment.worker.clone()).or_default().insert(target.id, assigned);
             }
         }
-        Self { revision, loaded, is_last_reload_successful, pools, members, assignments, shares }
+        Self {
+            revision,
+            loaded,
+            is_last_reload_successful,
+            pools,
+            members,
+            assignments,
+            rule_assignments,
+            shares,
+        }
     }
 
     /// Says whether a scraper is there.

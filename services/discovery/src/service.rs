@@ -29,6 +29,7 @@ impl service_runtime::Service for Service {
             coordinator: environment.coordinator.clone(),
             tasks: environment.tasks.clone(),
             scrapers: environment.peers.members(Role::Scraper),
+            queriers: environment.peers.members(Role::Querier),
             metrics: Metrics::register(&environment.metrics),
         };
         let (director, handle) = Director::load(config, outside).await?;

@@ -14,6 +14,7 @@ use model::time::{PrometheusDuration, parse_duration};
 use model::{Labels, LabelsBuilder};
 use xxhash_rust::xxh64::{Xxh64, xxh64};
 
+use crate::assignment::Work;
 use crate::prometheus_config::Job;
 use crate::target_group::{ADDRESS, TargetGroup};
 
@@ -39,13 +40,13 @@ impl fmt::Display for TargetId {
     }
 }
 
-impl TargetId {
-    /// The bytes that placement counts with.
-    #[must_use]
-    pub const fn to_bytes(self) -> [u8; 16] {
-        self.0.to_be_bytes()
+impl Work for TargetId {
+    fn work_key(&self) -> Vec<u8> {
+        self.0.to_be_bytes().to_vec()
     }
+}
 
+impl TargetId {
     fn new(job: &str, labels: &Labels, url: &str) -> Self {
         let half = |seed| {
             let mut hasher = Xxh64::new(seed);

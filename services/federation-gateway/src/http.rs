@@ -21,6 +21,7 @@ mod features;
 mod federate;
 mod otlp;
 mod query;
+mod rules;
 mod series;
 mod status;
 mod targets;
@@ -30,7 +31,7 @@ mod write;
 const FORM_BYTES_MAX: usize = 10 << 20;
 
 /// What Prometheus answers below `/api/v1` and Tributary does not yet.
-const NOT_BUILT: [&str; 17] = [
+const NOT_BUILT: [&str; 16] = [
     "/api/v1/query_exemplars",
     "/api/v1/search/metric_names",
     "/api/v1/search/label_names",
@@ -43,7 +44,6 @@ const NOT_BUILT: [&str; 17] = [
     "/api/v1/status/self_metrics",
     "/api/v1/notifications/live",
     "/api/v1/openapi.yaml",
-    "/api/v1/alertmanagers",
     "/api/v1/read",
     "/api/v1/admin/tsdb/delete_series",
     "/api/v1/admin/tsdb/clean_tombstones",
@@ -67,8 +67,9 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         .route("/api/v1/features", get(features::features))
         .route("/api/v1/notifications", get(status::notifications))
         .route("/api/v1/status/flags", get(status::flags))
-        .route("/api/v1/rules", get(status::rules))
-        .route("/api/v1/alerts", get(status::alerts))
+        .route("/api/v1/rules", get(rules::rules))
+        .route("/api/v1/alerts", get(rules::alerts))
+        .route("/api/v1/alertmanagers", get(rules::alertmanagers))
         .route("/api/v1/status/buildinfo", get(status::build_info))
         .route("/api/v1/status/config", get(status::config))
         .route("/api/v1/status/runtimeinfo", get(status::runtime_info))

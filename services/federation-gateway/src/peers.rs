@@ -91,6 +91,13 @@ impl Peers {
         Ok(asked.came)
     }
 
+    /// Every querier.
+    pub(crate) fn queriers(&self) -> Result<Vec<QuerierClient<Channel>>, Status> {
+        let connect =
+            |(_, channel)| QuerierClient::new(channel).max_decoding_message_size(rpc::MESSAGE_BYTES_MAX);
+        Ok(self.all(Role::Querier)?.into_iter().map(connect).collect())
+    }
+
     /// Every scraper.
     pub(crate) fn scrapers(&self) -> Result<Vec<ScraperClient<Channel>>, Status> {
         let connect =

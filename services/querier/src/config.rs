@@ -29,6 +29,16 @@ pub struct Config {
     pub query_concurrency_max: usize,
     /// Ingesters compute parts of aggregations where the result is the same.
     pub partial_aggregation: bool,
+    /// Rule groups that are evaluated at one time; more wait.
+    pub rule_concurrency_max: usize,
+    /// Where users reach the web pages: templates and alerts name it.
+    pub external_url: String,
+    /// How long an alert goes on before it is sent again.
+    pub alert_resend_delay: ConfigDuration,
+    /// How long rules may not have been evaluated for alerts to keep what they were before.
+    pub alert_outage_tolerance: ConfigDuration,
+    /// How long an alert that was restored waits at least before it fires.
+    pub alert_grace_period: ConfigDuration,
     /// PromQL features that are on, by the names of `--enable-feature`.
     pub features: Vec<String>,
 }
@@ -45,6 +55,11 @@ impl Default for Config {
             cache_bytes_max: 256 << 20,
             query_concurrency_max: 20,
             partial_aggregation: true,
+            rule_concurrency_max: 4,
+            external_url: String::new(),
+            alert_resend_delay: ConfigDuration::from_secs(60),
+            alert_outage_tolerance: ConfigDuration::from_secs(3_600),
+            alert_grace_period: ConfigDuration::from_secs(600),
             features: Vec::new(),
         }
     }
@@ -73,6 +88,9 @@ impl service_runtime::Config for Config {
         if self.query_concurrency_max == 0 {
             faults.push("query_concurrency_max: must be above 0".to_owned());
         }
+        if self.rule_concurrency_max == 0 {
+            faults.push("rule_concurrency_max: must be above 0".to_owned());
+        }
         faults
     }
 }
@@ -90,9 +108,9 @@ mod tests {
     #[test]
     fn every_fault_is_reported() {
         let yaml = "lookback_delta: 0s\nquery_samples_max: 0\nquery_memory_bytes_max: 0\n\
-                    query_concurrency_max: 0\nstorage: {url: nowhere}\n";
-        let faults = service_runtime::parse_config::<Config>(yaml).expect_err("five faults");
-        assert_eq!(faults.len(), 5, "{faults:?}");
+                    query_concurrency_max: 0\nrule_concurrency_max: 0\nstorage: {url: nowhere}\n";
+        let faults = service_runtime::parse_config::<Config>(yaml).expect_err("six faults");
+        assert_eq!(faults.len(), 6, "{faults:?}");
         assert!(service_runtime::parse_config::<Config>("").is_ok());
     }
 }

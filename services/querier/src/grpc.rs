@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 
 use crate::lookups::Lookup;
 use crate::query::{Queries, QueryParams, Times};
+use crate::rules::Shown;
 
 /// Label sets in one message.
 const LABELS_PER_MESSAGE: usize = 2_000;
@@ -24,6 +25,7 @@ const LABELS_PER_MESSAGE: usize = 2_000;
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
     pub(crate) queries: Arc<Queries>,
+    pub(crate) rules: Shown,
 }
 
 type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -96,6 +98,7 @@ impl Server {
 impl Querier for Server {
     type QueryStream = BoxStream<pb::QueryResponse>;
     type SeriesStream = BoxStream<pb::SeriesResponse>;
+    type RulesStream = BoxStream<pb::RulesResponse>;
 
     async fn query(&self, request: Request<pb::QueryRequest>) -> Result<Response<Self::QueryStream>, Status> {
         let params = params(request.into_inner())?;
@@ -145,6 +148,11 @@ impl Querier for Server {
             })
         });
         Ok(streamed(batches.chain(std::iter::once(end))))
+    }
+
+    async fn rules(&self, _: Request<pb::RulesRequest>) -> Result<Response<Self::RulesStream>, Status> {
+        let groups = self.rules.groups();
+        Ok(streamed(groups.into_iter().map(|group| pb::RulesResponse { groups: vec![(*group).clone()] })))
     }
 
     async fn exemplars(

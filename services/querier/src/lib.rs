@@ -1,4 +1,4 @@
-//! The querier: PromQL and series look-ups over heads and files.
+//! The querier: PromQL and series look-ups over heads and files, and the evaluation of rules.
 //!
 //! A selection asks every head first and then takes a table snapshot that is at least as new as any head asks for,
 //! so that nothing falls between; what both hold is merged and never counted twice.
@@ -8,9 +8,11 @@
 //!   then named in the answer;
 //! - what ingesters aggregate themselves is what nobody else has (see `cut`);
 //! - evaluation runs on blocking threads, a bounded number at a time;
-//! - the querier keeps nothing between requests but its view of the catalogue.
+//! - the querier keeps nothing between requests but its view of the catalogue, and of rules what their source series
+//!   and its own writes would tell again;
+//! - a rule group is evaluated by one querier, and its samples go to its home ingester alone.
 //!
-//! Deliberately absent: HTTP, rules, caches.
+//! Deliberately absent: HTTP, caches.
 
 mod config;
 mod cut;
@@ -20,6 +22,7 @@ mod heads;
 mod lookups;
 mod metrics;
 mod query;
+mod rules;
 mod select;
 mod service;
 mod source;

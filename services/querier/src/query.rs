@@ -22,7 +22,19 @@ use crate::sources::Sources;
 /// What a sample takes while it is read: its time and its value. A source reads as many as fit into the query's
 /// memory. How many are held at one time, which `query.max-samples` is about, the engine counts: of a selection that
 /// is fewer, since it takes one series after the other.
-const SAMPLE_BYTES: usize = 16;
+pub(crate) const SAMPLE_BYTES: usize = 16;
+
+/// How expressions are evaluated, those of rules as well.
+pub(crate) fn engine_options(config: &Config) -> EngineOptions {
+    let options = EngineOptions {
+        lookback: config.lookback_delta.0,
+        max_samples: usize::try_from(config.query_samples_max).unwrap_or(usize::MAX),
+        max_memory_bytes: config.query_memory_bytes_max,
+        timeout: config.query_timeout.0,
+        ..EngineOptions::default()
+    };
+    options.with_features(&config.features)
+}
 
 /// When to evaluate.
 #[derive(Debug, Clone, Copy)]
@@ -78,21 +90,17 @@ impl Queries {
         prometheus_config: config_watch::Latest,
         metrics: Metrics,
     ) -> Self {
-        let options = EngineOptions {
-            lookback: config.lookback_delta.0,
-            max_samples: usize::try_from(config.query_samples_max).unwrap_or(usize::MAX),
-            max_memory_bytes: config.query_memory_bytes_max,
-            timeout: config.query_timeout.0,
-            ..EngineOptions::default()
-        };
+        let options = engine_options(config);
+        let places = Arc::new(Semaphore::new(config.query_concurrency_max));
+        let has_per_step_stats = config.features.iter().any(|f| f == "promql-per-step-stats");
         Self {
             sources,
-            options: options.with_features(&config.features),
+            options,
             features: config.features.clone(),
             partial_aggregation: config.partial_aggregation,
-            has_per_step_stats: config.features.iter().any(|f| f == "promql-per-step-stats"),
+            has_per_step_stats,
             prometheus_config,
-            places: Arc::new(Semaphore::new(config.query_concurrency_max)),
+            places,
             metrics,
         }
     }
@@ -134,11 +142,11 @@ impl Queries {
             deadline,
             canceled: canceled.clone(),
             missing: Arc::clone(&missing),
-            settings: Arc::new(Settings {
+            settings: Some(Arc::new(Settings {
                 options,
                 features: self.features.clone(),
                 metrics: self.metrics.clone(),
-            }),
+            })),
         };
         let query_options = QueryOptions {
             lookback: params.lookback,
@@ -198,7 +206,7 @@ fn run(
     };
     match timed(options).run(source, control) {
         Err(promql_engine::Error::OrderMatters) => {
-            source.settings.metrics.whole(Reason::Order);
+            source.settings.iter().for_each(|settings| settings.metrics.whole(Reason::Order));
             source.missing.lock().clear();
             timed(QueryOptions { cuts: false, ..options }).run(source, control)
         }

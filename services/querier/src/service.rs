@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use coordination::Role;
+use group_writer::{GroupWriter, Options};
 use rpc::pb::querier::querier_server::QuerierServer;
 use service_runtime::{BoxError, Environment, GrpcServices, Shutdown};
 
@@ -10,12 +11,14 @@ use crate::config::Config;
 use crate::grpc::Server;
 use crate::metrics::Metrics;
 use crate::query::Queries;
+use crate::rules::{RuleMetrics, Rules, Surroundings};
 use crate::sources::Sources;
 
 /// The querier as the runtime starts it.
 #[derive(Debug)]
 pub struct Service {
     server: Server,
+    rules: Rules,
 }
 
 impl service_runtime::Service for Service {
@@ -33,8 +36,18 @@ impl service_runtime::Service for Service {
             Ok(())
         });
         let metrics = Metrics::register(&environment.metrics, &sources);
+        let outside = Surroundings {
+            clock: environment.clock.clone(),
+            tasks: environment.tasks.clone(),
+            sources: Arc::clone(&sources),
+            writer: writer(environment),
+            metrics: RuleMetrics::register(&environment.metrics),
+            member_name: environment.member_name.clone(),
+            discovery: environment.peers.role(Role::Discovery),
+        };
         let queries = Queries::new(&config, sources, prometheus_config, metrics);
-        Ok(Self { server: Server { queries: Arc::new(queries) } })
+        let (rules, shown) = Rules::new(config, outside);
+        Ok(Self { server: Server { queries: Arc::new(queries), rules: shown }, rules })
     }
 
     fn grpc(&self) -> GrpcServices {
@@ -45,7 +58,21 @@ impl service_runtime::Service for Service {
     }
 
     async fn run(self, shutdown: Shutdown) -> Result<(), BoxError> {
+        self.rules.run(shutdown.clone()).await;
         shutdown.drained().await;
         Ok(())
     }
+}
+
+/// The way of rules' samples to the ingesters.
+fn writer(environment: &Environment) -> GroupWriter {
+    let peers = environment.peers.clone();
+    let connect = move |address: &str| peers.channel(address);
+    let ingesters = environment.peers.members(Role::Ingester);
+    let (writer, driver) = GroupWriter::new(Options::default(), ingesters, Arc::new(connect));
+    environment.tasks.spawn("group writer", async move {
+        driver.run().await;
+        Ok(())
+    });
+    writer
 }

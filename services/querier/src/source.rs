@@ -30,8 +30,8 @@ pub(crate) struct Source {
     pub(crate) canceled: CancellationToken,
     /// What took no part, over all selections of the query.
     pub(crate) missing: Arc<Mutex<Vec<Missing>>>,
-    /// With what settings ingesters compute parts of aggregations.
-    pub(crate) settings: Arc<Settings>,
+    /// With what settings ingesters compute parts of aggregations, where they may.
+    pub(crate) settings: Option<Arc<Settings>>,
 }
 
 impl SeriesSource for Source {
@@ -47,7 +47,8 @@ impl SeriesSource for Source {
             offer: wanted
                 .cut
                 .as_ref()
-                .map(|cut| Offer { cut: Arc::clone(cut), settings: Arc::clone(&self.settings) }),
+                .zip(self.settings.as_ref())
+                .map(|(cut, settings)| Offer { cut: Arc::clone(cut), settings: Arc::clone(settings) }),
         };
         let sources = Arc::clone(&self.sources);
         let opening = self.runtime.spawn(async move { Selection::open(&sources, &request).await });

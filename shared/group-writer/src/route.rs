@@ -7,12 +7,14 @@
 //!   others it slows its writers, so that overload is felt where it comes from and does not travel;
 //! - a displaced group stays where it is until its home has been well for [`SETTLE_TIME`], so that a home that
 //!   comes and goes does not tear series apart;
-//! - with nobody better to go to, a group goes home.
+//! - with nobody better to go to, a group goes home, and the group of a rule group always does: its home alone tells
+//!   an evaluator of before from the present one.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use coordination::{Member, placement};
+use model::labels::RULE_GROUP;
 use tokio::time::Instant;
 use xxhash_rust::xxh64::xxh64;
 
@@ -67,6 +69,9 @@ pub(crate) fn route(
 ) -> Option<(usize, bool)> {
     let key = identity.key.as_encoded().as_bytes();
     let home = placement::home(&identity.tenant, key, identity.sub_group, members)?;
+    if identity.key.has(RULE_GROUP) {
+        return Some((home, false));
+    }
     let (at_home, state) = (condition(home), &mut homes[home]);
     state.note(at_home, now);
     let is_wanted = match at_home {
@@ -161,6 +166,21 @@ mod tests {
         assert_eq!(story.round([Well; 3]), slow, "not settled");
         story.now += SETTLE_TIME;
         assert_eq!(story.round([Well; 3]), well);
+    }
+
+    #[test]
+    fn a_rule_group_goes_home_whatever_its_home_does() {
+        let mut story = Story::new();
+        for group in 0..20 {
+            let key = Labels::from_pairs([("__rule_group__", group.to_string())]);
+            let identity = GroupIdentity { tenant: Tenant::default(), key, sub_group: 0, epoch: 0 };
+            let mut to = |condition: Condition| {
+                route((group, &identity), &story.members, &mut story.homes, |_| condition, story.now)
+            };
+            let home = to(Well);
+            assert!(home.is_some_and(|(_, is_displaced)| !is_displaced));
+            assert_eq!((to(Slow), to(Away)), (home, home));
+        }
     }
 
     #[test]

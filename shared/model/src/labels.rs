@@ -24,6 +24,11 @@ pub const METRIC_UNIT: &str = "__unit__";
 pub const JOB: &str = "job";
 /// The label that names the scraped instance.
 pub const INSTANCE: &str = "instance";
+/// The label in a scrape group's key that says that it is a rule group's, by the group's name. Its samples go to the
+/// group's home alone, and the home takes none of an older assignment than the newest it has seen.
+pub const RULE_GROUP: &str = "__rule_group__";
+/// The label in a rule group's key that names its file.
+pub const RULE_FILE: &str = "__rule_file__";
 
 const LONG: u8 = 127;
 

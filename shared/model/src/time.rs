@@ -88,6 +88,9 @@ pub enum DurationError {
     /// Not of the form `1h30m`.
     #[error("not a valid duration string: {}", crate::number::Quoted(.0))]
     Syntax(String),
+    /// A unit that is none: the unit and the whole text.
+    #[error("unknown unit {} in duration {}", crate::number::Quoted(.0), crate::number::Quoted(.1))]
+    Unit(String, String),
     /// More than 292 years.
     #[error("duration out of range")]
     OutOfRange,
@@ -119,11 +122,15 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
     let mut total: u64 = 0;
     while !rest.is_empty() {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let unit_len = rest[digits..].bytes().take_while(u8::is_ascii_lowercase).count();
+        let unit_len = rest[digits..].bytes().take_while(|b| !b.is_ascii_digit()).count();
+        if digits == 0 || unit_len == 0 {
+            return Err(syntax());
+        }
         let unit = &rest[digits..digits + unit_len];
-        let index =
-            UNITS.iter().position(|(u, _)| *u == unit).filter(|i| *i >= next_unit).ok_or_else(syntax)?;
-        if digits == 0 {
+        let Some(index) = UNITS.iter().position(|(u, _)| *u == unit) else {
+            return Err(DurationError::Unit(unit.to_owned(), text.to_owned()));
+        };
+        if index < next_unit {
             return Err(syntax());
         }
         let count: u64 = rest[..digits].parse().map_err(|_| DurationError::OutOfRange)?;
@@ -189,9 +196,17 @@ mod tests {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
             assert_eq!(PrometheusDuration(Duration::from_millis(ms)).to_string(), printed);
         }
-        for bad in ["1", "1y1m1d", "-1w", "1.5d", "d", "5m5m", "1s1h", "é", "1ns"] {
+        for bad in ["1", "1y1m1d", "-1w", "d", "5m5m", "1s1h", "é"] {
             assert_eq!(parse_duration(bad), Err(DurationError::Syntax(bad.to_owned())), "{bad}");
         }
+        for (bad, unit) in [("1.5d", "."), ("1ns", "ns"), ("5x", "x"), ("1h5é", "é")] {
+            let error = DurationError::Unit(unit.to_owned(), bad.to_owned());
+            assert_eq!(parse_duration(bad), Err(error), "{bad}");
+        }
+        assert_eq!(
+            parse_duration("5x").expect_err("no unit").to_string(),
+            r#"unknown unit "x" in duration "5x""#
+        );
         assert_eq!(parse_duration(""), Err(DurationError::Empty));
         assert_eq!(parse_duration("294y"), Err(DurationError::OutOfRange));
         assert_eq!(parse_duration("99999999999999999999s"), Err(DurationError::OutOfRange));

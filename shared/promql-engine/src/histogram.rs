@@ -169,7 +169,7 @@ fn index_among(common: &[f64], bounds: &[f64], index: i32) -> i32 {
 }
 
 /// Prints a histogram as Prometheus does in `count_values`.
-pub(crate) fn text(h: &FloatHistogram) -> String {
+pub fn text(h: &FloatHistogram) -> String {
     let mut out = format!("{{count:{}, sum:{}", format_general(h.count), format_general(h.sum));
     for bucket in h.buckets().iter().filter(|b| b.count != 0.0) {
         let (open, close) = (

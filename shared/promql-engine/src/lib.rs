@@ -8,7 +8,7 @@
 //! The rules are those of Prometheus 3 (`promql/engine.go`, `promql/functions.go`, `promql/quantile.go`,
 //! `model/histogram/float_histogram.go`), its texts included.
 //!
-//! Deliberately absent: storage (a [`SeriesSource`] is handed in), HTTP and gRPC, and the queueing of queries.
+//! Deliberately absent: storage (a [`SeriesSource`] is handed in; [`memory`] is one for tests), HTTP and gRPC, and the queueing of queries.
 #![warn(missing_docs)]
 
 mod aggregate;
@@ -26,6 +26,7 @@ mod faults;
 pub mod faults;
 pub mod histogram;
 mod kahan;
+pub mod memory;
 mod merge;
 pub mod partial;
 mod plan;

@@ -144,7 +144,7 @@ impl RefusalReason {
             Self::Duplicate => "duplicate sample for timestamp",
             Self::TooOld => "too old sample",
             Self::OutOfBounds => "out of bounds",
-            Self::StaleEpoch => "staleness marker of an older assignment",
+            Self::StaleEpoch => "sample of an older assignment",
             Self::InvalidHistogram => "invalid histogram",
         }
     }

@@ -10,10 +10,10 @@ use std::time::Duration;
 use model::matcher::Pattern;
 use model::number::Quoted;
 use model::time::parse_duration;
+use yaml_tree::{Content, Node, Scalar, Tag};
 
 use super::scalar;
 use super::schema::{Kind, Record, Schema, Value, zero};
-use super::yaml::{self, Content, Node, Scalar, Tag};
 
 /// How many values a document may hold once its aliases are followed.
 pub(super) const VALUES_MAX: usize = 4_000_000;
@@ -27,7 +27,7 @@ pub(super) struct Decoder {
 
 /// Reads a document into a section; `None` when the document is empty.
 pub(super) fn decode(text: &str, schema: &'static Schema) -> Result<Option<Record>, Vec<String>> {
-    let Some(root) = yaml::parse(text).map_err(|error| vec![error])? else { return Ok(None) };
+    let Some(root) = yaml_tree::parse(text).map_err(|error| vec![error])? else { return Ok(None) };
     let mut decoder = Decoder::default();
     let record = if root.is_null() { None } else { decoder.record(&root, schema) };
     decoder.finish().map(|()| record)
@@ -35,7 +35,7 @@ pub(super) fn decode(text: &str, schema: &'static Schema) -> Result<Option<Recor
 
 /// Reads a document that is a list of sections.
 pub(super) fn decode_list(text: &str, schema: &'static Schema) -> Result<Vec<Value>, Vec<String>> {
-    let Some(root) = yaml::parse(text).map_err(|error| vec![error])? else { return Ok(Vec::new()) };
+    let Some(root) = yaml_tree::parse(text).map_err(|error| vec![error])? else { return Ok(Vec::new()) };
     let mut decoder = Decoder::default();
     let value = decoder.value(&root, Kind::List(schema));
     decoder.finish()?;
@@ -227,8 +227,8 @@ impl Decoder {
             Content::Mapping(_) => self.map(node, "map[string]interface {}", Kind::Any),
             Content::Scalar(Scalar { text, tag }) => match tag {
                 Tag::Bool(value) => Some(Value::Bool(*value)),
-                Tag::Int => yaml::parse_int(text).and_then(|v| i64::try_from(v).ok()).map(Value::Int),
-                Tag::Float => yaml::parse_float(text).map(Value::Float),
+                Tag::Int => yaml_tree::parse_int(text).and_then(|v| i64::try_from(v).ok()).map(Value::Int),
+                Tag::Float => yaml_tree::parse_float(text).map(Value::Float),
                 _ => self.scalar(node, Kind::Str),
             },
         }
@@ -251,7 +251,8 @@ impl Decoder {
                 None => self.mismatch(node, into),
             },
             Kind::Float => {
-                let number = matches!(tag, Tag::Int | Tag::Float).then(|| yaml::parse_float(text)).flatten();
+                let number =
+                    matches!(tag, Tag::Int | Tag::Float).then(|| yaml_tree::parse_float(text)).flatten();
                 match number {
                     Some(value) => Some(Value::Float(value)),
                     None => self.mismatch(node, into),
@@ -269,7 +270,7 @@ impl Decoder {
         if tag != Tag::Binary {
             return Some(text.to_owned());
         }
-        let Some(bytes) = yaml::decode_binary(text) else {
+        let Some(bytes) = yaml_tree::decode_binary(text) else {
             return self.fault("yaml: !!binary value contains invalid base64 data".to_owned());
         };
         String::from_utf8(bytes).map_or_else(
@@ -308,8 +309,8 @@ impl Decoder {
 /// An integer, also one written as a float (`1e3`), as Prometheus's reader takes it.
 fn integer(text: &str, tag: Tag) -> Option<i128> {
     match tag {
-        Tag::Int => yaml::parse_int(text),
-        Tag::Float => yaml::parse_float(text).filter(|f| f.abs() < 9.0e18).map(|f| {
+        Tag::Int => yaml_tree::parse_int(text),
+        Tag::Float => yaml_tree::parse_float(text).filter(|f| f.abs() < 9.0e18).map(|f| {
             #[expect(clippy::cast_possible_truncation, reason = "bounded above; fractions are cut")]
             let whole = f as i128;
             whole

@@ -5,10 +5,10 @@ use model::number::format_general;
 use model::size::Bytes;
 use model::time::PrometheusDuration;
 use relabel::RuleConfig;
+use yaml_tree::{Tag, resolve};
 
 use super::scalar::redact_url;
 use super::schema::{Field, Kind, Record, Value, is_zero};
-use super::yaml::{Tag, resolve};
 
 const SECRET: &str = "<secret>";
 

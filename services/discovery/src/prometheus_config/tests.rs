@@ -118,7 +118,7 @@ fn further_faults_follow_the_one_prometheus_stops_at() {
         check(text).expect_err("refused"),
         [
             "parsing YAML file p.yml: job_name is empty",
-            "not a valid duration string: \"3x\"",
+            "unknown unit \"x\" in duration \"3x\"",
             "line 1: field nonsense not found in type config.plain",
             "line 4: cannot unmarshal !!seq into string",
         ]
@@ -298,7 +298,6 @@ fn sections_that_are_not_built_are_named() {
         config.ignored_sections,
         [
             "remote_write",
-            "rule_files",
             "scrape_configs.consul_sd_configs",
             "scrape_configs.http_sd_configs.proxy_url",
             "scrape_configs.oauth2",

@@ -28,6 +28,10 @@ pub struct Config {
     pub otlp: Otlp,
     /// `rule_files` as paths from where the process runs.
     pub rule_files: Vec<String>,
+    /// `global.rule_query_offset`.
+    pub rule_query_offset: Duration,
+    /// `global.metric_name_validation_scheme` is `legacy`.
+    pub is_legacy_names: bool,
     /// Scrape jobs in file order, those of `scrape_config_files` behind them.
     pub jobs: Vec<Arc<Job>>,
     /// Parts that are valid and not built yet, sorted.
@@ -276,6 +280,8 @@ pub(super) fn config(main: &Record, included: &[Record], yaml: String) -> Result
         out_of_order_time_window: window.and_then(|tsdb| tsdb.optional_duration("out_of_order_time_window")),
         otlp: main.record("otlp").map(otlp).unwrap_or_default(),
         rule_files: main.strings("rule_files"),
+        rule_query_offset: global.map_or(Duration::ZERO, |global| global.duration("rule_query_offset")),
+        is_legacy_names: global.is_some_and(|global| name_validation(global) == NameValidation::Legacy),
         jobs,
         ignored_sections: ignored,
     })
@@ -304,7 +310,7 @@ fn otlp(record: &Record) -> Otlp {
 
 /// What the main file asks for that is not built yet.
 fn ignored_sections(main: &Record) -> Vec<String> {
-    let mut ignored: Vec<String> = ["rule_files", "alerting", "remote_write", "remote_read", "tracing"]
+    let mut ignored: Vec<String> = ["alerting", "remote_write", "remote_read", "tracing"]
         .into_iter()
         .filter(|name| main.has(name))
         .map(str::to_owned)

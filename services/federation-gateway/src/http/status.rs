@@ -1,10 +1,9 @@
-//! `/api/v1/status/*`, and the lists of rules and alerts as long as there are none.
+//! `/api/v1/status/*`.
 
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use http_api::ApiError;
 use serde_json::json;
 
 use super::targets::rfc3339;
@@ -84,25 +83,6 @@ pub(super) async fn notifications(State(gateway): State<Arc<Gateway>>) -> Respon
             let date = rfc3339(gateway.clock.now());
             succeed(&json!([{ "text": text, "date": date, "active": true }]), &[])
         }
-        Err(error) => fail(error),
-    }
-}
-
-/// `GET /api/v1/rules`.
-pub(super) async fn rules(State(gateway): State<Arc<Gateway>>) -> Response {
-    empty_without_rules(&gateway, "/api/v1/rules", &json!({ "groups": [] }))
-}
-
-/// `GET /api/v1/alerts`.
-pub(super) async fn alerts(State(gateway): State<Arc<Gateway>>) -> Response {
-    empty_without_rules(&gateway, "/api/v1/alerts", &json!({ "alerts": [] }))
-}
-
-/// The lists are empty only where no rule files are configured.
-fn empty_without_rules(gateway: &Gateway, path: &str, empty: &serde_json::Value) -> Response {
-    match gateway.prometheus_config() {
-        Ok(config) if config.message.rule_files.is_empty() => succeed(empty, &[]),
-        Ok(_) => fail(ApiError::not_implemented(&format!("{path} with rule_files configured"))),
         Err(error) => fail(error),
     }
 }

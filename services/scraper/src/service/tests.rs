@@ -35,6 +35,7 @@ struct FakeDiscovery {
 impl Discovery for FakeDiscovery {
     type WatchConfigStream = Messages<pb::WatchConfigResponse>;
     type WatchTargetsStream = Messages<pb::WatchTargetsResponse>;
+    type WatchRulesStream = Messages<pb::WatchRulesResponse>;
 
     async fn watch_config(
         &self,
@@ -50,6 +51,13 @@ impl Discovery for FakeDiscovery {
         let (queue, messages) = mpsc::channel(8);
         self.streams.send((request.into_inner(), queue)).await.map_err(|_| Status::unavailable("over"))?;
         Ok(Response::new(Box::pin(ReceiverStream::new(messages).map(Ok))))
+    }
+
+    async fn watch_rules(
+        &self,
+        _: Request<pb::WatchRulesRequest>,
+    ) -> Result<Response<Self::WatchRulesStream>, Status> {
+        Err(Status::unimplemented("not used here"))
     }
 
     async fn dropped_targets(

@@ -213,7 +213,7 @@ fn selectors_and_their_modifiers_are_checked() {
         ),
         ("a[1y1y]", "1:3: bad number or duration syntax: \"1y1\""),
         ("a[1m1h]", "1:3: not a valid duration string: \"1m1h\""),
-        ("a[1.5m]", "1:3: not a valid duration string: \"1.5m\""),
+        ("a[1.5m]", "1:3: unknown unit \".\" in duration \"1.5m\""),
         ("a[5m/0]", "1:5: division by zero"),
         ("a[5m%0]", "1:5: modulo by zero"),
         ("a[9223372037]", "1:3: duration out of range"),

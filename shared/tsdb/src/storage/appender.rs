@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use model::labels::RULE_GROUP;
 use model::{Exemplar, Histogram, Labels, Timestamp, Value, is_stale};
 
 use crate::append::{GroupAppend, Presence, RefusalReason};
@@ -192,6 +193,7 @@ impl Appender {
                 is_out_of_bounds: append.timestamp > now.add_ms(FUTURE_MS_MAX)
                     || append.timestamp < Timestamp(TIME_MIN),
                 refuses_markers: group.epoch < newest_epoch,
+                refuses_all: group.epoch < newest_epoch && group.key.key.has(RULE_GROUP),
                 is_atomic,
             };
             let newest = &mut self.tenants[group.tenant as usize].newest;
@@ -259,6 +261,8 @@ struct Context {
     bounds: Bounds,
     is_out_of_bounds: bool,
     refuses_markers: bool,
+    /// Rule groups have one evaluator: what one of before still sends is not taken.
+    refuses_all: bool,
     is_atomic: bool,
 }
 
@@ -331,6 +335,7 @@ fn judge_group(
                 && t >= in_order_min
                 && !context.is_out_of_bounds
                 && !context.is_atomic
+                && !context.refuses_all
                 && !(context.refuses_markers && is_stale(value));
             if is_plain {
                 *state = Newest { timestamp: t, value: offered.to_newest() };
@@ -375,7 +380,7 @@ fn decide(context: &Context, newest: &Newest, t: i64, offered: Offered<'_>) -> V
     if context.is_out_of_bounds {
         return Verdict::Refused(RefusalReason::OutOfBounds);
     }
-    if context.refuses_markers && offered.is_marker() {
+    if context.refuses_all || context.refuses_markers && offered.is_marker() {
         return Verdict::Refused(RefusalReason::StaleEpoch);
     }
     context.bounds.judge(newest, t, |value| offered.is_same_as(value))

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Histogram, IntegerHistogram, MatchOp, Matcher, Metadata, Tenant, Timestamp, Value, stale_nan};
+use model::{
+    Histogram, IntegerHistogram, Labels, MatchOp, Matcher, Metadata, Tenant, Timestamp, Value, stale_nan,
+};
 use tsdb::table::SelectLimits;
 use tsdb::{Error, GroupChange, RefusalReason, Storage, StorageOptions};
 
@@ -82,6 +84,28 @@ async fn an_atomic_request_is_stored_as_a_whole_or_not_at_all() {
     let done = storage.append(request(), false).await.expect("answered");
     assert_eq!(done.stored, 2, "the second time of a");
     assert_eq!(done.refused[0].count, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_an_older_evaluator_of_a_rule_group_is_taken() {
+    let world = World::new();
+    let storage = world.open().await;
+    let epoch = |epoch| {
+        let mut declared = declaration("a", 2);
+        declared.key = Labels::from_pairs([("__rule_file__", "f"), ("__rule_group__", "g")]);
+        declared.epoch = epoch;
+        storage.declare(declared).expect("declared")
+    };
+    let old = epoch(1);
+    append(&storage, old, START, &[1.0, 2.0]).await;
+    let new = epoch(2);
+    let done = append(&storage, old, START + 1, &[3.0, 4.0]).await;
+    assert_eq!(
+        (done.stored, done.refused[0].reason, done.refused[0].count),
+        (0, RefusalReason::StaleEpoch, 2)
+    );
+    let done = append(&storage, new, START + 1, &[5.0, 6.0]).await;
+    assert_eq!((done.stored, done.refused.len()), (2, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! YAML text to a tree of nodes that know their line, their tag and how they were written.
+//! YAML text to a tree of nodes that know where they stand, their tag and how they were written.
 //!
 //! Prometheus's messages name the line and the YAML 1.1 tag of what they refuse (``line 4: cannot unmarshal !!str
 //! `x` into int``), and a string field takes any scalar as it stands in the file (`version: 1.10` stays `1.10`). A
@@ -6,7 +6,11 @@
 //!
 //! Invariants:
 //! - a tree is at most [`DEPTH_MAX`] deep, through aliases too, so code that walks it may recurse;
-//! - aliases share nodes; whoever walks a tree counts what it visits (see `decode::VALUES_MAX`).
+//! - aliases share nodes; whoever walks a tree counts what it visits.
+//!
+//! Deliberately absent: what a document should hold. Readers of `prometheus.yml`, of rule files and of unit tests
+//! have rules of their own.
+#![warn(missing_docs)]
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -15,47 +19,67 @@ use base64::Engine as _;
 use granit_parser::{Event, Parser, ScalarStyle, Tag as ParserTag};
 
 /// The largest document, in bytes.
-pub(crate) const DOCUMENT_BYTES_MAX: usize = 64 << 20;
+pub const DOCUMENT_BYTES_MAX: usize = 64 << 20;
 /// How deep nodes may nest.
-pub(crate) const DEPTH_MAX: usize = 64;
+pub const DEPTH_MAX: usize = 64;
 
 /// A node and where it begins.
 #[derive(Debug)]
-pub(crate) struct Node {
+pub struct Node {
     /// The line, from 1.
-    pub(crate) line: usize,
-    pub(crate) content: Content,
+    pub line: usize,
+    /// The column, in characters from 1.
+    pub column: usize,
+    /// What it holds.
+    pub content: Content,
     depth: usize,
 }
 
+/// What a node holds.
 #[derive(Debug)]
-pub(crate) enum Content {
+pub enum Content {
+    /// A single value.
     Scalar(Scalar),
+    /// A list.
     Sequence(Vec<Rc<Node>>),
+    /// Keys and values in the order in which they are written.
     Mapping(Vec<(Rc<Node>, Rc<Node>)>),
 }
 
 /// A scalar as written, with the tag that YAML 1.1 gives it.
 #[derive(Debug)]
-pub(crate) struct Scalar {
-    pub(crate) text: String,
-    pub(crate) tag: Tag,
+pub struct Scalar {
+    /// The text, without quotes.
+    pub text: String,
+    /// The tag.
+    pub tag: Tag,
 }
 
+/// The kind of a scalar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Tag {
+pub enum Tag {
+    /// Nothing.
     Null,
+    /// A truth value.
     Bool(bool),
+    /// An integer.
     Int,
+    /// A number with a fraction.
     Float,
+    /// A string.
     Str,
+    /// Bytes in base 64.
     Binary,
+    /// A date or time.
     Timestamp,
+    /// The key `<<`.
     Merge,
 }
 
 impl Tag {
-    pub(crate) const fn as_str(self) -> &'static str {
+    /// Returns the tag as messages show it: `!!int`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Null => "!!null",
             Self::Bool(_) => "!!bool",
@@ -70,16 +94,21 @@ impl Tag {
 }
 
 impl Node {
-    pub(crate) fn is_null(&self) -> bool {
+    /// Says whether the node is a null.
+    #[must_use]
+    pub fn is_null(&self) -> bool {
         matches!(&self.content, Content::Scalar(scalar) if scalar.tag == Tag::Null)
     }
 
-    pub(crate) fn is_merge_key(&self) -> bool {
+    /// Says whether the node is the key `<<`.
+    #[must_use]
+    pub fn is_merge_key(&self) -> bool {
         matches!(&self.content, Content::Scalar(scalar) if scalar.tag == Tag::Merge)
     }
 
-    /// The node as messages show it: its tag and, of a scalar, the text, cut as Prometheus cuts it.
-    pub(crate) fn describe(&self) -> String {
+    /// Returns the node as messages show it: its tag and, of a scalar, the text, cut as Prometheus cuts it.
+    #[must_use]
+    pub fn describe(&self) -> String {
         match &self.content {
             Content::Sequence(_) => "!!seq".to_owned(),
             Content::Mapping(_) => "!!map".to_owned(),
@@ -93,7 +122,10 @@ impl Node {
 }
 
 /// Parses the first document of a text; `None` when there is nothing in it.
-pub(crate) fn parse(text: &str) -> Result<Option<Rc<Node>>, String> {
+///
+/// # Errors
+/// In the words of libyaml for common mistakes, as in `yaml: line 2: did not find expected key`.
+pub fn parse(text: &str) -> Result<Option<Rc<Node>>, String> {
     if text.len() > DOCUMENT_BYTES_MAX {
         return Err(format!("yaml: document of {} bytes exceeds {DOCUMENT_BYTES_MAX}", text.len()));
     }
@@ -103,30 +135,51 @@ pub(crate) fn parse(text: &str) -> Result<Option<Rc<Node>>, String> {
     options.flow_nesting_limit = DEPTH_MAX;
     options.block_nesting_limit = DEPTH_MAX;
     let mut tree = Tree::default();
+    // Wanted for block scalars alone.
+    let mut lines: Option<Vec<&str>> = None;
     for next in Parser::new_from_str_with_options(text, options) {
         let (event, span) = next.map_err(|error| syntax_error(text, error.marker().line(), &error.info()))?;
-        let line = span.start.line();
+        let at = (span.start.line(), span.start.col() + 1);
         match event {
-            Event::Scalar(text, style, anchor, tag) => {
-                let scalar =
-                    Scalar { tag: scalar_tag(&text, style, tag.as_deref()), text: text.into_owned() };
-                tree.push(line, Content::Scalar(scalar), 1, anchor)?;
+            Event::Scalar(content, style, anchor, tag) => {
+                let is_block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
+                let at = if is_block {
+                    block_header(lines.get_or_insert_with(|| text.lines().collect()), at)
+                } else {
+                    at
+                };
+                let tag = scalar_tag(&content, style, tag.as_deref());
+                let scalar = Scalar { tag, text: content.into_owned() };
+                tree.push(at, Content::Scalar(scalar), 1, anchor)?;
             }
-            Event::SequenceStart(_, anchor, _) => tree.open.push(Open::new(line, anchor, false)),
-            Event::MappingStart(_, anchor, _) => tree.open.push(Open::new(line, anchor, true)),
+            Event::SequenceStart(_, anchor, _) => tree.open.push(Open::new(at, anchor, false)),
+            Event::MappingStart(_, anchor, _) => tree.open.push(Open::new(at, anchor, true)),
             Event::SequenceEnd | Event::MappingEnd => tree.close()?,
             Event::Alias(anchor) => {
                 let Some(node) = tree.anchors.get(&anchor).cloned() else {
-                    return Err(format!("yaml: line {line}: anchor contains itself"));
+                    return Err(format!("yaml: line {}: anchor contains itself", at.0));
                 };
                 tree.add(node)?;
             }
-            Event::UnresolvedAlias(name) => return Err(unknown_anchor(line, &name)),
+            Event::UnresolvedAlias(name) => return Err(unknown_anchor(at.0, &name)),
             Event::DocumentEnd => break,
             _ => {}
         }
     }
     Ok(tree.root)
+}
+
+/// Where the sign of a block scalar stands whose text begins at a place: `|` or `>` on the last line before it.
+fn block_header(lines: &[&str], content: (usize, usize)) -> (usize, usize) {
+    let before = &lines[..content.0.saturating_sub(1).min(lines.len())];
+    let Some(i) = before.iter().rposition(|line| !line.trim().is_empty()) else { return content };
+    let line = before[i];
+    let plain = line.split_once(" #").map_or(line, |(plain, _)| plain).trim_end();
+    let header = plain.trim_end_matches(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-'));
+    match header.strip_suffix(['|', '>']) {
+        Some(ahead) => (i + 1, ahead.chars().count() + 1),
+        None => content,
+    }
 }
 
 /// Says what is wrong in the words of libyaml where the parser has others for common mistakes.
@@ -169,7 +222,8 @@ struct Tree {
 }
 
 struct Open {
-    line: usize,
+    /// Line and column.
+    at: (usize, usize),
     anchor: usize,
     is_mapping: bool,
     children: Vec<Rc<Node>>,
@@ -177,14 +231,20 @@ struct Open {
 }
 
 impl Open {
-    const fn new(line: usize, anchor: usize, is_mapping: bool) -> Self {
-        Self { line, anchor, is_mapping, children: Vec::new(), depth: 1 }
+    const fn new(at: (usize, usize), anchor: usize, is_mapping: bool) -> Self {
+        Self { at, anchor, is_mapping, children: Vec::new(), depth: 1 }
     }
 }
 
 impl Tree {
-    fn push(&mut self, line: usize, content: Content, depth: usize, anchor: usize) -> Result<(), String> {
-        let node = Rc::new(Node { line, content, depth });
+    fn push(
+        &mut self,
+        (line, column): (usize, usize),
+        content: Content,
+        depth: usize,
+        anchor: usize,
+    ) -> Result<(), String> {
+        let node = Rc::new(Node { line, column, content, depth });
         if anchor != 0 {
             self.anchors.insert(anchor, Rc::clone(&node));
         }
@@ -217,7 +277,7 @@ impl Tree {
         } else {
             Content::Sequence(open.children)
         };
-        self.push(open.line, content, open.depth, open.anchor)
+        self.push(open.at, content, open.depth, open.anchor)
     }
 }
 
@@ -232,8 +292,9 @@ fn scalar_tag(text: &str, style: ScalarStyle, tag: Option<&ParserTag>) -> Tag {
     if style == ScalarStyle::Plain { resolve(text) } else { Tag::Str }
 }
 
-/// The tag that YAML 1.1 gives a plain scalar.
-pub(crate) fn resolve(text: &str) -> Tag {
+/// Returns the tag that YAML 1.1 gives a plain scalar.
+#[must_use]
+pub fn resolve(text: &str) -> Tag {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Tag::Null,
         "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => {
@@ -262,7 +323,8 @@ pub(crate) fn resolve(text: &str) -> Tag {
 }
 
 /// Reads an integer as YAML 1.1 and Go write them: decimal, `0x`, `0o` or leading zero, `0b`, underscores anywhere.
-pub(crate) fn parse_int(text: &str) -> Option<i128> {
+#[must_use]
+pub fn parse_int(text: &str) -> Option<i128> {
     let plain: String = text.chars().filter(|c| *c != '_').collect();
     let (is_negative, digits) = match plain.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -284,7 +346,9 @@ pub(crate) fn parse_int(text: &str) -> Option<i128> {
     Some(if is_negative { -value } else { value })
 }
 
-pub(crate) fn parse_float(text: &str) -> Option<f64> {
+/// Reads a number as YAML 1.1 and Go write them: decimal, `.inf`, `.nan`, underscores anywhere.
+#[must_use]
+pub fn parse_float(text: &str) -> Option<f64> {
     match text.trim_start_matches('+') {
         ".inf" | ".Inf" | ".INF" => return Some(f64::INFINITY),
         "-.inf" | "-.Inf" | "-.INF" => return Some(f64::NEG_INFINITY),
@@ -308,8 +372,9 @@ fn is_timestamp(text: &str) -> bool {
         && parts.next().is_some_and(|d| d.starts_with(|c: char| c.is_ascii_digit()))
 }
 
-/// The bytes of a `!!binary` scalar.
-pub(crate) fn decode_binary(text: &str) -> Option<Vec<u8>> {
+/// Returns the bytes of a `!!binary` scalar; `None` when it is not base 64.
+#[must_use]
+pub fn decode_binary(text: &str) -> Option<Vec<u8>> {
     let packed: String = text.chars().filter(|c| !c.is_ascii_whitespace()).collect();
     base64::engine::general_purpose::STANDARD.decode(packed).ok()
 }
@@ -353,6 +418,17 @@ mod tests {
         assert_eq!(pairs.iter().map(|(k, v)| (k.line, v.line)).collect::<Vec<_>>(), [(1, 1), (2, 3)]);
         let Content::Sequence(items) = &pairs[1].1.content else { panic!("a sequence") };
         assert_eq!(items.iter().map(|i| i.describe()).collect::<Vec<_>>(), ["!!str `2`", "!!int `3`"]);
+    }
+
+    #[test]
+    fn places_are_those_of_libyaml() {
+        let text = "a: b\nlist:\n- |2- # text\n\n    x\n- 'y'\n- >\n  z\n- &n [w]\n";
+        let root = parse(text).expect("parses").expect("not empty");
+        let Content::Mapping(pairs) = &root.content else { panic!("a mapping") };
+        assert_eq!((pairs[0].1.line, pairs[0].1.column), (1, 4));
+        let Content::Sequence(items) = &pairs[1].1.content else { panic!("a sequence") };
+        let places: Vec<_> = items.iter().map(|item| (item.line, item.column)).collect();
+        assert_eq!(places[..3], [(3, 3), (6, 3), (7, 3)]);
     }
 
     #[test]

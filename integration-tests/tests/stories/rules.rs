@@ -1,0 +1,352 @@
+//! Rules are evaluated as Prometheus 3.5 evaluates them, at the same times, and go on when their querier dies.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use integration_tests::{Fixture, Http, Kind, Server, Store, eventually, now_ms, promql, promtool};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::pair::{self, family};
+
+const INTERVAL_MS: i64 = 15_000;
+const STEPS: usize = 8;
+/// For how long evaluations are compared.
+const SPAN_MS: i64 = 8_000;
+
+/// Recording rules that build on each other, an alert of each state, templates, and a rule that fails.
+const RULES: &str = "
+groups:
+- name: aggregates
+  interval: 1s
+  labels: {site: here}
+  rules:
+  - record: job:reqs:rate1m
+    expr: sum by (code) (rate(reqs_total[1m]))
+  - record: job:reqs:double
+    expr: 2 * job:reqs:rate1m
+    labels: {code: all, kind: double}
+  - record: job:reqs:share
+    expr: job:reqs:rate1m / ignoring(code) group_left sum without (code) (job:reqs:rate1m)
+  - record: broken
+    expr: reqs_total + on() reqs_total
+- name: alerts
+  interval: 1s
+  limit: 10
+  rules:
+  - alert: Slow
+    expr: reqs_total > 100
+    labels: {severity: '{{ if gt $value 200.0 }}page{{ else }}mail{{ end }}'}
+    annotations: {summary: '{{ $labels.inst | toUpper }} has {{ $value | humanize }} of {{ query \"sum(reqs_total)\" | first | value }}'}
+  - alert: Waits
+    expr: reqs_total > 0
+    for: 1h
+    keep_firing_for: 5m
+  - alert: Never
+    expr: reqs_total < 0
+  - alert: Broken
+    expr: vector(1)
+    annotations: {summary: '{{ $labels.nothing }} {{ $value.field }}'}
+";
+
+/// A folder with a rule file that several servers read, since its path decides when they evaluate.
+fn rule_file(text: &str) -> (TempDir, String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("r.yml");
+    fs::write(&path, text).expect("a rule file");
+    let path = path.to_string_lossy().into_owned();
+    assert!(path.len() < 120, "{path} is hashed as Prometheus hashes it");
+    (folder, path)
+}
+
+/// All samples of recorded series and alerts since a time.
+fn recorded(http: &Http, since: i64, until: i64) -> BTreeMap<String, Vec<(i64, u64)>> {
+    let names = "job:.*|ALERTS|broken";
+    let query = format!("{{__name__=~\"{names}\"}}[{}ms]", until - since);
+    let answer = promql::instant(http, &query, until);
+    let floats = |series: &promql::Series| series.floats.iter().map(|(t, v)| (*t, v.to_bits())).collect();
+    answer.series.iter().map(|series| (format!("{:?}", series.labels), floats(series))).collect()
+}
+
+/// Removes what differs with the time: when, how long, since when.
+fn without_times(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for time in ["evaluationTime", "lastEvaluation", "activeAt"] {
+                fields.remove(time);
+            }
+            fields.values_mut().for_each(without_times);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_times),
+        _ => {}
+    }
+}
+
+fn rules(http: &Http, parameters: &[(&str, &str)]) -> Value {
+    let mut data = http.get("/api/v1/rules", parameters).data();
+    without_times(&mut data);
+    // The order of alerts is free.
+    for group in data["groups"].as_array_mut().expect("groups") {
+        for rule in group["rules"].as_array_mut().expect("rules") {
+            if let Some(alerts) = rule.get_mut("alerts").and_then(Value::as_array_mut) {
+                alerts.sort_by_key(|alert| alert["labels"].to_string());
+            }
+            // Series on one side of a match are told in any order.
+            if rule.get("lastError").is_some() {
+                rule["lastError"] = Value::from("failed");
+            }
+        }
+    }
+    data
+}
+
+#[test]
+fn rules_record_and_alert_as_in_prometheus() {
+    let (_folder, path) = rule_file(RULES);
+    let fixture = Fixture::start();
+    let config =
+        pair::config("fixture", &fixture.address(), pair::PATH, "") + &format!("rule_files: ['{path}']\n");
+    let prometheus = Server::start(Kind::Prometheus3, &config);
+    let tributary = Server::start(Kind::Tributary, &config);
+    let base = pair::base_ms(INTERVAL_MS * i64::try_from(STEPS).expect("small"));
+    for step in 0..STEPS {
+        let at = base + INTERVAL_MS * i64::try_from(step).expect("small");
+        let samples =
+            [("a", 200, 11.5), ("b", 200, 21.0), ("b", 500, 31.25)].map(|(inst, code, per_step)| {
+                (format!("reqs_total{{inst=\"{inst}\",code=\"{code}\"}}"), per_step * (step + 1) as f64)
+            });
+        let mut body = String::new();
+        family(&mut body, "reqs_total", "counter", at, &samples);
+        pair::serve_step(&fixture, pair::PATH, step, at, &body);
+        for server in [&prometheus, &tributary] {
+            pair::wait_for_step(server, "fixture", step, at);
+        }
+    }
+    // Both hold the same samples now: every evaluation from here on has the same to look at. Alerts are written from
+    // the second evaluation on.
+    let since = now_ms() + 3_000;
+    let until = since + SPAN_MS;
+    for server in [&prometheus, &tributary] {
+        eventually(&format!("{:?} has evaluated until then", server.kind()), || {
+            let last = recorded(&server.http(), since, until + 2_000).into_values().flatten().max();
+            last.filter(|(time, _)| *time > until).map(|_| ())
+        });
+    }
+    let (want, got) = (recorded(&prometheus.http(), since, until), recorded(&tributary.http(), since, until));
+    assert_eq!(got, want);
+    let counts: Vec<usize> = want.values().map(Vec::len).collect();
+    // Five series of three recording rules, three alerts that fire, three that wait and the broken one.
+    assert!(want.len() >= 10 && counts.iter().all(|count| *count >= 7), "{counts:?}");
+
+    for parameters in [
+        vec![],
+        vec![("type", "alert")],
+        vec![("type", "record")],
+        vec![("rule_name[]", "Slow"), ("rule_name[]", "broken")],
+        vec![("rule_group[]", "aggregates")],
+        vec![("match[]", "{site=\"here\"}")],
+        vec![("exclude_alerts", "true")],
+    ] {
+        assert_eq!(
+            rules(&tributary.http(), &parameters),
+            rules(&prometheus.http(), &parameters),
+            "{parameters:?}"
+        );
+    }
+    let token = |server: &Server| {
+        let page = server.http().get("/api/v1/rules", &[("group_limit", "1")]).data();
+        page["groupNextToken"].as_str().expect("there is another group").to_owned()
+    };
+    assert_eq!(token(&tributary), token(&prometheus));
+    let alerts = |server: &Server| {
+        let mut data = server.http().get("/api/v1/alerts", &[]).data();
+        without_times(&mut data);
+        let mut alerts: Vec<String> =
+            data["alerts"].as_array().expect("alerts").iter().map(Value::to_string).collect();
+        alerts.sort();
+        alerts
+    };
+    assert_eq!(alerts(&tributary), alerts(&prometheus));
+    for parameters in [[("type", "x")], [("group_limit", "0")], [("group_next_token", "x")]] {
+        let answers = [&tributary, &prometheus].map(|server| {
+            let reply = server.http().get("/api/v1/rules", &parameters);
+            (reply.status, reply.json()["error"].clone())
+        });
+        assert_eq!(answers[0], answers[1], "{parameters:?}");
+    }
+}
+
+#[test]
+fn a_reload_keeps_what_did_not_change_and_refuses_what_is_wrong() {
+    let text = |rest: &str| {
+        format!(
+            "groups:\n- name: g\n  interval: 1s\n  rules:\n  - {{alert: A, expr: vector(1), for: 1h}}\n{rest}"
+        )
+    };
+    let (_folder, path) = rule_file(&text("  - {record: gone, expr: vector(2)}\n"));
+    let config = format!("global: {{evaluation_interval: 1s}}\nrule_files: ['{path}']\n");
+    let server = Server::start(Kind::Tributary, &config);
+    let http = server.http();
+    let active_at = || {
+        let alerts = http.get("/api/v1/alerts", &[]).data();
+        alerts["alerts"][0]["activeAt"].as_str().map(str::to_owned)
+    };
+    let before = eventually("the alert waits", active_at);
+    let value = |query: &str| promql::single(&http, query, now_ms());
+    eventually("the rule has recorded", || value("gone").filter(|v| *v == 2.0));
+    fs::write(&path, text("  - {record: new, expr: 3 +}\n")).expect("written");
+    let reply = http.post_form("/-/reload", &[]);
+    assert_eq!(reply.status, 500, "{}", reply.body);
+    let fault =
+        "group \"g\", rule 2, \"new\": could not parse expression: 1:4: parse error: unexpected end of input";
+    assert!(reply.body.contains(fault), "{}", reply.body);
+    fs::write(&path, text("  - {record: new, expr: 'vector(3)'}\n")).expect("written");
+    assert_eq!(http.post_form("/-/reload", &[]).status, 200);
+    eventually("the new rule has recorded", || value("new").filter(|v| *v == 3.0));
+    // The series of the rule that is gone was marked; the alert is as old as it was.
+    eventually("the series has ended", || value("gone").is_none().then_some(()));
+    assert_eq!(active_at(), Some(before));
+}
+
+#[test]
+fn alerts_survive_a_restart() {
+    let (_folder, path) =
+        rule_file("groups:\n- name: g\n  interval: 1s\n  rules:\n  - {alert: A, expr: vector(1), for: 6s}\n");
+    let mut server = Server::start(Kind::Tributary, &format!("rule_files: ['{path}']\n"));
+    let alert = |server: &Server| {
+        let data = server.http().get("/api/v1/alerts", &[]).data();
+        let alert = &data["alerts"][0];
+        Some((alert["activeAt"].as_str()?.to_owned(), alert["state"].as_str()?.to_owned()))
+    };
+    let (before, state) = eventually("the alert waits", || alert(&server));
+    assert_eq!(state, "pending");
+    eventually("that is written", || promql::single(&server.http(), "ALERTS_FOR_STATE", now_ms()));
+    server.kill_9();
+    server.start_again();
+    let (after, _) = eventually("the alert fires", || alert(&server).filter(|(_, state)| state == "firing"));
+    // Series remember whole seconds.
+    assert_eq!(after[..19], before[..19], "{after} {before}");
+}
+
+mod cluster {
+    use super::*;
+
+    /// How many groups there are: both queriers have some with near certainty, and the rendezvous is fixed.
+    const GROUPS: usize = 8;
+
+    #[test]
+    fn groups_go_on_when_their_querier_dies() {
+        let group = |i: usize| {
+            format!(
+                "- name: g{i}\n  interval: 2s\n  rules:\n  - {{record: 'rec{i}', expr: 'vector({i})'}}\n  \
+                 - {{alert: A{i}, expr: 'vector(1)', for: 1h}}\n"
+            )
+        };
+        let (_folder, path) = rule_file(&format!("groups:\n{}", (0..GROUPS).map(group).collect::<String>()));
+        let mut server = Server::start_cluster(&format!("rule_files: ['{path}']\n"), Store::Folder);
+        let http = server.http();
+        let active = || -> BTreeMap<String, String> {
+            let alerts = http.try_get("/api/v1/alerts", &[]).filter(|reply| reply.status == 200);
+            let alerts = alerts.map(|reply| reply.data()).unwrap_or_default();
+            let one = |alert: &Value| {
+                let since = alert["activeAt"].as_str()?.get(..19)?.to_owned();
+                Some((alert["labels"]["alertname"].as_str()?.to_owned(), since))
+            };
+            alerts["alerts"].as_array().into_iter().flatten().filter_map(one).collect()
+        };
+        let owned = |server: &mut Server, name: &str| {
+            let metrics = server.cluster().http(name).get("/metrics", &[]).body;
+            metrics.lines().filter(|line| line.starts_with("prometheus_rule_group_rules{")).count()
+        };
+        eventually("every group is evaluated by one querier", || {
+            let shares = ["querier-0", "querier-1"].map(|name| owned(&mut server, name));
+            (shares[0] + shares[1] == GROUPS && shares.iter().all(|share| *share > 0)).then_some(())
+        });
+        let has_all = |since: i64| {
+            let all = promql::instant(&http, "{__name__=~\"rec.*\"}[10s]", now_ms());
+            let is_new = |s: &promql::Series| s.floats.last().is_some_and(|(time, _)| *time > since);
+            all.series.iter().filter(|s| is_new(s)).count() == GROUPS
+        };
+        let started = now_ms();
+        eventually("all have recorded", || has_all(started).then_some(()));
+        let before = eventually("all alerts wait", || Some(active()).filter(|all| all.len() == GROUPS));
+        server.cluster().kill_9_member("querier-1");
+        let killed = now_ms();
+        eventually("all go on", || has_all(killed + 4_000).then_some(()));
+        assert_eq!(owned(&mut server, "querier-0"), GROUPS);
+        // Taken over as they were: nobody waits anew.
+        assert_eq!(
+            eventually("all alerts are there", || Some(active()).filter(|all| all.len() == GROUPS)),
+            before
+        );
+        // No time was written twice, and no value but the right one.
+        for i in 0..GROUPS {
+            let all = promql::instant(&http, &format!("rec{i}[5m]"), now_ms());
+            assert_eq!(all.series.len(), 1, "{all:?}");
+            let floats = &all.series[0].floats;
+            assert!(floats.iter().all(|(_, v)| *v == i as f64), "{floats:?}");
+            assert!(
+                floats.windows(2).all(|pair| pair[1].0 > pair[0].0 && (pair[1].0 - pair[0].0) % 2_000 == 0)
+            );
+        }
+    }
+}
+
+fn run(program: PathBuf, arguments: &[&str], folder: &TempDir) -> Output {
+    Command::new(program).args(arguments).current_dir(folder.path()).output().expect("it starts")
+}
+
+#[test]
+fn commands_say_of_rule_files_what_promtool_says() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let good = "groups:\n- name: g\n  rules:\n  - {alert: Down, expr: up == 0, for: 2m, annotations: {s: '{{ $value }}'}}\n  - {record: r, expr: sum(up)}\n";
+    let test = |labels: &str, value: &str| {
+        format!(
+            "rule_files: [good.yml]\ntests:\n- name: t\n  input_series: [{{series: 'up{{job=\"j\"}}', values: '0x5'}}]\n  promql_expr_test:\n  \
+             - {{expr: r, eval_time: 1m, exp_samples: [{{labels: r, value: {value}}}]}}\n  alert_rule_test:\n  - eval_time: 3m\n    \
+             alertname: Down\n    exp_alerts: [{{exp_labels: {{{labels}}}, exp_annotations: {{s: '0'}}}}]\n"
+        )
+    };
+    for (name, text) in [
+        ("good.yml", good.to_owned()),
+        ("doubled.yml", good.replace("rules:\n", "rules:\n  - {record: r, expr: up}\n")),
+        ("expr.yml", good.replace("sum(up)", "'sum(up'")),
+        ("template.yml", good.replace("$value", "$valu")),
+        ("passes.yml", test("job: j", "0")),
+        ("fails.yml", test("job: k", "1")),
+        ("broken.yml", test("job: j", "0").replace("'0x5'", "'0x'")),
+    ] {
+        fs::write(folder.path().join(name), text).expect("written");
+    }
+    for arguments in [
+        ["check", "rules", "good.yml"],
+        ["check", "rules", "doubled.yml"],
+        ["check", "rules", "expr.yml"],
+        ["check", "rules", "template.yml"],
+        ["test", "rules", "passes.yml"],
+        ["test", "rules", "fails.yml"],
+    ] {
+        let ours = run(Kind::Tributary.binary(), &arguments, &folder);
+        let theirs = run(promtool(), &arguments, &folder);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert_eq!(text(&ours.stderr), text(&theirs.stderr), "{arguments:?}");
+        assert_eq!(ours.status.code(), theirs.status.code(), "{arguments:?}");
+        // 2.42 says which file it tests, and has more empty lines.
+        let lines = |bytes: &[u8]| -> Vec<String> {
+            text(bytes)
+                .lines()
+                .filter(|l| !l.is_empty() && !l.starts_with("Unit Testing"))
+                .map(str::to_owned)
+                .collect()
+        };
+        assert_eq!(lines(&ours.stdout), lines(&theirs.stdout), "{arguments:?}");
+    }
+    let broken = run(Kind::Tributary.binary(), &["test", "rules", "broken.yml"], &folder);
+    assert_eq!(broken.status.code(), Some(1));
+    let fatal = run(Kind::Tributary.binary(), &["check", "rules", "--lint-fatal", "doubled.yml"], &folder);
+    assert_eq!(fatal.status.code(), Some(3));
+    let missing = run(Kind::Tributary.binary(), &["check", "rules", "none.yml"], &folder);
+    assert_eq!(missing.status.code(), Some(1));
+}

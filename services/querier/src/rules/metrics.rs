@@ -1,0 +1,179 @@
+//! The metrics of rules, under Prometheus's names.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use model::Timestamp;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use rules::{Evaluation, Group};
+
+/// Boundaries of durations, in seconds.
+const SECONDS: [f64; 10] = [0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 5.0, 10.0, 30.0, 120.0];
+
+/// A group, as `file;name`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct GroupLabel {
+    rule_group: String,
+}
+
+type PerGroup = Family<GroupLabel, Gauge<f64, AtomicU64>>;
+type CountPerGroup = Family<GroupLabel, Counter>;
+
+/// The metrics of rules. Clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct RuleMetrics {
+    rule_seconds: Histogram,
+    group_seconds: Histogram,
+    evaluations: CountPerGroup,
+    failures: CountPerGroup,
+    iterations: CountPerGroup,
+    missed: CountPerGroup,
+    interval: PerGroup,
+    last_seconds: PerGroup,
+    last_evaluation: PerGroup,
+    last_samples: PerGroup,
+    rules: PerGroup,
+    restore_seconds: PerGroup,
+    pub(super) alerts_dropped: Counter,
+}
+
+impl RuleMetrics {
+    pub(crate) fn register(registry: &service_runtime::Metrics) -> Self {
+        let metrics = Self {
+            rule_seconds: Histogram::new(SECONDS),
+            group_seconds: Histogram::new(SECONDS),
+            evaluations: Family::default(),
+            failures: Family::default(),
+            iterations: Family::default(),
+            missed: Family::default(),
+            interval: Family::default(),
+            last_seconds: Family::default(),
+            last_evaluation: Family::default(),
+            last_samples: Family::default(),
+            rules: Family::default(),
+            restore_seconds: Family::default(),
+            alerts_dropped: Counter::default(),
+        };
+        let m = &metrics;
+        registry.register(|r| {
+            r.register(
+                "prometheus_rule_evaluation_duration_seconds",
+                "Time that a rule took",
+                m.rule_seconds.clone(),
+            );
+            r.register(
+                "prometheus_rule_group_duration_seconds",
+                "Time that a rule group took",
+                m.group_seconds.clone(),
+            );
+            for (name, help, family) in [
+                ("prometheus_rule_evaluations", "Rules evaluated", &m.evaluations),
+                ("prometheus_rule_evaluation_failures", "Rules whose evaluation failed", &m.failures),
+                (
+                    "prometheus_rule_group_iterations",
+                    "Evaluations of a group due, those missed included",
+                    &m.iterations,
+                ),
+                (
+                    "prometheus_rule_group_iterations_missed",
+                    "Evaluations of a group that came too late",
+                    &m.missed,
+                ),
+            ] {
+                r.register(name, help, family.clone());
+            }
+            for (name, help, family) in [
+                ("prometheus_rule_group_interval_seconds", "Interval of a group", &m.interval),
+                (
+                    "prometheus_rule_group_last_duration_seconds",
+                    "Time that a group's last evaluation took",
+                    &m.last_seconds,
+                ),
+                (
+                    "prometheus_rule_group_last_evaluation_timestamp_seconds",
+                    "When a group was last evaluated",
+                    &m.last_evaluation,
+                ),
+                (
+                    "prometheus_rule_group_last_evaluation_samples",
+                    "Samples of a group's last evaluation",
+                    &m.last_samples,
+                ),
+                ("prometheus_rule_group_rules", "Rules of a group", &m.rules),
+                (
+                    "prometheus_rule_group_last_restore_duration_seconds",
+                    "Time that the restoring of a group's alerts took",
+                    &m.restore_seconds,
+                ),
+            ] {
+                r.register(name, help, family.clone());
+            }
+            let help = "Alerts that were due and sent nowhere, since alerting is not configured";
+            r.register("querier_alerts_not_sent", help, m.alerts_dropped.clone());
+        });
+        metrics
+    }
+
+    fn label(key: (&str, &str)) -> GroupLabel {
+        GroupLabel { rule_group: format!("{};{}", key.0, key.1) }
+    }
+
+    /// Takes note of an evaluation.
+    pub(super) fn evaluated(&self, group: &Group, evaluation: &Evaluation, took: Duration) {
+        let label = Self::label((&group.file, &group.spec.name));
+        let count = |n: usize| u32::try_from(n).map_or(f64::MAX, f64::from);
+        self.group_seconds.observe(took.as_secs_f64());
+        for rule in group.rules() {
+            self.rule_seconds.observe(rule.took.as_secs_f64());
+        }
+        self.evaluations.get_or_create(&label).inc_by(group.rules().len() as u64);
+        self.failures.get_or_create(&label).inc_by(evaluation.failures.len() as u64);
+        self.iterations.get_or_create(&label).inc();
+        self.interval.get_or_create(&label).set(group.interval.as_secs_f64());
+        self.last_seconds.get_or_create(&label).set(took.as_secs_f64());
+        self.last_evaluation.get_or_create(&label).set(group.last_evaluation.map_or(0.0, Timestamp::seconds));
+        self.last_samples.get_or_create(&label).set(count(evaluation.sample_count));
+        self.rules.get_or_create(&label).set(count(group.rules().len()));
+    }
+
+    /// Takes note of evaluations that came too late.
+    pub(super) fn missed(&self, group: &Group, count: u64) {
+        let label = Self::label((&group.file, &group.spec.name));
+        self.missed.get_or_create(&label).inc_by(count);
+        self.iterations.get_or_create(&label).inc_by(count);
+    }
+
+    /// Takes note of rules whose samples were not stored.
+    pub(super) fn not_stored(&self, group: &Group) {
+        let label = Self::label((&group.file, &group.spec.name));
+        self.failures.get_or_create(&label).inc_by(group.rules().len() as u64);
+    }
+
+    /// Takes note of a restoring.
+    pub(super) fn restored(&self, group: &Group, took: Duration) {
+        let label = Self::label((&group.file, &group.spec.name));
+        self.restore_seconds.get_or_create(&label).set(took.as_secs_f64());
+    }
+
+    /// Forgets a group that is not evaluated here any more.
+    pub(super) fn forget(&self, key: &(String, String)) {
+        let label = Self::label((&key.0, &key.1));
+        for family in [&self.evaluations, &self.failures, &self.iterations, &self.missed] {
+            family.remove(&label);
+        }
+        for family in [
+            &self.interval,
+            &self.last_seconds,
+            &self.last_evaluation,
+            &self.last_samples,
+            &self.rules,
+            &self.restore_seconds,
+        ] {
+            family.remove(&label);
+        }
+    }
+}
