@@ -293,25 +293,19 @@ impl RawRule {
         if self.alert.text.is_empty() {
             return if faults.is_empty() { Ok(spec(RuleKind::Recording)) } else { Err(faults) };
         }
-        let mut parse = |what: &str, texts: &BTreeMap<String, String>, is_told: &dyn Fn(&str) -> bool| {
+        // The labels of the group as well: the reference finds what is wrong with those only when it evaluates.
+        let mut parse = |what: &str, texts: &BTreeMap<String, String>| {
             let mut templates = Vec::with_capacity(texts.len());
             for (name, text) in texts {
                 match Template::parse(&self.alert.text, text) {
                     Ok(template) => templates.push((name.clone(), template)),
-                    Err(fault) if is_told(name) => {
-                        faults.push((String::new(), format!("{what} {}: {fault}", Quoted(name))));
-                    }
-                    Err(fault) => {
-                        // The reference finds this only when it evaluates; nothing is gained by waiting.
-                        faults
-                            .push((String::new(), format!("{what} {} of the group: {fault}", Quoted(name))));
-                    }
+                    Err(fault) => faults.push((String::new(), format!("{what} {}: {fault}", Quoted(name)))),
                 }
             }
             templates
         };
-        let label_templates = parse("label", &labels, &|name| self.labels.contains_key(name));
-        let annotation_templates = parse("annotation", &self.annotations, &|_| true);
+        let label_templates = parse("label", &labels);
+        let annotation_templates = parse("annotation", &self.annotations);
         if !faults.is_empty() {
             return Err(faults);
         }

@@ -254,10 +254,9 @@ impl TestFile {
             return report.faults.push(format!("group name repeated in evaluation order: {name}"));
         }
         for group in &self.groups {
-            if settings.run.is_empty() || settings.run.iter().any(|pattern| pattern.is_match(&group.name)) {
-                if let Err(faults) = group.run(self, &files, settings) {
-                    report.faults.extend(faults);
-                }
+            let is_wanted = |pattern: &regex::Regex| pattern.is_match(&group.name);
+            if settings.run.is_empty() || settings.run.iter().any(is_wanted) {
+                report.faults.extend(group.run(self, &files, settings).err().into_iter().flatten());
             }
         }
     }

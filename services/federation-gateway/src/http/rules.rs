@@ -71,7 +71,8 @@ struct AlertingRule {
     keep_firing_for: Seconds,
     labels: LabelSet,
     annotations: LabelSet,
-    alerts: Vec<Alert>,
+    /// Null where they are not wanted, as in Prometheus.
+    alerts: Option<Vec<Alert>>,
     health: &'static str,
     #[serde(skip_serializing_if = "String::is_empty")]
     last_error: String,
@@ -321,9 +322,9 @@ fn rule_shown(rule: pb::Rule, filter: &Filter) -> Result<Option<Rule>, ApiError>
         labels: LabelSet(labels),
         annotations: LabelSet(self::labels(alerting.annotations.as_ref())?),
         alerts: if filter.exclude_alerts {
-            Vec::new()
+            None
         } else {
-            alerting.alerts.into_iter().map(alert).collect::<Result<_, _>>()?
+            Some(alerting.alerts.into_iter().map(alert).collect::<Result<_, _>>()?)
         },
         health,
         last_error: rule.last_error,
@@ -495,6 +496,6 @@ mod tests {
         let without = filter(&params("exclude_alerts=true&rule_group[]=x&file[]=b")).expect("a filter");
         let shown = select(all(), &without, &page(&params("")).expect("a page")).expect("selected");
         let Rule::Alerting(rule) = &shown.groups[0].rules[0] else { panic!("an alert") };
-        assert!(rule.alerts.is_empty() && rule.state == "firing");
+        assert!(rule.alerts.is_none() && rule.state == "firing");
     }
 }

@@ -8,6 +8,7 @@ use rules::unit_test::{self, Settings};
 use rules::{Options, parse};
 
 /// The folder of Prometheus's rule files; `None`, and a word about it, where it is absent.
+#[expect(clippy::print_stdout, reason = "a test says that it is skipped")]
 fn conformance(part: &str) -> Option<PathBuf> {
     let folder =
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/conformance/rules").join(part);

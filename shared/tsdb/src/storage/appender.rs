@@ -331,12 +331,12 @@ fn judge_group(
         };
         // Nearly every sample is a float newer than all before it, outside of an atomic request.
         if let Offered::Float(value) = offered {
+            let is_refused = context.refuses_all || context.refuses_markers && is_stale(value);
             let is_plain = t > state.timestamp
                 && t >= in_order_min
                 && !context.is_out_of_bounds
                 && !context.is_atomic
-                && !context.refuses_all
-                && !(context.refuses_markers && is_stale(value));
+                && !is_refused;
             if is_plain {
                 *state = Newest { timestamp: t, value: offered.to_newest() };
                 stored += 1;
