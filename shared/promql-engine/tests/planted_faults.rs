@@ -13,7 +13,6 @@ mod run;
 #[path = "../../../integration-tests/src/promqltest/script.rs"]
 mod script;
 #[path = "../../../integration-tests/src/promqltest/store.rs"]
-#[expect(dead_code, reason = "this test reads the series only through queries")]
 mod store;
 
 use std::fs;
