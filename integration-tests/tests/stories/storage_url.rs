@@ -37,13 +37,13 @@ fn tell(url: &str, variables: &[(&str, String)]) {
     let [ingester_port, querier_port, gateway_port] = [(); 3].map(|()| free_port());
     let peer = |role: &str, port: u16| format!("--cluster.peer={role}=127.0.0.1:{port}");
     let storage = format!("--storage.url={url}");
-    let start_ingester =
-        || Role::start("ingester", ingester_port, "path: own\n", std::slice::from_ref(&storage), variables);
+    let flags = [storage.clone(), format!("--otlp.grpc-address=127.0.0.1:{}", free_port())];
+    let start_ingester = || Role::start("ingester", ingester_port, "path: own\n", &flags, variables);
     let ingester = start_ingester();
-    let flags = [storage.clone(), peer("ingester", ingester_port)];
-    let querier = Role::start("querier", querier_port, "path: unused\n", &flags, variables);
-    let flags = [peer("ingester", ingester_port), peer("querier", querier_port)];
-    let gateway = Role::start("gateway", gateway_port, "enable_admin_api: true\n", &flags, &[]);
+    let querier_flags = [storage.clone(), peer("ingester", ingester_port)];
+    let querier = Role::start("querier", querier_port, "path: unused\n", &querier_flags, variables);
+    let gateway_flags = [peer("ingester", ingester_port), peer("querier", querier_port)];
+    let gateway = Role::start("gateway", gateway_port, "enable_admin_api: true\n", &gateway_flags, &[]);
 
     let now = now_ms();
     store(&gateway.http(), now);

@@ -55,8 +55,10 @@ pub(crate) struct Head {
 pub(crate) struct Coverage {
     /// The last acknowledged segment of the own log.
     pub(crate) acknowledged: u64,
-    /// Logs taken over, with their last segment.
+    /// Logs that were replayed into the head, with their last segment.
     pub(crate) adopted: Vec<(Arc<str>, u64)>,
+    /// Logs that were brought into the table as they are, with their last segment; the head has nothing of them.
+    pub(crate) drained: Vec<(Arc<str>, u64)>,
     /// From this time on nothing acknowledged is missing.
     pub(crate) complete_since: i64,
     /// What is missing is in the table of this version.

@@ -591,6 +591,23 @@ fn sorted(notes: &[String]) -> Vec<String> {
     notes
 }
 
+/// Whether a subquery fails at one of its steps between the first and the last evaluation. As in the reference, all of
+/// these steps are evaluated, also those that no window shows.
+fn fails_between(node: &Node, data: &[Series], (first, last): (i64, i64)) -> bool {
+    match node {
+        Node::Selector { .. } | Node::Range { .. } => false,
+        Node::Subquery { inner, range, step, offset, .. } => {
+            let (first, last) = (first - offset - range, last - offset);
+            let mut steps = (first.div_euclid(*step) + 1..=last.div_euclid(*step)).map(|i| i * step);
+            steps.any(|at| eval(inner, data, at).is_err()) || fails_between(inner, data, (first, last))
+        }
+        Node::Aggregate { inner, .. } | Node::Negate(inner) => fails_between(inner, data, (first, last)),
+        Node::Binary { lhs, rhs, .. } => {
+            fails_between(lhs, data, (first, last)) || fails_between(rhs, data, (first, last))
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 600, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
@@ -624,6 +641,11 @@ proptest! {
             for answer in [Some(answer), in_parts].into_iter().flatten() {
                 prop_assert!(answer.is_err(), "{}: expected to fail, got {:?}", query, answer.map(|a| a.value));
             }
+            return Ok(());
+        }
+        if let Err(error) = &answer {
+            let fails = fails_between(&node, &data, (start, times[times.len() - 1]));
+            prop_assert!(fails, "{}: {}", query, error);
             return Ok(());
         }
         let answer = answer.expect(&query);

@@ -82,7 +82,7 @@ impl Storage {
         lock(&self.unread).retain(|unread| *unread != log);
         {
             let coverage = &mut self.write_head().coverage;
-            coverage.adopted.push((Arc::clone(&log), outcome.through));
+            coverage.drained.push((Arc::clone(&log), outcome.through));
             coverage.table_version = coverage.table_version.max(outcome.version);
         }
         let next_removal = now.add_ms(millis(self.options.deletion_delay));
@@ -110,7 +110,7 @@ impl Storage {
         if logs.remove(id, &self.options.table).await? {
             let gone = id.to_string();
             lock(&self.drained).retain(|d| d.id != id);
-            self.write_head().coverage.adopted.retain(|(log, _)| **log != gone);
+            self.write_head().coverage.drained.retain(|(log, _)| **log != gone);
         }
         Ok(())
     }

@@ -73,10 +73,13 @@ impl Storage {
     pub fn state(&self) -> HeadState {
         let coverage = self.read_head().coverage.clone();
         let own = (Arc::clone(&self.log), coverage.acknowledged);
-        let logs = std::iter::once(own).chain(coverage.adopted).map(|(log, acked_seq)| LogState {
+        let held = std::iter::once(own).chain(coverage.adopted).map(|log| (log, coverage.complete_since));
+        // Of these a reader finds everything in the table.
+        let drained = coverage.drained.into_iter().map(|log| (log, i64::MAX));
+        let logs = held.chain(drained).map(|((log, acked_seq), complete_since)| LogState {
             log,
             acked_seq,
-            complete_since: Timestamp(coverage.complete_since),
+            complete_since: Timestamp(complete_since),
             table_version: coverage.table_version,
         });
         HeadState { logs: logs.collect() }
