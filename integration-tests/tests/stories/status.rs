@@ -20,9 +20,8 @@ fn features_are_those_of_a_default_prometheus() {
         }
     }
     let flags = server.http().get("/api/v1/status/flags", &[]).data();
-    assert_eq!(flags["query.lookback-delta"], "5m");
-    assert_eq!(flags["web.enable-lifecycle"], "true");
-    assert_eq!(flags["config.file"], json!(server.config_file()));
+    assert_eq!(flags["web.listen-address"], json!(server.address()));
+    assert_eq!(flags["log.format"], "logfmt", "a default");
 }
 
 #[test]
