@@ -60,15 +60,6 @@ impl Drop for Running {
     }
 }
 
-/// Cancels the evaluation when the request that wants it is dropped.
-struct CancelOnDrop(Control);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
-}
-
 impl Aggregations {
     pub(crate) fn new(config: &Config, running: Gauge) -> Self {
         Self {
@@ -86,7 +77,7 @@ impl Aggregations {
         let place = waiting.map_err(|_| Error::Query(promql_engine::Error::Timeout))?;
         let place = place.map_err(|_| Error::Query(promql_engine::Error::Canceled))?;
         let control = Control::default();
-        let _cancel = CancelOnDrop(control.clone());
+        let _cancel = control.drop_guard();
         let running = Running::new(&self.running);
         let evaluation = tokio::task::spawn_blocking(move || {
             let _held = (place, running);

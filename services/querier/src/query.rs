@@ -10,7 +10,7 @@ use promql_engine::{Control, Engine, EngineOptions, Query, QueryOptions};
 use rpc::convert::query::AnswerNotes;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::cut::Settings;
@@ -69,18 +69,6 @@ pub(crate) struct Queries {
     prometheus_config: config_watch::Latest,
     places: Arc<Semaphore>,
     metrics: Metrics,
-}
-
-/// Cancels the evaluation, and its waits for heads and files, when the request that wants it is dropped.
-struct CancelOnDrop {
-    evaluation: Control,
-    _waits: DropGuard,
-}
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.evaluation.cancel();
-    }
 }
 
 impl Queries {
@@ -155,7 +143,8 @@ impl Queries {
             ..QueryOptions::default()
         };
         let control = Control::default();
-        let _cancel = CancelOnDrop { evaluation: control.clone(), _waits: canceled.drop_guard() };
+        // The evaluation, and its waits for heads and files, end with the request that wants it.
+        let _cancel = (control.drop_guard(), canceled.drop_guard());
         let began = Instant::now();
         let evaluation = tokio::task::spawn_blocking(move || {
             let _place = place;

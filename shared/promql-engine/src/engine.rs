@@ -103,6 +103,22 @@ impl Control {
     pub fn cancel(&self) {
         self.canceled.store(true, Ordering::Relaxed);
     }
+
+    /// Cancels the query when the guard is dropped: with the request that wants it.
+    #[must_use]
+    pub fn drop_guard(&self) -> CancelOnDrop {
+        CancelOnDrop(self.clone())
+    }
+}
+
+/// Cancels a query when it is dropped; see [`Control::drop_guard`].
+#[derive(Debug)]
+pub struct CancelOnDrop(Control);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
 }
 
 /// Prepares queries.

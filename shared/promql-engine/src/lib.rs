@@ -37,6 +37,6 @@ mod select;
 pub mod source;
 mod vector;
 
-pub use engine::{Control, Engine, EngineOptions, Query, QueryOptions};
+pub use engine::{CancelOnDrop, Control, Engine, EngineOptions, Query, QueryOptions};
 pub use error::{Error, ErrorType, Result, SourceError};
 pub use source::{Column, Hints, Selection, SeriesSamples, SeriesSet, SeriesSource};
