@@ -26,12 +26,11 @@ use service_runtime::Answers;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
-use tsdb::LogState;
 
 use crate::error::{Error, Result};
 use crate::heads::{HeadAnswer, Messages, unreadable};
 use crate::metrics::{Metrics, Reason};
-use crate::select::{Request, log_states, open_table};
+use crate::select::{Held, Request, open_table};
 use crate::sources::{Sources, covered};
 
 /// What parts of aggregations mean: see `Aggregation.version` in the contract.
@@ -91,9 +90,8 @@ pub(crate) async fn ask(sources: &Sources, request: &Request, offer: &Offer) -> 
     if !missing.is_empty() {
         return whole(Reason::Missing);
     }
-    let states: Vec<pb::HeadState> = parts.iter().map(|part| part.state.clone()).collect();
-    let states: Vec<&pb::HeadState> = states.iter().collect();
-    let is_in_heads = is_in_heads(sources, request, struck, &states).await?;
+    let held = Held::by(parts.iter().map(|part| &part.state));
+    let is_in_heads = is_in_heads(sources, request, struck, &held).await?;
     let identities: Vec<Vec<u64>> =
         parts.iter_mut().map(|part| std::mem::take(&mut part.identities)).collect();
     let places = match is_in_heads {
@@ -104,7 +102,7 @@ pub(crate) async fn ask(sources: &Sources, request: &Request, offer: &Offer) -> 
     let finishing = join_all(parts.into_iter().zip(places).map(|(part, places)| part.finish(places)));
     let table = match is_in_heads {
         true => tsdb::table::Selection::default(),
-        false => open_table(sources, request, struck, &states).await?,
+        false => open_table(sources, request, struck, &held).await?,
     };
     let finished = finishing.await;
     let (mut partials, mut heads) = (Vec::new(), Vec::new());
@@ -142,17 +140,10 @@ fn is_over(error: &Error) -> bool {
 }
 
 /// Says whether the heads have everything that the table has.
-async fn is_in_heads(
-    sources: &Sources,
-    request: &Request,
-    struck: u64,
-    states: &[&pb::HeadState],
-) -> Result<bool> {
-    let at_least = states.iter().map(|state| state.table_version).max();
-    let snapshot = sources.snapshot(struck, at_least).await?;
-    let covered: Vec<LogState> = states.iter().flat_map(|state| log_states(state)).collect();
+async fn is_in_heads(sources: &Sources, request: &Request, struck: u64, held: &Held) -> Result<bool> {
+    let snapshot = sources.snapshot(struck, held.at_least).await?;
     let times = (request.min_time.millis(), request.max_time.millis());
-    Ok(snapshot.is_covered(&request.tenant, &request.matchers, times, &covered))
+    Ok(snapshot.is_covered(&request.tenant, &request.matchers, times, &held.logs))
 }
 
 impl Offer {

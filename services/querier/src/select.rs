@@ -75,8 +75,8 @@ impl Selection {
             }
         });
         let Answers { came: heads, missing, struck } = asked.await?;
-        let states: Vec<&pb::HeadState> = heads.iter().map(|head| &head.state).collect();
-        let table = open_table(sources, request, struck, &states).await?;
+        let held = Held::by(heads.iter().map(|head| &head.state));
+        let table = open_table(sources, request, struck, &held).await?;
         Ok(Self::of(heads, table, missing))
     }
 
@@ -102,35 +102,46 @@ impl Selection {
     }
 }
 
-/// Opens what a snapshot of the table has that is new enough for all heads, and that they have not.
-pub(crate) async fn open_table(
-    sources: &Sources,
-    request: &Request,
-    struck: u64,
-    states: &[&pb::HeadState],
-) -> Result<tsdb::table::Selection> {
-    let limits = SelectLimits {
-        samples: usize::try_from(request.samples_max).unwrap_or(usize::MAX),
-        ..SelectLimits::NONE
-    };
-    let times = (request.min_time.millis(), request.max_time.millis());
-    let covered: Vec<LogState> = states.iter().flat_map(|state| log_states(state)).collect();
-    let at_least = states.iter().map(|state| state.table_version).max();
-    let open = |snapshot: Arc<Snapshot>| {
-        let covered = &covered;
-        async move { snapshot.open(&request.tenant, &request.matchers, times, limits, covered).await }
-    };
-    sources.read_table(struck, at_least, open).await
+/// What the answers of heads cover together.
+#[derive(Debug)]
+pub(crate) struct Held {
+    /// The table has to be as new as this.
+    pub(crate) at_least: Option<u64>,
+    pub(crate) logs: Vec<LogState>,
 }
 
-/// What a head's answer covers, log by log.
-pub(crate) fn log_states(head: &pb::HeadState) -> impl Iterator<Item = LogState> {
+impl Held {
+    pub(crate) fn by<'a>(states: impl Iterator<Item = &'a pb::HeadState> + Clone) -> Self {
+        let at_least = states.clone().map(|state| state.table_version).max();
+        Self { at_least, logs: states.flat_map(log_states).collect() }
+    }
+}
+
+fn log_states(head: &pb::HeadState) -> impl Iterator<Item = LogState> {
     head.logs.iter().map(|log| LogState {
         log: log.log.as_str().into(),
         acked_seq: log.acknowledged,
         complete_since: Timestamp(log.complete_since),
         table_version: head.table_version,
     })
+}
+
+/// Opens what a snapshot of the table has that is new enough for all heads, and that they have not.
+pub(crate) async fn open_table(
+    sources: &Sources,
+    request: &Request,
+    struck: u64,
+    held: &Held,
+) -> Result<tsdb::table::Selection> {
+    let limits = SelectLimits {
+        samples: usize::try_from(request.samples_max).unwrap_or(usize::MAX),
+        ..SelectLimits::NONE
+    };
+    let times = (request.min_time.millis(), request.max_time.millis());
+    let open = |snapshot: Arc<Snapshot>| async move {
+        snapshot.open(&request.tenant, &request.matchers, times, limits, &held.logs).await
+    };
+    sources.read_table(struck, held.at_least, open).await
 }
 
 /// Merges sorted lists of label sets into one, with the numbers of the lists that hold each.
