@@ -8,7 +8,7 @@ use axum::extract::{FromRequest, Request};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_api::{ApiError, ErrorType, Params};
 use model::{Matcher, Tenant};
 use serde::Serialize;
@@ -148,7 +148,7 @@ impl<S: Send + Sync> FromRequest<S> for Form {
 }
 
 fn is_form(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let kind = header_text(headers, header::CONTENT_TYPE);
     kind.split(';')
         .next()
         .unwrap_or_default()
@@ -163,6 +163,11 @@ async fn body(body: Body, bytes_max: usize) -> Result<Bytes, (StatusCode, String
             std::error::Error::source(&e).is_some_and(|s| s.is::<http_body_util::LengthLimitError>());
         (if is_too_large { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::BAD_REQUEST }, e.to_string())
     })
+}
+
+/// Returns a header as text; empty where it is absent or none.
+fn header_text(headers: &HeaderMap, name: HeaderName) -> &str {
+    headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
 }
 
 /// Returns the tenant that the headers name.

@@ -7,7 +7,8 @@ use axum::response::{IntoResponse, Response};
 use http::{Method, StatusCode, header};
 use http_api::{ApiError, ErrorType};
 use rpc::pb::{discovery, ingester};
-use serde_json::json;
+use serde_json::{Value, json};
+use tonic::Status;
 
 use super::{fail, from_status, succeed};
 use crate::gateway::Gateway;
@@ -15,19 +16,21 @@ use crate::peers::{COMPACT_DEADLINE, FLUSH_DEADLINE, LOOKUP_DEADLINE};
 
 /// `POST|PUT /api/v1/admin/tsdb/flush`: answers when everything acknowledged is in the table.
 pub(super) async fn flush(State(gateway): State<Arc<Gateway>>) -> Response {
+    if_enabled(&gateway, flush_all(&gateway)).await
+}
+
+/// Does what an administrator asks for, where that is allowed, and shows what came of it.
+async fn if_enabled(gateway: &Gateway, work: impl Future<Output = Result<Value, Status>>) -> Response {
     if !gateway.config.enable_admin_api {
         return fail(ApiError::new(ErrorType::Unavailable, "admin APIs disabled"));
     }
-    match flush_all(&gateway).await {
-        Ok(all) => {
-            let data = json!({ "tableVersion": all.table_version, "rows": all.rows, "files": all.files });
-            succeed(&data, &[])
-        }
+    match work.await {
+        Ok(data) => succeed(&data, &[]),
         Err(status) => fail(from_status(&status)),
     }
 }
 
-async fn flush_all(gateway: &Gateway) -> Result<ingester::FlushResponse, tonic::Status> {
+async fn flush_all(gateway: &Gateway) -> Result<Value, Status> {
     let mut all = ingester::FlushResponse::default();
     for (_, mut client) in gateway.peers.ingesters()? {
         let request = rpc::with_deadline(ingester::FlushRequest {}, FLUSH_DEADLINE);
@@ -36,29 +39,16 @@ async fn flush_all(gateway: &Gateway) -> Result<ingester::FlushResponse, tonic::
         all.rows += one.rows;
         all.files += one.files;
     }
-    Ok(all)
+    Ok(json!({ "tableVersion": all.table_version, "rows": all.rows, "files": all.files }))
 }
 
 /// `POST|PUT /api/v1/admin/tsdb/compact`: answers when every window and every day that has ended is compacted.
 pub(super) async fn compact(State(gateway): State<Arc<Gateway>>) -> Response {
-    if !gateway.config.enable_admin_api {
-        return fail(ApiError::new(ErrorType::Unavailable, "admin APIs disabled"));
-    }
-    match compact_all(&gateway).await {
-        Ok(all) => {
-            let data = json!({
-                "tableVersion": all.table_version, "compactions": all.compactions,
-                "filesReplaced": all.files_replaced, "filesWritten": all.files_written,
-                "filesExpired": all.files_expired,
-            });
-            succeed(&data, &[])
-        }
-        Err(status) => fail(from_status(&status)),
-    }
+    if_enabled(&gateway, compact_all(&gateway)).await
 }
 
 /// Each ingester does its share.
-async fn compact_all(gateway: &Gateway) -> Result<ingester::CompactResponse, tonic::Status> {
+async fn compact_all(gateway: &Gateway) -> Result<Value, Status> {
     let mut all = ingester::CompactResponse::default();
     for (_, mut client) in gateway.peers.ingesters()? {
         let request = rpc::with_deadline(ingester::CompactRequest {}, COMPACT_DEADLINE);
@@ -69,7 +59,11 @@ async fn compact_all(gateway: &Gateway) -> Result<ingester::CompactResponse, ton
         all.files_written += one.files_written;
         all.files_expired += one.files_expired;
     }
-    Ok(all)
+    Ok(json!({
+        "tableVersion": all.table_version, "compactions": all.compactions,
+        "filesReplaced": all.files_replaced, "filesWritten": all.files_written,
+        "filesExpired": all.files_expired,
+    }))
 }
 
 /// `POST|PUT /-/reload`.

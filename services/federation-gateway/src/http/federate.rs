@@ -38,7 +38,7 @@ pub(super) async fn federate(
         Ok(config) => config,
         Err(error) => return plain(StatusCode::SERVICE_UNAVAILABLE, &error.message),
     };
-    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let accept = super::header_text(&headers, header::ACCEPT);
     let negotiated = Negotiated::from_accept(accept);
     let content_type = negotiated.content_type();
     let body = if any_of.is_empty() {

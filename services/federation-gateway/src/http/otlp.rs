@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use model::tenant::TENANT_HEADER;
 use opentelemetry_proto::tonic::collector::metrics::v1::{
     ExportMetricsServiceRequest, ExportMetricsServiceResponse,
@@ -57,8 +57,8 @@ fn bad(text: impl ToString) -> Refusal {
 
 async fn take(gateway: &Gateway, headers: &HeaderMap, body: Body) -> Result<Response, Refusal> {
     let tenant = super::tenant(headers).map_err(|e| bad(e.message))?;
-    let encoding = encoding(text(headers, header::CONTENT_TYPE))?;
-    let is_gzip = match text(headers, header::CONTENT_ENCODING) {
+    let encoding = encoding(super::header_text(headers, header::CONTENT_TYPE))?;
+    let is_gzip = match super::header_text(headers, header::CONTENT_ENCODING) {
         "" => false,
         "gzip" => true,
         other => {
@@ -76,10 +76,6 @@ async fn take(gateway: &Gateway, headers: &HeaderMap, body: Body) -> Result<Resp
     request.metadata_mut().insert(TENANT_HEADER, name);
     let response = gateway.peers.otlp().export(request).await.map_err(|status| refusal(&status))?;
     Ok(answer(encoding, &response.into_inner()))
-}
-
-fn text(headers: &HeaderMap, name: HeaderName) -> &str {
-    headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
 }
 
 /// Prometheus takes the two types without parameters alone.

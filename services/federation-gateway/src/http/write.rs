@@ -32,7 +32,7 @@ type Refusal = (StatusCode, String);
 
 async fn take(gateway: &Arc<Gateway>, headers: &HeaderMap, body: Body) -> Result<(), Refusal> {
     let tenant = super::tenant(headers).map_err(|e| (StatusCode::BAD_REQUEST, e.message))?;
-    let text = |name| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let text = |name| super::header_text(headers, name);
     let version =
         remote_protocol::negotiate(text(header::CONTENT_TYPE), text(header::CONTENT_ENCODING), &ACCEPTED)
             .map_err(|e| protocol_refusal(&e))?;
