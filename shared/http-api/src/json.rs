@@ -96,7 +96,7 @@ pub fn push_timestamp(out: &mut Vec<u8>, t: Timestamp) {
         out.push(b'-');
     }
     let ms = t.millis().unsigned_abs();
-    write!(out, "{}", ms / 1000).expect("writing to memory cannot fail");
+    out.extend_from_slice(itoa::Buffer::new().format(ms / 1000).as_bytes());
     if !ms.is_multiple_of(1000) {
         write!(out, ".{:03}", ms % 1000).expect("writing to memory cannot fail");
     }
@@ -105,7 +105,7 @@ pub fn push_timestamp(out: &mut Vec<u8>, t: Timestamp) {
 /// Appends a sample value: a quoted number.
 pub fn push_value(out: &mut Vec<u8>, x: f64) {
     out.push(b'"');
-    out.extend_from_slice(model::number::format_api(x).as_bytes());
+    model::number::push_api(out, x);
     out.push(b'"');
 }
 

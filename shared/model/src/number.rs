@@ -1,54 +1,46 @@
 //! Numbers and strings as Go prints them, since Prometheus's formats are defined by Go's printing.
 
 use std::fmt::{self, Write as _};
+use std::io::Write as _;
 
 /// Formats as Go's `strconv.FormatFloat(x, 'f', -1, 64)`: shortest round-trip digits, never an exponent.
 #[must_use]
 pub fn format_fixed(x: f64) -> String {
-    match special(x) {
-        Some(text) => text.to_owned(),
-        None => {
-            let (negative, digits, exponent) = decimal(x);
-            let mut out = String::new();
-            push_fixed(&mut out, negative, &digits, exponent);
-            out
+    text(|out| {
+        if let Some(decimal) = push_easy(out, x, INTEGERS_EXACT) {
+            decimal.push_fixed(out);
         }
-    }
+    })
 }
 
 /// Formats as Go's `strconv.FormatFloat(x, 'g', -1, 64)`, `%v` and `%g`: shortest digits, with an exponent below
 /// 1e-4 and from 1e6 upwards.
 #[must_use]
 pub fn format_general(x: f64) -> String {
-    if let Some(text) = special(x) {
-        return text.to_owned();
-    }
-    let (negative, digits, exponent) = decimal(x);
-    let mut out = String::new();
-    // strconv's %g with shortest digits decides with a precision of 6, however many digits there are.
-    if x != 0.0 && !(-4..6).contains(&(exponent - 1)) {
-        push_exponent(&mut out, negative, &digits, exponent);
-    } else {
-        push_fixed(&mut out, negative, &digits, exponent);
-    }
-    out
+    text(|out| push_general(out, x))
 }
 
-/// Formats as Prometheus's HTTP API does: an exponent only below 1e-6 and from 1e21 upwards.
-#[must_use]
-pub fn format_api(x: f64) -> String {
-    if let Some(text) = special(x) {
-        return text.to_owned();
+/// Appends what [`format_general`] gives.
+pub fn push_general(out: &mut Vec<u8>, x: f64) {
+    if let Some(decimal) = push_easy(out, x, 1e6) {
+        // strconv's %g with shortest digits decides with a precision of 6, however many digits there are.
+        if (-4..6).contains(&(decimal.exponent - 1)) {
+            decimal.push_fixed(out);
+        } else {
+            decimal.push_exponent(out);
+        }
     }
-    let magnitude = x.abs();
-    let (negative, digits, exponent) = decimal(x);
-    let mut out = String::new();
-    if magnitude != 0.0 && !(1e-6..1e21).contains(&magnitude) {
-        push_exponent(&mut out, negative, &digits, exponent);
-    } else {
-        push_fixed(&mut out, negative, &digits, exponent);
+}
+
+/// Appends a number as Prometheus's HTTP API prints it: with an exponent only below 1e-6 and from 1e21 upwards.
+pub fn push_api(out: &mut Vec<u8>, x: f64) {
+    if let Some(decimal) = push_easy(out, x, INTEGERS_EXACT) {
+        if (1e-6..1e21).contains(&x.abs()) {
+            decimal.push_fixed(out);
+        } else {
+            decimal.push_exponent(out);
+        }
     }
-    out
 }
 
 /// Parses a float as Prometheus's exposition formats and flags do: Go syntax, `Inf`, `+Inf`, `-Inf`, `NaN` in any
@@ -108,74 +100,115 @@ fn is_printable(c: char) -> bool {
     matches!(c, ' ' | '\'') || (!c.is_whitespace() && c.escape_debug().len() == 1)
 }
 
-fn special(x: f64) -> Option<&'static str> {
+fn text(push: impl FnOnce(&mut Vec<u8>)) -> String {
+    let mut out = Vec::new();
+    push(&mut out);
+    String::from_utf8(out).expect("numbers are ASCII")
+}
+
+/// Below this every integer is a float, so that its digits are the shortest that tell it from its neighbours.
+const INTEGERS_EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// Appends what is no finite number, zero, and integers below a limit, at most [`INTEGERS_EXACT`]; gives back the digits
+/// of all others.
+fn push_easy(out: &mut Vec<u8>, x: f64, integers_below: f64) -> Option<Decimal> {
     if x.is_nan() {
-        Some("NaN")
-    } else if x.is_infinite() {
-        Some(if x > 0.0 { "+Inf" } else { "-Inf" })
-    } else {
-        None
+        out.extend_from_slice(b"NaN");
+        return None;
     }
+    if x.is_infinite() {
+        out.extend_from_slice(if x > 0.0 { b"+Inf" } else { b"-Inf" });
+        return None;
+    }
+    if x.is_sign_negative() {
+        out.push(b'-');
+    }
+    let magnitude = x.abs();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked")]
+    let integer = if magnitude < integers_below { magnitude as u64 } else { u64::MAX };
+    #[expect(clippy::cast_precision_loss, reason = "what is lost makes it differ")]
+    if integer != u64::MAX && integer as f64 == magnitude {
+        out.extend_from_slice(itoa::Buffer::new().format(integer).as_bytes());
+        return None;
+    }
+    Some(Decimal::new(magnitude))
 }
 
-/// Splits a finite number into sign, shortest decimal digits `d1 d2 ...` and the position of the point before which
-/// `exponent` digits stand: x = 0.d1d2... * 10^exponent.
-fn decimal(x: f64) -> (bool, Vec<u8>, i32) {
-    let negative = x.is_sign_negative();
-    if x == 0.0 {
-        return (negative, vec![b'0'], 1);
-    }
-    let mut buffer = ryu::Buffer::new();
-    let text = buffer.format_finite(x.abs());
-    let (mantissa, power) = match text.split_once('e') {
-        Some((m, e)) => (m, e.parse::<i32>().expect("ryu prints an integer exponent")),
-        None => (text, 0),
-    };
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let mut digits: Vec<u8> = whole.bytes().chain(fraction.bytes()).collect();
-    let mut exponent = i32::try_from(whole.len()).expect("a float has few digits") + power;
-    let leading = digits.iter().take_while(|d| **d == b'0').count();
-    digits.drain(..leading);
-    exponent -= i32::try_from(leading).expect("a float has few digits");
-    while digits.len() > 1 && digits.last() == Some(&b'0') {
-        digits.pop();
-    }
-    (negative, digits, exponent)
+/// The shortest decimal digits d1 d2 ... of a positive number, which is 0.d1d2... * 10^exponent.
+struct Decimal {
+    digits: [u8; 17],
+    count: usize,
+    exponent: i32,
 }
 
-fn push_fixed(out: &mut String, negative: bool, digits: &[u8], exponent: i32) {
-    if negative {
-        out.push('-');
+impl Decimal {
+    fn new(x: f64) -> Self {
+        let mut buffer = ryu::Buffer::new();
+        let text = buffer.format_finite(x);
+        let (mantissa, power) = match text.split_once('e') {
+            Some((m, e)) => (m, e.parse::<i32>().expect("ryu prints an integer exponent")),
+            None => (text, 0),
+        };
+        let mut decimal = Self { digits: [0; 17], count: 0, exponent: power };
+        let mut is_whole = true;
+        let mut zeros = 0;
+        for byte in mantissa.bytes() {
+            match byte {
+                b'.' => is_whole = false,
+                b'0' if decimal.count == 0 => decimal.exponent -= i32::from(!is_whole),
+                digit => {
+                    decimal.exponent += i32::from(is_whole);
+                    // Zeros count once another digit stands behind them.
+                    if digit == b'0' {
+                        zeros += 1;
+                    } else {
+                        decimal.digits[decimal.count..decimal.count + zeros].fill(b'0');
+                        decimal.count += zeros + 1;
+                        decimal.digits[decimal.count - 1] = digit;
+                        zeros = 0;
+                    }
+                }
+            }
+        }
+        decimal
     }
-    let digit = |i: i32| usize::try_from(i).ok().and_then(|i| digits.get(i)).map_or('0', |d| char::from(*d));
-    if exponent <= 0 {
-        out.push('0');
+
+    fn digits(&self) -> &[u8] {
+        &self.digits[..self.count]
     }
-    for i in 0..exponent {
-        out.push(digit(i));
-    }
-    let count = i32::try_from(digits.len()).unwrap_or(i32::MAX);
-    if count > exponent {
-        out.push('.');
-        out.extend(std::iter::repeat_n('0', usize::try_from(-exponent).unwrap_or(0)));
-        for i in exponent.max(0)..count {
-            out.push(digit(i));
+
+    fn push_fixed(&self, out: &mut Vec<u8>) {
+        let digits = self.digits();
+        let zeros = |out: &mut Vec<u8>, count: usize| out.resize(out.len() + count, b'0');
+        match usize::try_from(self.exponent) {
+            Ok(whole) if whole >= digits.len() => {
+                out.extend_from_slice(digits);
+                zeros(out, whole - digits.len());
+            }
+            Ok(whole) if whole > 0 => {
+                out.extend_from_slice(&digits[..whole]);
+                out.push(b'.');
+                out.extend_from_slice(&digits[whole..]);
+            }
+            _ => {
+                out.extend_from_slice(b"0.");
+                zeros(out, self.exponent.unsigned_abs() as usize);
+                out.extend_from_slice(digits);
+            }
         }
     }
-}
 
-fn push_exponent(out: &mut String, negative: bool, digits: &[u8], exponent: i32) {
-    if negative {
-        out.push('-');
+    fn push_exponent(&self, out: &mut Vec<u8>) {
+        let (first, rest) = self.digits().split_at(1);
+        out.extend_from_slice(first);
+        if !rest.is_empty() {
+            out.push(b'.');
+            out.extend_from_slice(rest);
+        }
+        let power = self.exponent - 1;
+        let sign = if power < 0 { '-' } else { '+' };
+        write!(out, "e{sign}{:02}", power.abs()).expect("writing to memory cannot fail");
     }
-    out.push(char::from(digits[0]));
-    if digits.len() > 1 {
-        out.push('.');
-        out.extend(digits[1..].iter().map(|d| char::from(*d)));
-    }
-    let power = exponent - 1;
-    let sign = if power < 0 { '-' } else { '+' };
-    write!(out, "e{sign}{:02}", power.abs()).expect("writing to a string");
 }
 
 #[cfg(test)]
@@ -208,11 +241,42 @@ mod tests {
         for (x, fixed, general, api) in cases {
             assert_eq!(format_fixed(*x), *fixed, "'f' of {x:?}");
             assert_eq!(format_general(*x), *general, "'g' of {x:?}");
-            assert_eq!(format_api(*x), *api, "API form of {x:?}");
+            assert_eq!(text(|out| push_api(out, *x)), *api, "API form of {x:?}");
         }
         assert!(format_fixed(f64::MIN_POSITIVE).ends_with("22250738585072014"));
         assert_eq!(format_general(1.797_693_134_862_315_7e308), "1.7976931348623157e+308");
         assert_eq!(format_general(1e100), "1e+100");
+    }
+
+    /// Rust prints the shortest digits as well: never with an exponent by `{}`, always with one by `{:e}`.
+    #[test]
+    fn any_float_prints_with_the_shortest_digits() {
+        let mut bits = 1_u64;
+        for i in 0..200_000_u32 {
+            // Knuth's linear congruence; every other number is an integer of up to 2^60.
+            bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let x = if i % 2 == 0 { f64::from_bits(bits) } else { (bits >> (4 + i % 60)) as f64 };
+            if !x.is_finite() {
+                continue;
+            }
+            let (go, rust) = (format_fixed(x), format!("{x}"));
+            if go != rust {
+                // Of two that are equally near Go takes the even digit, Rust the greater.
+                let (go, rust) = (go.split_at(go.len() - 1), rust.split_at(rust.len() - 1));
+                assert_eq!(go.0, rust.0, "'f' of {x:e}");
+                assert!("02468".contains(go.1) && go.1.as_bytes()[0] + 1 == rust.1.as_bytes()[0], "{x:e}");
+                continue;
+            }
+            let with_exponent = format!("{x:e}");
+            let (digits, power) = with_exponent.split_once('e').expect("an exponent");
+            let power: i32 = power.parse().expect("an integer");
+            let sign = if power < 0 { '-' } else { '+' };
+            let with_exponent = format!("{digits}e{sign}{:02}", power.abs());
+            let pick = |is_plain: bool| if is_plain { format!("{x}") } else { with_exponent.clone() };
+            assert_eq!(format_general(x), pick(x == 0.0 || (-4..6).contains(&power)), "'g' of {x:e}");
+            let api = text(|out| push_api(out, x));
+            assert_eq!(api, pick(x == 0.0 || (-6..21).contains(&power)), "API form of {x:e}");
+        }
     }
 
     #[test]

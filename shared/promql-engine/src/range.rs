@@ -15,6 +15,7 @@ use promql_syntax::{Edges, Span};
 
 use crate::context::{Context, HISTOGRAM_WORK};
 use crate::error::{Error, Result};
+use crate::faults::or_fault;
 use crate::points::{Operator, Point, SeriesMeta, StepSet};
 use crate::scalar::{ScalarOperator, Scalars};
 use crate::select::{RangeInput, Window};
@@ -209,14 +210,40 @@ pub(crate) fn conflicting_resets(operation: &str) -> String {
 /// The scalar arguments at one step.
 type Arguments = [f64; 2];
 
-/// What is the same for all windows of a call.
+/// What a call asks of a window.
 #[derive(Debug, Clone, Copy)]
-struct Call {
+struct Call<'a> {
     function: RangeFunction,
     edges: Edges,
     range_seconds: f64,
-    /// No float of the series at hand is smaller than the one before it, and start timestamps play no part.
-    never_falls: bool,
+    /// The places at which the window's floats fall, where they are counted and start timestamps play no part.
+    falls: Option<&'a [Fall]>,
+}
+
+/// A float smaller than the one before it.
+#[derive(Debug, Clone, Copy)]
+struct Fall {
+    /// Its place in the series.
+    index: u32,
+    /// The float before it.
+    from: f64,
+}
+
+/// Finds where the floats of a series fall: once for all windows.
+fn find_falls(values: &[f64], falls: &mut Vec<Fall>) {
+    falls.clear();
+    for (index, pair) in (1..).zip(values.windows(2)) {
+        if or_fault!(CounterReset, pair[1] < pair[0], false) {
+            falls.push(Fall { index, from: pair[0] });
+        }
+    }
+}
+
+/// Returns the falls between the samples of a window.
+fn falls_within(falls: &[Fall], (low, high): (u32, u32)) -> &[Fall] {
+    let begin = falls.partition_point(|fall| fall.index <= low);
+    let end = falls.partition_point(|fall| fall.index < high);
+    falls.get(begin..end).unwrap_or(&[])
 }
 
 /// Space that is used again from window to window.
@@ -226,7 +253,7 @@ struct Scratch {
 }
 
 fn apply(
-    call: Call,
+    call: Call<'_>,
     window: &Window<'_>,
     arguments: Arguments,
     notes: &mut Notes,
@@ -269,6 +296,7 @@ pub(crate) struct RangeCall {
     /// Where the annotations point: the first argument.
     span: Span,
     inputs: std::vec::IntoIter<SeriesMeta>,
+    falls: Vec<Fall>,
     scratch: Scratch,
 }
 
@@ -286,6 +314,7 @@ impl RangeCall {
             values: Vec::new(),
             span,
             inputs: Vec::new().into_iter(),
+            falls: Vec::new(),
             scratch: Scratch::default(),
         }
     }
@@ -312,10 +341,10 @@ impl Operator for RangeCall {
         let range_seconds = self.input.range_ms() as f64 / 1000.0;
         let series = self.input.next(cx)?;
         let is_counting = matches!(self.function, RangeFunction::Rate | RangeFunction::Increase);
-        let never_falls = is_counting
-            && !series.has_start_timestamps()
-            && series.all_floats().is_sorted_by(|a, b| a <= b || a.is_nan() || b.is_nan());
-        let call = Call { function: self.function, edges, range_seconds, never_falls };
+        let knows_falls = is_counting && !series.has_start_timestamps();
+        if knows_falls {
+            find_falls(series.all_floats(), &mut self.falls);
+        }
         let mut notes = Notes::default();
         let mut has_float = false;
         for (step, point) in points.iter_mut().enumerate() {
@@ -334,6 +363,8 @@ impl Operator for RangeCall {
             {
                 cx.annotations.warn(invalid_quantile(arguments[0]), self.span);
             }
+            let falls = knows_falls.then(|| falls_within(&self.falls, series.floats_within(step)));
+            let call = Call { function: self.function, edges, range_seconds, falls };
             *point = apply(call, &window, arguments, &mut notes, &mut self.scratch)?;
             has_float |= matches!(point, Point::Float(_));
         }

@@ -11,9 +11,10 @@
 //! - where one part holds everything, or all parts share one timeline by pointer, times are not copied.
 
 use std::cmp::Ordering;
-use std::collections::{BinaryHeap, HashSet};
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 
+use hashbrown::HashSet;
 use model::{CounterResetHint, Exemplar, FloatHistogram, Histogram, IntegerHistogram, Span, is_stale};
 
 use crate::series::{FloatColumn, HistogramColumn, SeriesRow, SeriesSamples, Timeline, compare_labels};

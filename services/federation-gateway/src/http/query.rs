@@ -24,6 +24,9 @@ use crate::gateway::Gateway;
 /// Time a querier has beyond the query's own timeout to say that it is over.
 const DEADLINE_GRACE: Duration = Duration::from_secs(10);
 
+/// What a point of a series mostly takes as text, with its time and brackets.
+const POINT_BYTES: usize = 36;
+
 /// `GET|POST /api/v1/query`.
 pub(super) async fn instant(State(gateway): State<Arc<Gateway>>, form: Form) -> Response {
     let time = match form.params.time_or("time", gateway.clock.now()) {
@@ -120,7 +123,8 @@ impl Pump {
     /// Writes a message as the next piece of the JSON answer.
     fn write(&mut self, message: &pb::QueryResponse) -> Result<Bytes, rpc::Error> {
         let Piece { value, end } = rpc::convert::query::piece(message)?;
-        let mut out = Vec::new();
+        let points: usize = message.series.iter().map(|s| s.floats.len()).sum();
+        let mut out = Vec::with_capacity(points * POINT_BYTES);
         let writer = match value {
             QueryValue::Scalar(t, x) => QueryWriter::scalar(&mut out, t, x),
             QueryValue::String(t, text) => QueryWriter::string(&mut out, t, &text),

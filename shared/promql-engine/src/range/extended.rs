@@ -12,7 +12,7 @@ use crate::histogram::{Cells, IncompatibleSchemas, detect_reset};
 use crate::points::Point;
 use crate::select::{Slice, Window, interpolate, interpolate_histograms};
 
-pub(super) fn rate(call: Call, window: &Window<'_>, notes: &mut Notes) -> Point {
+pub(super) fn rate(call: Call<'_>, window: &Window<'_>, notes: &mut Notes) -> Point {
     if !window.floats.is_empty() && !window.histograms.is_empty() {
         notes.mixed_floats_histograms = true;
         return Point::None;

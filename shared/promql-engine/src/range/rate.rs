@@ -47,7 +47,7 @@ pub(super) fn has_overlap<V>(slice: &Slice<'_, V>) -> bool {
 
 /// The change over the window, extrapolated to its edges where the samples come close to them.
 #[expect(clippy::cast_precision_loss, reason = "differences of times are small")]
-pub(super) fn extrapolated(call: Call, window: &Window<'_>, notes: &mut Notes) -> Point {
+pub(super) fn extrapolated(call: Call<'_>, window: &Window<'_>, notes: &mut Notes) -> Point {
     let is_counter = call.function != RangeFunction::Delta;
     let (floats, histograms) = (window.floats, window.histograms);
     if !floats.is_empty() && !histograms.is_empty() {
@@ -148,7 +148,7 @@ impl Change {
 }
 
 fn change_of(
-    call: Call,
+    call: Call<'_>,
     floats: &Slice<'_, f64>,
     histograms: &Slice<'_, Arc<FloatHistogram>>,
     is_counter: bool,
@@ -165,12 +165,10 @@ fn change_of(
     }
     let values = floats.values;
     let mut change = values[values.len() - 1] - values[0];
-    if is_counter && !call.never_falls {
-        if floats.starts.is_empty() {
-            for pair in values.windows(2) {
-                if or_fault!(CounterReset, pair[1] < pair[0], false) {
-                    change += pair[0];
-                }
+    if is_counter {
+        if let Some(falls) = call.falls {
+            for fall in falls {
+                change += fall.from;
             }
         } else {
             notes.start_time_overlaps += u64::from(has_overlap(floats));

@@ -161,6 +161,11 @@ impl RangeSeries<'_> {
         cx.count(self.counted, step, floats.len() + size(histograms), read);
     }
 
+    /// Returns where the floats of the window at a step begin and end.
+    pub(crate) fn floats_within(&self, step: usize) -> (u32, u32) {
+        self.float_bounds[step]
+    }
+
     /// Returns all floats of the series.
     pub(crate) fn all_floats(&self) -> &[f64] {
         &self.floats.values

@@ -3,10 +3,11 @@
 //! Samples are decoded when they are asked for, by whoever asks. What that needs is fetched beforehand for as many
 //! series as fit into [`AHEAD_BYTES`], so that an answer of any size is read in bounded memory.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
+use hashbrown::HashMap;
 use model::{Labels, Metadata};
 
 use super::{Error, Result};
