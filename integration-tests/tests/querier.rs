@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coordination::membership::Roster;
 use coordination::{InMemory, Role};
 use group_writer::{Append, Batch, Group, GroupIdentity, GroupWriter, Presence};
 use model::query::QueryValue;
@@ -16,7 +17,11 @@ use rpc::pb::querier::querier_client::QuerierClient;
 use rpc::pb::querier::query_request::Time;
 use rpc::symbols::SymbolReader;
 use service_runtime::{Limits, Options, Program, Reach, Reload, Running, Stopper};
+use tokio::sync::watch;
 use tonic::Code;
+
+#[path = "querier/whole.rs"]
+mod whole;
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -26,22 +31,32 @@ struct Started {
     stopper: Stopper,
 }
 
+fn options(coordinator: &Arc<InMemory>, name: &str, reach: Reach) -> Options {
+    Options {
+        clock: Clock::fixed(NOW),
+        coordinator: Arc::clone(coordinator) as _,
+        member_name: name.to_owned(),
+        reach,
+        grace: DEADLINE,
+        limits: Limits::default(),
+    }
+}
+
 impl Started {
+    async fn start(program: Program) -> Self {
+        let stopper = Stopper::default();
+        let running = program.start(stopper.clone(), Reload::new()).await.expect("started");
+        running.readiness().reached().await;
+        Self { running, stopper }
+    }
+
     async fn at(folder: &Path, with_ingester: bool) -> Self {
         Self::with(folder, with_ingester, 1_000).await
     }
 
     async fn with(folder: &Path, with_ingester: bool, query_samples_max: u64) -> Self {
-        let options = Options {
-            clock: Clock::fixed(NOW),
-            coordinator: Arc::new(InMemory::new()),
-            member_name: "m".to_owned(),
-            reach: Reach::InProcess,
-            grace: DEADLINE,
-            limits: Limits::default(),
-        };
         let path = folder.to_owned();
-        let mut program = Program::new(options);
+        let mut program = Program::new(options(&Arc::new(InMemory::new()), "m", Reach::InProcess));
         if with_ingester {
             let config = ingester::Config { path: path.clone(), ..ingester::Config::default() };
             program = program.service::<ingester::Service>(config, &[]);
@@ -53,15 +68,11 @@ impl Started {
             query_concurrency_max: 1,
             ..querier::Config::default()
         };
-        let stopper = Stopper::default();
-        let program = program.service::<querier::Service>(config, &[]);
-        let running = program.start(stopper.clone(), Reload::new()).await.expect("started");
-        running.readiness().reached().await;
+        let started = Self::start(program.service::<querier::Service>(config, &[])).await;
         if with_ingester {
-            let mut roster = running.peers().members(Role::Ingester);
-            roster.wait_for(|r| !r.members.is_empty()).await.expect("followed");
+            started.ingesters(1).await;
         }
-        Self { running, stopper }
+        started
     }
 
     async fn stop(self) {
@@ -73,16 +84,32 @@ impl Started {
         QuerierClient::new(Channel::new(self.running.peers().role(Role::Querier)))
     }
 
+    /// The roster of ingesters, once there are as many.
+    async fn ingesters(&self, count: usize) -> watch::Receiver<Roster> {
+        let mut roster = self.running.peers().members(Role::Ingester);
+        roster.wait_for(|r| r.members.len() == count).await.expect("followed");
+        roster
+    }
+
     /// Writes samples of two instances at 15 s: `m{instance="a"}` counts by 1, `m{instance="b"}` by 2.
     async fn write(&self, tenant: &str, steps: i64) {
+        self.write_to(self.ingesters(1).await, ["a", "b"], tenant, steps).await;
+    }
+
+    async fn write_to(
+        &self,
+        members: watch::Receiver<Roster>,
+        instances: [&str; 2],
+        tenant: &str,
+        steps: i64,
+    ) {
         let peers = self.running.peers().clone();
-        let members = peers.members(Role::Ingester);
         let connect = Arc::new(move |address: &str| Ok(Channel::new(peers.channel(address)?)));
         let (writer, driver) = GroupWriter::new(group_writer::Options::default(), members, connect);
         let tenant = Tenant::new(tenant).expect("valid");
         let key = Labels::from_pairs([("job", "j")]);
         let group = Group::new(GroupIdentity { tenant, key, sub_group: 0, epoch: 0 });
-        for instance in ["a", "b"] {
+        for instance in instances {
             group.add(Labels::from_pairs([("__name__", "m"), ("instance", instance)]), Arc::default());
         }
         let append = |i: i64| Append {
