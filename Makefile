@@ -48,6 +48,7 @@ soak: parts
 
 bench:
 	cargo bench -p promql-engine
+	cargo bench -p tsdb --bench storage
 
 golden:
 	TRIBUTARY_GOLDEN=1 cargo test --workspace --lib -- the_defaults_are_these damaged_logs_come_to
