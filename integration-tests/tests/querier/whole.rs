@@ -75,7 +75,7 @@ impl Services {
         let forwarder = listener.local_addr().expect("bound").to_string();
         let before = Arc::new(Before { answer, ingester: OnceLock::new() });
         let router = Router::new().fallback(forward).with_state(Arc::clone(&before));
-        tokio::spawn(async { axum::serve(listener, router).await });
+        tokio::runtime::Handle::current().spawn(async { axum::serve(listener, router).await });
 
         let coordinator = Arc::new(InMemory::new());
         let storage = StorageSettings {

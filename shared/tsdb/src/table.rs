@@ -254,7 +254,7 @@ fn encode_days(rows: &[SeriesRow], rows_max: usize) -> Result<Vec<(i64, EncodedF
     let mut files = Vec::new();
     for (day, pieces) in pieces_by_day(rows, WINDOW_MS)? {
         for pieces in pieces.chunks(rows_max) {
-            files.push((day, encode(pieces, WINDOW_MS)?));
+            files.push((day, encode(pieces)?));
         }
     }
     Ok(files)

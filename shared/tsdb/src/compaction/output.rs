@@ -76,7 +76,7 @@ impl<'a> Output<'a> {
                 let reason = format!("it holds samples of {}", day_name(number));
                 return Err(Error::corrupt(&format!("a file of {tenant} and {day}"), reason));
             }
-            let file = encode(&pieces, *window_ms)?;
+            let file = encode(&pieces)?;
             self.held.add(file.bytes.len());
             self.files.push(self.context.wait(self.table.put(tenant, day, *window_ms, file))?);
         }

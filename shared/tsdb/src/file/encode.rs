@@ -79,15 +79,15 @@ pub struct FileStats {
     pub max_metric: Option<String>,
 }
 
-/// Encodes pieces that are sorted by metric name, labels and window, and how long the windows are.
+/// Encodes pieces that are sorted by metric name, labels and window.
 ///
 /// # Errors
 /// When Parquet refuses what was built.
-pub(crate) fn encode(pieces: &[Piece<'_>], window_ms: i64) -> Result<EncodedFile> {
+pub(crate) fn encode(pieces: &[Piece<'_>]) -> Result<EncodedFile> {
     let label_columns = common_labels(pieces);
     let schema = arrow_schema(&label_columns);
     let options = ArrowWriterOptions::new()
-        .with_properties(writer_properties(&schema, &filled(pieces, window_ms)))
+        .with_properties(writer_properties(&schema, &filled(pieces)))
         // The Arrow schema would only repeat the Parquet one, in a form that few readers know.
         .with_skip_arrow_metadata(true);
     let failed = |e: &dyn std::fmt::Display| Error::Encode(e.to_string());
@@ -123,10 +123,10 @@ pub(crate) fn encode(pieces: &[Piece<'_>], window_ms: i64) -> Result<EncodedFile
     Ok(EncodedFile { bytes: bytes.into(), stats, tail })
 }
 
-fn filled(pieces: &[Piece<'_>], window_ms: i64) -> Filled {
+fn filled(pieces: &[Piece<'_>]) -> Filled {
     Filled {
         rows: pieces.len(),
-        window_ms,
+        samples: pieces.iter().map(|p| p.float_times().len() + p.histograms.len()).sum(),
         histograms: pieces.iter().filter(|p| !p.histograms.is_empty()).count(),
         starts: pieces.iter().filter(|p| !p.starts.is_empty()).count(),
         exemplars: pieces.iter().filter(|p| !p.exemplars.is_empty()).count(),

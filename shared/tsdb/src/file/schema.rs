@@ -8,8 +8,6 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 
-use super::windows::WINDOW_MS;
-
 /// The version of the schema that this crate writes, and the newest it reads.
 pub(crate) const SCHEMA_VERSION: &str = "1";
 /// The key under which a file names its schema version.
@@ -17,8 +15,9 @@ pub(crate) const SCHEMA_VERSION_KEY: &str = "tributary.schema_version";
 /// What stands before a label's name in the name of its column.
 pub(crate) const LABEL_PREFIX: &str = "label_";
 
-/// Windows of 2 h in a page of a list column: small pages make scattered reads cheap and cost 1 to 4 % in size.
-const LIST_PAGE_WINDOWS: i64 = 16;
+/// Samples in a page of a list column, about, 16 series of 2 h at 15 s: small pages make scattered reads cheap and cost 1
+/// to 4 % in size.
+const LIST_PAGE_SAMPLES: usize = 16 * 480;
 /// Rows of a page of a map of labels: the dictionary makes them small, so that pages of 16 would be mostly header.
 const LABELS_PAGE_ROWS: usize = 128;
 /// Rows of a page of any other column.
@@ -152,8 +151,8 @@ pub(crate) fn arrow_schema(label_columns: &[String]) -> Arc<Schema> {
 pub(crate) struct Filled {
     /// Rows in all.
     pub rows: usize,
-    /// The length of their windows in milliseconds.
-    pub window_ms: i64,
+    /// Samples in all of them.
+    pub samples: usize,
     /// Rows with histograms.
     pub histograms: usize,
     /// Rows with start times.
@@ -172,8 +171,8 @@ impl Filled {
             name::EXEMPLARS => self.exemplars,
             _ => self.rows,
         };
-        let windows = (LIST_PAGE_WINDOWS * WINDOW_MS).checked_div(self.window_ms);
-        let rows = windows.and_then(|rows| usize::try_from(rows).ok()).unwrap_or(1).clamp(1, PAGE_ROWS);
+        let rows = (LIST_PAGE_SAMPLES * self.rows).checked_div(self.samples).unwrap_or(PAGE_ROWS);
+        let rows = rows.clamp(1, PAGE_ROWS);
         (rows * self.rows).checked_div(filled).unwrap_or(PAGE_ROWS).clamp(rows, PAGE_ROWS)
     }
 }
@@ -292,7 +291,7 @@ mod tests {
 
     #[test]
     fn pages_of_sparse_columns_hold_about_as_many_filled_rows() {
-        let filled = Filled { rows: 1_000, window_ms: WINDOW_MS, histograms: 0, starts: 500, exemplars: 1 };
+        let filled = Filled { rows: 1_000, samples: 480_000, histograms: 0, starts: 500, exemplars: 1 };
         for (column, want) in [
             (name::INTS, 16),
             (name::HISTOGRAMS, 1_024),
@@ -302,7 +301,9 @@ mod tests {
             assert_eq!(filled.page_rows(column), want, "{column}");
         }
         assert_eq!(Filled { histograms: 1_000, ..filled }.page_rows(name::HISTOGRAMS), 16);
-        let long = Filled { window_ms: 4 * WINDOW_MS, ..filled };
+        let long = Filled { samples: 4 * 480_000, ..filled };
         assert_eq!((long.page_rows(name::INTS), long.page_rows(name::START_TIMESTAMPS)), (4, 8));
+        let short = Filled { samples: 60_000, ..filled };
+        assert_eq!((short.page_rows(name::INTS), short.page_rows(name::START_TIMESTAMPS)), (128, 256));
     }
 }

@@ -27,7 +27,7 @@ fn row(labels: &[(&str, &str)], times: &Timeline, values: &[f64]) -> SeriesRow {
 fn file_of(rows: &[SeriesRow]) -> EncodedFile {
     let days = pieces_by_day(rows, WINDOW_MS).expect("valid");
     assert_eq!(days.len(), 1);
-    encode(days.values().next().expect("a day"), WINDOW_MS).expect("encodes")
+    encode(days.values().next().expect("a day")).expect("encodes")
 }
 
 fn read(file: &EncodedFile) -> Vec<RecordBatch> {
