@@ -115,6 +115,9 @@ fn settings(flags: &Flags, shown: BTreeMap<String, String>) -> Result<Settings, 
             alert_resend_delay: ConfigDuration(flags.resend_delay),
             alert_outage_tolerance: ConfigDuration(flags.outage_tolerance),
             alert_grace_period: ConfigDuration(flags.grace_period),
+            notification_queue_capacity: flags.notification_queue_capacity,
+            notification_batch_size: flags.notification_batch_size,
+            drain_notification_queue_on_shutdown: !flags.drops_notifications,
             features: features.clone(),
             ..querier::Config::default()
         },
@@ -193,7 +196,7 @@ fn not_built(flags: &Flags) -> Vec<(String, String)> {
     for feature in flags.features.iter().filter(|f| !PROMQL_FEATURES.contains(&f.as_str())) {
         warn("enable-feature", &format!("feature {feature:?} is unknown or not built yet"));
     }
-    // Named so that a service file which sets it keeps working; remote write needs no flag here.
-    let _ = flags.enable_remote_write;
+    // Named so that a service file which sets them keeps working; they are the default here.
+    let _ = (flags.enable_remote_write, flags.drains_notifications);
     warnings
 }

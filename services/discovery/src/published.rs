@@ -9,6 +9,7 @@ use std::sync::Arc;
 use coordination::{Epoch, Member};
 use model::{Labels, Timestamp};
 
+use crate::alertmanagers::Found;
 use crate::assignment::Assignments;
 use crate::prometheus_config::{Config, Job};
 use crate::rule_files::{RuleFile, RuleGroupId};
@@ -56,6 +57,8 @@ pub(crate) struct Published {
     pub(crate) assignments: Assignments<TargetId>,
     /// Who evaluates which rules.
     pub(crate) rule_assignments: Assignments<RuleGroupId>,
+    /// The Alertmanagers of each entry of the configuration.
+    pub(crate) alertmanagers: Arc<[Found]>,
     /// What scrapers scrape, by scraper.
     shares: BTreeMap<Arc<str>, Share>,
 }
@@ -71,6 +74,7 @@ impl Published {
         members: Arc<[Member]>,
         assignments: Assignments<TargetId>,
         rule_assignments: Assignments<RuleGroupId>,
+        alertmanagers: Arc<[Found]>,
     ) -> Self {
         let mut shares: BTreeMap<Arc<str>, Share> = BTreeMap::new();
         for target in pools.values().flat_map(|pool| &pool.targets) {
@@ -87,6 +91,7 @@ impl Published {
             members,
             assignments,
             rule_assignments,
+            alertmanagers,
             shares,
         }
     }
