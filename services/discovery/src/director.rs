@@ -448,7 +448,7 @@ impl Director {
     fn publish(&mut self) {
         self.revision += 1;
         let members = self.outside.scrapers.borrow().members.clone();
-        let state = Published::new(
+        let mut state = Published::new(
             self.revision,
             self.loaded.clone(),
             self.is_last_reload_successful,
@@ -456,8 +456,8 @@ impl Director {
             members,
             self.assignments.clone(),
             self.rule_assignments.clone(),
-            self.alertmanagers.clone().unwrap_or_default(),
         );
+        state.alertmanagers = self.alertmanagers.clone().unwrap_or_default();
         self.published.send_replace(Some(Arc::new(state)));
     }
 }

@@ -64,7 +64,7 @@ pub(crate) struct Published {
 }
 
 impl Published {
-    /// Puts a state together.
+    /// Puts a state together, without Alertmanagers.
     #[must_use]
     pub(crate) fn new(
         revision: u64,
@@ -74,7 +74,6 @@ impl Published {
         members: Arc<[Member]>,
         assignments: Assignments<TargetId>,
         rule_assignments: Assignments<RuleGroupId>,
-        alertmanagers: Arc<[Found]>,
     ) -> Self {
         let mut shares: BTreeMap<Arc<str>, Share> = BTreeMap::new();
         for target in pools.values().flat_map(|pool| &pool.targets) {
@@ -91,7 +90,7 @@ impl Published {
             members,
             assignments,
             rule_assignments,
-            alertmanagers,
+            alertmanagers: Arc::default(),
             shares,
         }
     }

@@ -17,16 +17,7 @@ fn state(revision: u64, yaml: &str, members: &[&str], before: Option<&Published>
     let none = Assignments::new();
     let assignments = assign(ids, &members, before.map_or(&none, |b| &b.assignments), Epoch(revision));
     let loaded = Arc::new(Loaded { revision, config, rule_files: Arc::from([]), at: Timestamp(0) });
-    Published::new(
-        revision,
-        loaded,
-        true,
-        pools,
-        members.into(),
-        assignments,
-        Assignments::new(),
-        Arc::default(),
-    )
+    Published::new(revision, loaded, true, pools, members.into(), assignments, Assignments::new())
 }
 
 fn urls(delta: &Delta) -> Vec<&str> {
