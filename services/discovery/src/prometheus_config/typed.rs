@@ -395,7 +395,7 @@ fn alerting(
     rules::compile(&alerting.alert_relabel)?;
     for value in record.list("alertmanagers") {
         let Value::Record(entry) = value else { continue };
-        // Alerts that go where nobody takes them are not sent at all: that is seen at once.
+        // Without what the entry asks for, alerts would be refused or go another way: they are not sent.
         let lacking: Vec<_> = unsupported(entry)
             .into_iter()
             .chain(entry.has("proxy_url").then_some("proxy_url"))

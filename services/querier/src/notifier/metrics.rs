@@ -1,5 +1,9 @@
 //! The metrics of alerts that are sent, under Prometheus's names.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -25,6 +29,8 @@ pub(crate) struct NotifierMetrics {
     queue_length: Family<AlertmanagerLabel, Gauge>,
     pub(super) queue_capacity: Gauge,
     pub(super) discovered: Gauge,
+    /// How many loops there are of each Alertmanager: one that ends leaves the metrics to one that has just begun.
+    loops: Arc<Mutex<HashMap<AlertmanagerLabel, usize>>>,
 }
 
 /// The metrics of one Alertmanager.
@@ -49,6 +55,7 @@ impl NotifierMetrics {
             queue_length: Family::default(),
             queue_capacity: Gauge::default(),
             discovered: Gauge::default(),
+            loops: Arc::default(),
         };
         let m = metrics.clone();
         registry.register(|r| {
@@ -82,6 +89,7 @@ impl NotifierMetrics {
     /// The metrics of one Alertmanager, which are shown from now on.
     pub(super) fn of(&self, url: &str) -> LoopMetrics {
         let label = AlertmanagerLabel { alertmanager: url.to_owned() };
+        *self.loops.lock().entry(label.clone()).or_default() += 1;
         LoopMetrics {
             latency: self.latency.get_or_create_owned(&label),
             sent: self.sent.get_or_create_owned(&label),
@@ -98,6 +106,12 @@ impl LoopMetrics {
     /// Forgets an Alertmanager that is sent nothing any more.
     pub(super) fn forget(&self) {
         let Self { all, label, .. } = self;
+        let mut loops = all.loops.lock();
+        if let Some(count) = loops.get_mut(label).filter(|count| **count > 1) {
+            *count -= 1;
+            return;
+        }
+        loops.remove(label);
         all.latency.remove(label);
         for family in [&all.sent, &all.errors, &all.dropped] {
             family.remove(label);

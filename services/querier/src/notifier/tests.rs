@@ -209,6 +209,22 @@ async fn a_configuration_that_changes_leaves_the_queues_of_others_alone() {
 }
 
 #[tokio::test]
+async fn an_alertmanager_that_is_reached_in_another_way_keeps_its_metrics() {
+    let target = FakeTarget::start(Answer::status(200).after(Duration::from_millis(300))).await;
+    let world = World::new(OPTIONS);
+    let url = target.url("/");
+    world.apply(Vec::new(), vec![set(&[url.clone()])]);
+    world.notifier.send(vec![alert("one")]);
+    target.wait_for(1).await;
+    world.apply(Vec::new(), vec![pb::AlertmanagerSet { timeout_ms: 9_000, ..set(&[url.clone()]) }]);
+    until(|| world.metric("sent_total", Some(&url)) == Some(1.0)).await;
+    world.notifier.send(vec![alert("two")]);
+    until(|| world.metric("sent_total", Some(&url)) == Some(2.0)).await;
+    world.notifier.stop().await;
+    assert_eq!(world.metric("sent_total", Some(&url)), None);
+}
+
+#[tokio::test]
 async fn what_waits_is_sent_before_the_end_where_that_is_wished() {
     for (drains, expected) in [(true, 9), (false, 1)] {
         let target = FakeTarget::start(Answer::status(200).after(Duration::from_millis(300))).await;
