@@ -45,7 +45,8 @@ pub(crate) struct Flags {
     /// Queries that are evaluated at one time.
     #[arg(long = "query.max-concurrency", value_name = "COUNT", default_value_t = 20)]
     pub(crate) query_max_concurrency: usize,
-    /// Rule groups that are evaluated at one time.
+    /// Rule groups that are evaluated at one time; with --enable-feature=concurrent-rule-eval independent rules of a
+    /// group as well.
     #[arg(long = "rules.max-concurrent-evals", value_name = "N", default_value_t = 4)]
     pub(crate) rules_max_concurrent_evals: usize,
     /// How long rules may not have been evaluated for alerts to keep what they were before.

@@ -29,8 +29,11 @@ pub struct Config {
     pub query_concurrency_max: usize,
     /// Ingesters compute parts of aggregations where the result is the same.
     pub partial_aggregation: bool,
-    /// Rule groups that are evaluated at one time; more wait.
+    /// Rule groups, and independent rules of one group, that are evaluated at one time; more groups wait.
     pub rule_concurrency_max: usize,
+    /// Rules of a group that neither look at others of it nor are looked at are evaluated at the same time, where
+    /// `rule_concurrency_max` leaves room.
+    pub concurrent_rules: bool,
     /// Where users reach the web pages: templates and alerts name it.
     pub external_url: String,
     /// How long an alert goes on before it is sent again.
@@ -62,6 +65,7 @@ impl Default for Config {
             query_concurrency_max: 20,
             partial_aggregation: true,
             rule_concurrency_max: 4,
+            concurrent_rules: false,
             external_url: String::new(),
             alert_resend_delay: ConfigDuration::from_secs(60),
             alert_outage_tolerance: ConfigDuration::from_secs(3_600),

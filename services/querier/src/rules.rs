@@ -272,6 +272,7 @@ impl Rules {
             external_labels: settings.external_labels.clone(),
             external_url: self.config.external_url.clone(),
             resend_delay: self.config.alert_resend_delay.0,
+            is_concurrent: self.config.concurrent_rules,
             restore: RestoreOptions {
                 outage_tolerance: self.config.alert_outage_tolerance.0,
                 grace_period: self.config.alert_grace_period.0,

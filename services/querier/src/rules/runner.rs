@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use promql_engine::{Control, Engine};
 use rules::{Alert, Environment, Evaluation, Group, RestoreOptions};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -53,10 +53,17 @@ pub(super) struct Around {
     pub(super) external_url: String,
     pub(super) resend_delay: Duration,
     pub(super) restore: RestoreOptions,
+    /// Rules of a group that are independent of all others are evaluated at the same time.
+    pub(super) is_concurrent: bool,
 }
 
 impl Around {
-    fn environment<'a>(&'a self, source: &'a Source, control: &'a Control) -> Environment<'a> {
+    fn environment<'a>(
+        &'a self,
+        source: &'a Source,
+        control: &'a Control,
+        concurrency: usize,
+    ) -> Environment<'a> {
         Environment {
             engine: &self.engine,
             source,
@@ -64,6 +71,7 @@ impl Around {
             external_labels: &self.external_labels,
             external_url: &self.external_url,
             resend_delay: self.resend_delay,
+            concurrency,
         }
     }
 }
@@ -137,7 +145,10 @@ impl Runner {
                 return (this, None);
             }
             let around = Arc::clone(&this.around);
-            let evaluation = this.group.evaluate(at, &around.environment(&source, &control));
+            let more = this.more_places();
+            let environment = around.environment(&source, &control, 1 + more.len());
+            let evaluation = this.group.evaluate(at, &environment);
+            drop(more);
             this.count += 1;
             this.after(at, &source);
             (this, Some((evaluation, started.elapsed())))
@@ -200,6 +211,12 @@ impl Runner {
             warn!(alertname, error, "Failed to restore 'for' state");
         }
         self.around.metrics.restored(&self.group, started.elapsed());
+    }
+
+    /// The places that are free, as many as the group's independent rules can use beside the one it has.
+    fn more_places(&self) -> Vec<OwnedSemaphorePermit> {
+        let count = if self.around.is_concurrent { self.group.independent_count() } else { 0 };
+        (1..count).map_while(|_| Arc::clone(&self.around.places).try_acquire_owned().ok()).collect()
     }
 
     fn source(&self, stop: &CancellationToken) -> Source {
