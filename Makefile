@@ -46,8 +46,10 @@ soak: parts
 	cargo build --workspace --lib --bins --tests
 	PATH="$(PARTS)/venv/bin:$$PATH" TRIBUTARY_SOAK=true cargo test --workspace --test stories cluster::
 
-bench:
+bench: parts
 	cargo bench -p promql-engine
+	cargo build --release --package all-in-one --bin tributary
+	cargo bench -p integration-tests --bench rules
 
 golden:
 	TRIBUTARY_GOLDEN=1 cargo test --workspace --lib -- the_defaults_are_these damaged_logs_come_to
