@@ -46,9 +46,10 @@ soak: parts
 	cargo build --workspace --lib --bins --tests
 	PATH="$(PARTS)/venv/bin:$$PATH" TRIBUTARY_SOAK=true cargo test --workspace --test stories cluster::
 
-bench:
-	cargo bench -p promql-engine
-	cargo bench -p tsdb --bench storage
+bench: parts
+	# With the program that is measured, in one set of features.
+	cargo build --release --workspace --lib --bins --benches
+	cargo bench --workspace --bench eval --bench storage --bench rules
 
 golden:
 	TRIBUTARY_GOLDEN=1 cargo test --workspace --lib -- the_defaults_are_these damaged_logs_come_to

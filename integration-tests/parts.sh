@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Fetches what the tests run beside Tributary, and unpacks it below a folder. The one place that fetches anything.
 #
-#   parts.sh FOLDER all             Debian's Prometheus (2.42, and the 3.x of Debian 14), promtool, node_exporter, etcd
-#                                   and Docker, and a Python venv
+#   parts.sh FOLDER all             Debian's Prometheus (2.42, and the 3.x of Debian 14), promtool, Alertmanager,
+#                                   node_exporter, etcd and Docker, and a Python venv
 #   parts.sh FOLDER node_exporter   node_exporter alone
 #   parts.sh FOLDER etcd            etcd alone
 #
@@ -79,6 +79,7 @@ case $what in
     all)
         debian prometheus
         debian prometheus-node-exporter
+        debian prometheus-alertmanager
         debian etcd-server
         unpack prometheus-3 download_of forky prometheus
         debian docker.io

@@ -80,6 +80,19 @@ impl Child {
         kill_process(pid, signal).unwrap_or_else(|e| panic!("signal {}: {e}", self.name));
     }
 
+    /// How long the program has kept processors busy, in seconds.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn cpu_seconds(&self) -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id())).expect("it runs");
+        // proc(5): the name is in parentheses; user and system time are the 14th and 15th field.
+        let fields = stat.rsplit_once(')').expect("a name").1.split_whitespace().skip(11).take(2);
+        let ticks: f64 = fields.map(|field| field.parse::<f64>().expect("ticks")).sum();
+        ticks / rustix::param::clock_ticks_per_second() as f64
+    }
+
     /// Ends the program at once, as a crash does.
     pub fn kill_9(&mut self) {
         // Fails only when the process has ended already.

@@ -173,6 +173,12 @@ impl Cluster {
         format!("127.0.0.1:{}", self.members[name].otlp_port)
     }
 
+    /// How long all members have kept processors busy, in seconds.
+    #[must_use]
+    pub fn cpu_seconds(&self) -> f64 {
+        self.members.values().filter_map(|member| Some(member.child.as_ref()?.cpu_seconds())).sum()
+    }
+
     /// The end of what all members printed.
     #[must_use]
     pub fn output(&self) -> String {
@@ -226,9 +232,16 @@ impl Cluster {
                 "path: /proc/no-disk\nlog: {store: object_store}\n".to_owned()
             }
             "ingester" => format!("path: {folder}/{name}\n"),
+            "querier" => format!("external_url: {}\n", self.external_url()),
             "gateway" => "enable_lifecycle: true\nenable_admin_api: true\n".to_owned(),
             _ => String::new(),
         }
+    }
+
+    /// What a single process takes for its own URL.
+    fn external_url(&self) -> String {
+        let host = rustix::system::uname();
+        format!("http://{}:{}", host.nodename().to_string_lossy(), self.members["gateway-0"].port)
     }
 
     fn spawn(&mut self, name: &str) {

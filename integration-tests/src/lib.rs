@@ -1,6 +1,6 @@
 //! What the stories are told with: servers as real processes on free loopback ports, a target whose body the test
-//! sets, a Kubernetes API server, a remote write client, PromQL answers that can be compared, and containers as the
-//! manifests of `deploy/` have them.
+//! sets, an Alertmanager, a Kubernetes API server, a remote write client, PromQL answers that can be compared, and
+//! containers as the manifests of `deploy/` have them.
 //!
 //! Invariants:
 //! - every process is stopped when its value is dropped, whatever the test did;
@@ -9,6 +9,7 @@
 //!
 //! Deliberately absent: the stories (`tests/stories`), and anything that knows Tributary from inside.
 
+mod alertmanager;
 mod child;
 mod cluster;
 mod compose;
@@ -27,6 +28,7 @@ mod role;
 mod server;
 mod wait;
 
+pub use alertmanager::{Alertmanager, Notice};
 pub use child::Child;
 pub use cluster::{Cluster, Store};
 pub use compose::compose_containers;

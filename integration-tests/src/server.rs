@@ -260,6 +260,18 @@ impl Server {
         assert_eq!(reply.status, 200, "{}", reply.body);
     }
 
+    /// How long the server has kept processors busy, in seconds.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn cpu_seconds(&self) -> f64 {
+        match &self.processes {
+            Processes::One(child) => child.as_ref().expect("the server runs").cpu_seconds(),
+            Processes::Cluster(cluster) => cluster.cpu_seconds(),
+        }
+    }
+
     /// The end of what the server printed.
     #[must_use]
     pub fn output(&self) -> String {

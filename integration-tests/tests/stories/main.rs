@@ -3,6 +3,7 @@
 //! A story waits for what it needs to see, with a deadline, and never asserts a speed. What Debian's Prometheus 2.42
 //! answers to the same input is the measure wherever 2.42 and 3.14 agree.
 
+mod alerts;
 mod bad_input;
 mod cluster;
 mod compaction;

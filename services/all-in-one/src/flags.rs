@@ -45,7 +45,8 @@ pub(crate) struct Flags {
     /// Queries that are evaluated at one time.
     #[arg(long = "query.max-concurrency", value_name = "COUNT", default_value_t = 20)]
     pub(crate) query_max_concurrency: usize,
-    /// Rule groups that are evaluated at one time.
+    /// Rule groups that are evaluated at one time; with --enable-feature=concurrent-rule-eval independent rules of a
+    /// group as well.
     #[arg(long = "rules.max-concurrent-evals", value_name = "N", default_value_t = 4)]
     pub(crate) rules_max_concurrent_evals: usize,
     /// How long rules may not have been evaluated for alerts to keep what they were before.
@@ -57,6 +58,24 @@ pub(crate) struct Flags {
     /// How long an alert goes on before it is sent again.
     #[arg(long = "rules.alert.resend-delay", value_name = "DURATION", default_value = "1m", value_parser = duration)]
     pub(crate) resend_delay: Duration,
+    /// Alerts that wait for one Alertmanager at most; the oldest go when there are more.
+    #[arg(long = "alertmanager.notification-queue-capacity", value_name = "N", default_value_t = 10_000)]
+    pub(crate) notification_queue_capacity: usize,
+    /// Alerts that are sent in one request at most.
+    #[arg(long = "alertmanager.notification-batch-size", value_name = "N", default_value_t = 256)]
+    pub(crate) notification_batch_size: usize,
+    /// Send the alerts that wait before the end; the default.
+    #[arg(
+        long = "alertmanager.drain-notification-queue-on-shutdown",
+        overrides_with = "drops_notifications"
+    )]
+    pub(crate) drains_notifications: bool,
+    /// Forget them.
+    #[arg(
+        long = "no-alertmanager.drain-notification-queue-on-shutdown",
+        overrides_with = "drains_notifications"
+    )]
+    pub(crate) drops_notifications: bool,
     /// How old a sample may be that a query or /federate takes.
     #[arg(long = "query.lookback-delta", value_name = "DURATION", default_value = "5m", value_parser = duration)]
     pub(crate) lookback_delta: Duration,

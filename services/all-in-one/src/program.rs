@@ -30,6 +30,9 @@ const PROMQL_FEATURES: [&str; 7] = [
     "type-and-unit-labels",
 ];
 
+/// The feature that evaluates independent rules of a group at the same time.
+const CONCURRENT_RULES: &str = "concurrent-rule-eval";
+
 /// The services' settings as the flags have them.
 struct Settings {
     discovery: discovery::Config,
@@ -111,10 +114,14 @@ fn settings(flags: &Flags, shown: BTreeMap<String, String>) -> Result<Settings, 
             query_samples_max: flags.query_max_samples,
             query_concurrency_max: flags.query_max_concurrency,
             rule_concurrency_max: flags.rules_max_concurrent_evals,
+            concurrent_rules: flags.features.iter().any(|feature| feature == CONCURRENT_RULES),
             external_url: external_url(flags, &hostname),
             alert_resend_delay: ConfigDuration(flags.resend_delay),
             alert_outage_tolerance: ConfigDuration(flags.outage_tolerance),
             alert_grace_period: ConfigDuration(flags.grace_period),
+            notification_queue_capacity: flags.notification_queue_capacity,
+            notification_batch_size: flags.notification_batch_size,
+            drain_notification_queue_on_shutdown: !flags.drops_notifications,
             features: features.clone(),
             ..querier::Config::default()
         },
@@ -190,10 +197,12 @@ fn refused(flags: &Flags) -> Vec<String> {
 fn not_built(flags: &Flags) -> Vec<(String, String)> {
     let mut warnings = Vec::new();
     let mut warn = |flag: &str, text: &str| warnings.push((flag.to_owned(), text.to_owned()));
-    for feature in flags.features.iter().filter(|f| !PROMQL_FEATURES.contains(&f.as_str())) {
+    let is_built =
+        |feature: &&String| PROMQL_FEATURES.contains(&feature.as_str()) || *feature == CONCURRENT_RULES;
+    for feature in flags.features.iter().filter(|feature| !is_built(feature)) {
         warn("enable-feature", &format!("feature {feature:?} is unknown or not built yet"));
     }
-    // Named so that a service file which sets it keeps working; remote write needs no flag here.
-    let _ = flags.enable_remote_write;
+    // Named so that a service file which sets them keeps working; they are the default here.
+    let _ = (flags.enable_remote_write, flags.drains_notifications);
     warnings
 }

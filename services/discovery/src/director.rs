@@ -20,11 +20,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use crate::alertmanagers::{self, Found};
 use crate::assignment::{Assignments, assign};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::metrics::{DiscoveredLabels, Metrics, PoolLabels, SectionLabels};
-use crate::prometheus_config::{self, Job, Provider, check_config};
+use crate::prometheus_config::{self, Alertmanagers, Job, Provider, check_config};
 use crate::providers::{self, Clusters, Feed, Update};
 use crate::published::{Loaded, Published};
 use crate::rule_files::{self, RuleFile, RuleGroupId};
@@ -76,6 +77,8 @@ pub(crate) struct Director {
     generation: u64,
     pools: BTreeMap<String, Arc<Pool>>,
     stale_pools: BTreeSet<String>,
+    /// The Alertmanagers of each entry of the configuration; `None` when they are to be found anew.
+    alertmanagers: Option<Arc<[Found]>>,
     assignments: Assignments<TargetId>,
     rule_assignments: Assignments<RuleGroupId>,
     last_epoch: Epoch,
@@ -158,6 +161,7 @@ impl Director {
             generation: 0,
             pools: BTreeMap::new(),
             stale_pools: BTreeSet::new(),
+            alertmanagers: None,
             assignments: Assignments::new(),
             rule_assignments: Assignments::new(),
             last_epoch: Epoch::default(),
@@ -267,12 +271,15 @@ impl Director {
             family.clear();
         }
         metrics.discovered_targets.clear();
+        self.alertmanagers = None;
     }
 
     /// Follows the providers that are new, leaves those that are gone, and waits for the first results.
     async fn follow_providers(&mut self) {
-        let named = self.loaded.config.jobs.iter().flat_map(|job| &job.providers);
-        let wanted: HashSet<Provider> = named.cloned().collect();
+        let config = &self.loaded.config;
+        let of_jobs = config.jobs.iter().flat_map(|job| &job.providers);
+        let of_alertmanagers = config.alerting.alertmanagers.iter().flat_map(|entry| &entry.providers);
+        let wanted: HashSet<Provider> = of_jobs.chain(of_alertmanagers).cloned().collect();
         self.followed.retain(|provider, followed| {
             let is_kept = wanted.contains(&**provider);
             if !is_kept {
@@ -320,9 +327,12 @@ impl Director {
         followed.has_looked = true;
         let Some(groups) = groups else { return false };
         followed.groups = Arc::new(groups);
+        let config = &self.loaded.config;
         let uses = |job: &&Arc<Job>| job.providers.contains(&provider);
-        let stale = self.loaded.config.jobs.iter().filter(uses).map(|job| job.name.clone());
-        self.stale_pools.extend(stale);
+        self.stale_pools.extend(config.jobs.iter().filter(uses).map(|job| job.name.clone()));
+        if config.alerting.alertmanagers.iter().any(|entry| entry.providers.contains(&provider)) {
+            self.alertmanagers = None;
+        }
         true
     }
 
@@ -332,8 +342,7 @@ impl Director {
         let jobs: Vec<Arc<Job>> =
             self.loaded.config.jobs.iter().filter(|job| stale.contains(&job.name)).cloned().collect();
         for job in jobs {
-            let found = job.providers.iter().filter_map(|provider| self.followed.get(provider));
-            let found: Vec<Arc<Vec<TargetGroup>>> = found.map(|followed| followed.groups.clone()).collect();
+            let found = self.found(&job.providers);
             let (name, of_job) = (job.name.clone(), job.clone());
             match tokio::task::spawn_blocking(move || pool(&of_job, &found)).await {
                 Ok((pool, discovered)) => {
@@ -345,6 +354,7 @@ impl Director {
                 }
             }
         }
+        self.find_alertmanagers().await;
         let members = self.outside.scrapers.borrow_and_update().members.clone();
         let epoch = self.next_epoch().await;
         let ids = self.pools.values().flat_map(|pool| pool.targets.iter().map(|target| target.id));
@@ -361,6 +371,42 @@ impl Director {
         self.outside.metrics.unassigned_targets.set(i64::try_from(unassigned).unwrap_or(i64::MAX));
         self.last_sync = Instant::now();
         self.publish();
+    }
+
+    /// What providers have found.
+    fn found(&self, providers: &[Provider]) -> Vec<Arc<Vec<TargetGroup>>> {
+        let found = providers.iter().filter_map(|provider| self.followed.get(provider));
+        found.map(|followed| followed.groups.clone()).collect()
+    }
+
+    /// Finds the Alertmanagers anew where something has changed.
+    async fn find_alertmanagers(&mut self) {
+        if self.alertmanagers.is_some() {
+            return;
+        }
+        let entries = self.loaded.config.alerting.alertmanagers.iter();
+        let entries: Vec<_> = entries.map(|entry| (entry.clone(), self.found(&entry.providers))).collect();
+        let find = move || {
+            let of_entry = |(entry, found): &(Arc<Alertmanagers>, Vec<Arc<Vec<TargetGroup>>>)| {
+                let groups = found.iter().flat_map(|groups| groups.iter());
+                alertmanagers::find(entry, entry.static_groups.iter().chain(groups))
+            };
+            entries.iter().map(of_entry).collect::<Arc<[Found]>>()
+        };
+        let found = match tokio::task::spawn_blocking(find).await {
+            Ok(found) => found,
+            Err(error) => return error!(%error, "Alertmanagers could not be found, alerts go nowhere"),
+        };
+        for (index, found) in found.iter().enumerate() {
+            let labels = DiscoveredLabels { name: "notify", config: format!("config-{index}") };
+            let count = i64::try_from(found.discovered).unwrap_or(i64::MAX);
+            self.outside.metrics.discovered_targets.get_or_create(&labels).set(count);
+            if let Some(example) = found.failures.first() {
+                let failures = found.failures.len();
+                error!(index, failures, error = example, "Creating alertmanagers failed");
+            }
+        }
+        self.alertmanagers = Some(found);
     }
 
     fn note_pool(&self, job: &Job, pool: &Pool, discovered: usize) {
@@ -402,7 +448,7 @@ impl Director {
     fn publish(&mut self) {
         self.revision += 1;
         let members = self.outside.scrapers.borrow().members.clone();
-        let state = Published::new(
+        let mut state = Published::new(
             self.revision,
             self.loaded.clone(),
             self.is_last_reload_successful,
@@ -411,6 +457,7 @@ impl Director {
             self.assignments.clone(),
             self.rule_assignments.clone(),
         );
+        state.alertmanagers = self.alertmanagers.clone().unwrap_or_default();
         self.published.send_replace(Some(Arc::new(state)));
     }
 }

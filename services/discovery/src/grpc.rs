@@ -111,6 +111,18 @@ impl Discovery for Grpc {
         Ok(Response::new(Box::pin(stream)))
     }
 
+    async fn alertmanagers(
+        &self,
+        _: Request<pb::AlertmanagersRequest>,
+    ) -> Result<Response<pb::AlertmanagersResponse>, Status> {
+        let published = self.handle.published.borrow().clone();
+        let found = published.as_ref().map_or(&[] as &[_], |state| &state.alertmanagers);
+        Ok(Response::new(pb::AlertmanagersResponse {
+            active: fitting(found.iter().flat_map(|found| &found.urls)),
+            dropped: fitting(found.iter().flat_map(|found| &found.dropped)),
+        }))
+    }
+
     async fn dropped_targets(
         &self,
         request: Request<pb::DroppedTargetsRequest>,
@@ -243,6 +255,16 @@ fn otlp(otlp: &Otlp) -> pb::Otlp {
     }
 }
 
+/// As many texts as may be listed in an answer.
+fn fitting<'a>(texts: impl Iterator<Item = &'a String>) -> Vec<String> {
+    let mut bytes = 0;
+    let fits = |text: &&String| {
+        bytes += text.len() + 8;
+        bytes <= DROPPED_BYTES_MAX / 2
+    };
+    texts.take_while(fits).cloned().collect()
+}
+
 fn dropped<'a>(pools: impl Iterator<Item = (&'a String, &'a Arc<Pool>)>) -> pb::DroppedTargetsResponse {
     let mut response = pb::DroppedTargetsResponse::default();
     let mut bytes = 0;
@@ -335,7 +357,8 @@ fn rule(rule: &RuleConfig) -> pb::RelabelRule {
     }
 }
 
-fn http(http: &HttpClient) -> pb::HttpClient {
+/// How to connect, as others are told.
+pub(crate) fn http(http: &HttpClient) -> pb::HttpClient {
     pb::HttpClient {
         basic_auth: http.basic_auth.as_ref().map(|basic| pb::BasicAuth {
             username: basic.username.clone(),

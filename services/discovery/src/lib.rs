@@ -15,6 +15,7 @@
 //! Deliberately absent: scraping and metric relabelling (`scraper`), rule evaluation (`querier`), HTTP.
 #![warn(missing_docs)]
 
+mod alertmanagers;
 pub mod assignment;
 mod config;
 mod director;

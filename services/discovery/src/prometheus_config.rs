@@ -35,7 +35,8 @@ pub use self::providers::{
 };
 use self::schema::{Kind, Record, Value};
 pub use self::typed::{
-    Authorization, BasicAuth, Config, Header, Histograms, HttpClient, Job, Limits, Otlp, Secret, Tls,
+    Alerting, Alertmanagers, Authorization, BasicAuth, Config, Header, Histograms, HttpClient, Job, Limits,
+    Otlp, Secret, Tls,
 };
 use crate::target_group::TargetGroup;
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use coordination::{Epoch, Member};
 use model::{Labels, Timestamp};
 
+use crate::alertmanagers::Found;
 use crate::assignment::Assignments;
 use crate::prometheus_config::{Config, Job};
 use crate::rule_files::{RuleFile, RuleGroupId};
@@ -56,12 +57,14 @@ pub(crate) struct Published {
     pub(crate) assignments: Assignments<TargetId>,
     /// Who evaluates which rules.
     pub(crate) rule_assignments: Assignments<RuleGroupId>,
+    /// The Alertmanagers of each entry of the configuration.
+    pub(crate) alertmanagers: Arc<[Found]>,
     /// What scrapers scrape, by scraper.
     shares: BTreeMap<Arc<str>, Share>,
 }
 
 impl Published {
-    /// Puts a state together.
+    /// Puts a state together, without Alertmanagers.
     #[must_use]
     pub(crate) fn new(
         revision: u64,
@@ -87,6 +90,7 @@ impl Published {
             members,
             assignments,
             rule_assignments,
+            alertmanagers: Arc::default(),
             shares,
         }
     }

@@ -18,7 +18,7 @@ use crate::assignment::Work;
 use crate::prometheus_config::Job;
 use crate::target_group::{ADDRESS, TargetGroup};
 
-const SCHEME: &str = "__scheme__";
+pub(crate) const SCHEME: &str = "__scheme__";
 const METRICS_PATH: &str = "__metrics_path__";
 const SCRAPE_INTERVAL: &str = "__scrape_interval__";
 const SCRAPE_TIMEOUT: &str = "__scrape_timeout__";
@@ -249,19 +249,7 @@ fn url(job: &Job, labels: &Labels) -> String {
         }
     }
     params.sort();
-    let mut url = String::new();
-    let scheme = labels.value(SCHEME);
-    if !scheme.is_empty() {
-        url.push_str(scheme);
-        url.push(':');
-    }
-    url.push_str("//");
-    escape(&mut url, labels.value(ADDRESS), b"!$&'()*+,;=:[]<>\"");
-    let path = labels.value(METRICS_PATH);
-    if !path.is_empty() && !path.starts_with('/') {
-        url.push('/');
-    }
-    escape(&mut url, path, b"$&+,/:;=@");
+    let mut url = url_without_params(labels, METRICS_PATH);
     let mut separator = '?';
     for (name, value) in params.iter().flat_map(|(name, values)| values.iter().map(move |v| (name, v))) {
         url.push(separator);
@@ -270,6 +258,24 @@ fn url(job: &Job, labels: &Labels) -> String {
         url.push('=');
         escape_query(&mut url, value);
     }
+    url
+}
+
+/// The URL that labels name: scheme, address, and the path that the given label holds.
+pub(crate) fn url_without_params(labels: &Labels, path_label: &str) -> String {
+    let mut url = String::new();
+    let scheme = labels.value(SCHEME);
+    if !scheme.is_empty() {
+        url.push_str(scheme);
+        url.push(':');
+    }
+    url.push_str("//");
+    escape(&mut url, labels.value(ADDRESS), b"!$&'()*+,;=:[]<>\"");
+    let path = labels.value(path_label);
+    if !path.is_empty() && !path.starts_with('/') {
+        url.push('/');
+    }
+    escape(&mut url, path, b"$&+,/:;=@");
     url
 }
 

@@ -29,8 +29,11 @@ pub struct Config {
     pub query_concurrency_max: usize,
     /// Ingesters compute parts of aggregations where the result is the same.
     pub partial_aggregation: bool,
-    /// Rule groups that are evaluated at one time; more wait.
+    /// Rule groups, and independent rules of one group, that are evaluated at one time; more groups wait.
     pub rule_concurrency_max: usize,
+    /// Rules of a group that neither look at others of it nor are looked at are evaluated at the same time, where
+    /// `rule_concurrency_max` leaves room.
+    pub concurrent_rules: bool,
     /// Where users reach the web pages: templates and alerts name it.
     pub external_url: String,
     /// How long an alert goes on before it is sent again.
@@ -39,6 +42,12 @@ pub struct Config {
     pub alert_outage_tolerance: ConfigDuration,
     /// How long an alert that was restored waits at least before it fires.
     pub alert_grace_period: ConfigDuration,
+    /// Alerts that wait for one Alertmanager at most; the oldest go when there are more.
+    pub notification_queue_capacity: usize,
+    /// Alerts that are sent in one request at most.
+    pub notification_batch_size: usize,
+    /// Alerts that wait are sent before the querier stops.
+    pub drain_notification_queue_on_shutdown: bool,
     /// PromQL features that are on, by the names of `--enable-feature`.
     pub features: Vec<String>,
 }
@@ -56,10 +65,14 @@ impl Default for Config {
             query_concurrency_max: 20,
             partial_aggregation: true,
             rule_concurrency_max: 4,
+            concurrent_rules: false,
             external_url: String::new(),
             alert_resend_delay: ConfigDuration::from_secs(60),
             alert_outage_tolerance: ConfigDuration::from_secs(3_600),
             alert_grace_period: ConfigDuration::from_secs(600),
+            notification_queue_capacity: 10_000,
+            notification_batch_size: 256,
+            drain_notification_queue_on_shutdown: true,
             features: Vec::new(),
         }
     }
@@ -91,6 +104,12 @@ impl service_runtime::Config for Config {
         if self.rule_concurrency_max == 0 {
             faults.push("rule_concurrency_max: must be above 0".to_owned());
         }
+        if self.notification_queue_capacity == 0 {
+            faults.push("notification_queue_capacity: must be above 0".to_owned());
+        }
+        if self.notification_batch_size == 0 {
+            faults.push("notification_batch_size: must be above 0".to_owned());
+        }
         faults
     }
 }
@@ -108,9 +127,10 @@ mod tests {
     #[test]
     fn every_fault_is_reported() {
         let yaml = "lookback_delta: 0s\nquery_samples_max: 0\nquery_memory_bytes_max: 0\n\
-                    query_concurrency_max: 0\nrule_concurrency_max: 0\nstorage: {url: nowhere}\n";
-        let faults = service_runtime::parse_config::<Config>(yaml).expect_err("six faults");
-        assert_eq!(faults.len(), 6, "{faults:?}");
+                    query_concurrency_max: 0\nrule_concurrency_max: 0\nnotification_queue_capacity: 0\n\
+                    notification_batch_size: 0\nstorage: {url: nowhere}\n";
+        let faults = service_runtime::parse_config::<Config>(yaml).expect_err("eight faults");
+        assert_eq!(faults.len(), 8, "{faults:?}");
         assert!(service_runtime::parse_config::<Config>("").is_ok());
     }
 }

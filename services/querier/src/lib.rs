@@ -1,4 +1,4 @@
-//! The querier: PromQL and series look-ups over heads and files, and the evaluation of rules.
+//! The querier: PromQL and series look-ups over heads and files, the evaluation of rules, and alerts to Alertmanagers.
 //!
 //! A selection asks every head first and then takes a table snapshot that is at least as new as any head asks for,
 //! so that nothing falls between; what both hold is merged and never counted twice.
@@ -21,6 +21,7 @@ mod grpc;
 mod heads;
 mod lookups;
 mod metrics;
+mod notifier;
 mod query;
 mod rules;
 mod select;

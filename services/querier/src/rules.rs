@@ -35,6 +35,7 @@ use tonic::Status;
 use tracing::{error, warn};
 
 use crate::config::Config;
+use crate::notifier::Notifier;
 use crate::query::engine_options;
 use crate::sources::Sources;
 pub(crate) use metrics::RuleMetrics;
@@ -65,6 +66,7 @@ pub(crate) struct Surroundings {
     pub(crate) sources: Arc<Sources>,
     pub(crate) writer: group_writer::GroupWriter,
     pub(crate) metrics: RuleMetrics,
+    pub(crate) notifier: Arc<Notifier>,
     pub(crate) member_name: String,
     pub(crate) discovery: Channel,
 }
@@ -140,7 +142,7 @@ impl Rules {
             running.task.join().await;
         }
         // What was handed in is waited for: the group's next evaluator begins where this one ends.
-        self.outside.writer.drain().await;
+        tokio::join!(self.outside.writer.drain(), self.outside.notifier.stop());
     }
 
     async fn watch(&mut self) -> Result<(), Status> {
@@ -149,8 +151,10 @@ impl Rules {
         let request = pb::WatchRulesRequest { querier: self.outside.member_name.clone() };
         let mut messages = client.watch_rules(request).await?.into_inner();
         let mut files = Vec::new();
+        let mut alerting = None;
         while let Some(message) = messages.message().await? {
             files.extend(message.files);
+            alerting = message.alerting.or(alerting);
             if message.is_partial {
                 continue;
             }
@@ -161,6 +165,8 @@ impl Rules {
             };
             let validation =
                 if message.is_legacy_names { NameValidation::Legacy } else { NameValidation::Utf8 };
+            let alerting = alerting.take().unwrap_or_default();
+            self.outside.notifier.apply(alerting, settings.external_labels.clone(), validation);
             let files = std::mem::take(&mut files);
             self.apply(Told { settings, validation, files }).await;
         }
@@ -260,11 +266,13 @@ impl Rules {
             sources: Arc::clone(&self.outside.sources),
             writer: self.outside.writer.clone(),
             metrics: self.outside.metrics.clone(),
+            notifier: Arc::clone(&self.outside.notifier),
             places: Arc::clone(&self.places),
             engine: promql_engine::Engine::new(options),
             external_labels: settings.external_labels.clone(),
             external_url: self.config.external_url.clone(),
             resend_delay: self.config.alert_resend_delay.0,
+            is_concurrent: self.config.concurrent_rules,
             restore: RestoreOptions {
                 outage_tolerance: self.config.alert_outage_tolerance.0,
                 grace_period: self.config.alert_grace_period.0,

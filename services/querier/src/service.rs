@@ -10,6 +10,7 @@ use service_runtime::{BoxError, Environment, GrpcServices, Shutdown};
 use crate::config::Config;
 use crate::grpc::Server;
 use crate::metrics::Metrics;
+use crate::notifier::{self, Notifier, NotifierMetrics};
 use crate::query::Queries;
 use crate::rules::{RuleMetrics, Rules, Surroundings};
 use crate::sources::Sources;
@@ -42,6 +43,7 @@ impl service_runtime::Service for Service {
             sources: Arc::clone(&sources),
             writer: writer(environment),
             metrics: RuleMetrics::register(&environment.metrics),
+            notifier: Arc::new(notifier(&config, environment)),
             member_name: environment.member_name.clone(),
             discovery: environment.peers.role(Role::Discovery),
         };
@@ -62,6 +64,16 @@ impl service_runtime::Service for Service {
         shutdown.drained().await;
         Ok(())
     }
+}
+
+/// The way of alerts to Alertmanagers.
+fn notifier(config: &Config, environment: &Environment) -> Notifier {
+    let options = notifier::Options {
+        queue_capacity: config.notification_queue_capacity,
+        batch_size: config.notification_batch_size,
+        drains: config.drain_notification_queue_on_shutdown,
+    };
+    Notifier::new(options, environment.tasks.clone(), NotifierMetrics::register(&environment.metrics))
 }
 
 /// The way of rules' samples to the ingesters.

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, LOCATION, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
-use http_body_util::Empty;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -23,7 +23,7 @@ const REDIRECTS_MAX: usize = 10;
 /// How long a connection is kept that nobody uses, as in Prometheus.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
-type Inner = hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
+type Inner = hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 /// `<http_config>`: how to connect.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -40,7 +40,7 @@ pub struct HttpSettings {
     pub headers: Vec<(HeaderName, Secret)>,
 }
 
-/// Gets URLs over connections it keeps.
+/// Asks for URLs over connections it keeps.
 #[derive(Debug)]
 pub struct Client {
     settings: HttpSettings,
@@ -61,6 +61,23 @@ impl Client {
     /// # Errors
     /// Whatever keeps an answer from beginning. An answer with a bad status is none.
     pub async fn get(&self, url: &str, headers: &HeaderMap) -> Result<Response<Incoming>> {
+        self.send((Method::GET, Bytes::new()), url, headers).await
+    }
+
+    /// Posts a body; otherwise as [`Client::get`]. As in Go, a redirect other than 307 and 308 is followed without it.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn post(&self, url: &str, headers: &HeaderMap, body: Bytes) -> Result<Response<Incoming>> {
+        self.send((Method::POST, body), url, headers).await
+    }
+
+    async fn send(
+        &self,
+        (mut method, mut body): (Method, Bytes),
+        url: &str,
+        headers: &HeaderMap,
+    ) -> Result<Response<Incoming>> {
         let inner = self.connections().await?;
         let authorization = self.settings.credentials.header().await.map_err(Error::Settings)?;
         let mut own_headers = Vec::with_capacity(self.settings.headers.len());
@@ -72,9 +89,10 @@ impl Client {
         }
         let start: Uri = url.parse().map_err(|error: http::uri::InvalidUri| Error::Url(error.to_string()))?;
         let mut uri = start.clone();
+        let mut headers = headers.clone();
         for _ in 0..=REDIRECTS_MAX {
             let is_home = uri.authority() == start.authority();
-            let mut request = build_request(uri.clone(), headers)?;
+            let mut request = build_request((method.clone(), body.clone()), uri.clone(), &headers)?;
             if is_home {
                 set_headers(request.headers_mut(), &own_headers, authorization.as_ref());
             }
@@ -83,6 +101,10 @@ impl Client {
             match self.redirect_of(&uri, &response).map_err(Error::Redirect)? {
                 Some(next) => uri = next,
                 None => return Ok(response),
+            }
+            if !matches!(response.status().as_u16(), 307 | 308) {
+                (method, body) = (Method::GET, Bytes::new());
+                headers.remove(CONTENT_TYPE);
             }
         }
         Err(Error::Redirect(format!("stopped after {REDIRECTS_MAX} redirects")))
@@ -144,10 +166,16 @@ impl Client {
     }
 }
 
-fn build_request(uri: Uri, headers: &HeaderMap) -> Result<Request<Empty<Bytes>>> {
-    let mut request = Request::get(uri)
+fn build_request(
+    (method, body): (Method, Bytes),
+    uri: Uri,
+    headers: &HeaderMap,
+) -> Result<Request<Full<Bytes>>> {
+    let mut request = Request::builder()
+        .method(method)
+        .uri(uri)
         .header(USER_AGENT, AGENT)
-        .body(Empty::new())
+        .body(Full::new(body))
         .map_err(|error| Error::Url(error.to_string()))?;
     for (name, value) in headers {
         request.headers_mut().insert(name, value.clone());

@@ -1,4 +1,5 @@
-//! Gets URLs as an `<http_config>` of `prometheus.yml` says: who we are, whom we trust, where redirects may lead.
+//! Gets and posts to URLs as an `<http_config>` of `prometheus.yml` says: who we are, whom we trust, where redirects may
+//! lead.
 //!
 //! One [`Client`] per `<http_config>`: it keeps the connections and knows the credentials. Files with credentials are
 //! read for every request, files of TLS are looked at for every request and read again when they have changed.
@@ -13,6 +14,7 @@
 mod client;
 mod credentials;
 mod error;
+mod message;
 mod tls;
 
 pub use client::{AGENT, Client, HttpSettings, status_text};

@@ -15,7 +15,7 @@ pub(crate) const ALERT_NAME: &str = "alertname";
 /// The label of an alert's state.
 const ALERT_STATE: &str = "alertstate";
 /// The series of alerts.
-const ALERTS: &str = "ALERTS";
+pub(crate) const ALERTS: &str = "ALERTS";
 /// The series that remembers since when alerts are active.
 pub(crate) const ALERTS_FOR_STATE: &str = "ALERTS_FOR_STATE";
 /// How long a resolved alert is kept, so that whoever missed it hears of it.

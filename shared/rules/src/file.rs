@@ -1,6 +1,6 @@
 //! Rule files: what they hold, and what the reference says of one that is wrong.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use model::Labels;
@@ -10,6 +10,7 @@ use promql_syntax::{Expr, parse_expr};
 use relabel::NameValidation;
 use yaml_tree::{Content, Node};
 
+use crate::dependency::reads;
 use crate::strict::{Dialect, Reader};
 use crate::template::Template;
 
@@ -57,6 +58,8 @@ pub struct RuleSpec {
     pub labels: Labels,
     /// What the rule is for.
     pub kind: RuleKind,
+    /// The names of the metrics that it looks at; `None` when it may look at any.
+    pub(crate) reads: Option<BTreeSet<String>>,
 }
 
 /// What a rule is for.
@@ -268,10 +271,12 @@ impl RawRule {
             (true, true) => faults.push((both(), "one of 'record' or 'alert' must be set".to_owned())),
             _ => {}
         }
-        let expr = self.expression(options).unwrap_or_else(|fault| {
+        let (expr, reads) = self.expression(options).unwrap_or_else(|fault| {
             faults.push((place(&self.expr), fault));
-            String::new()
+            Default::default()
         });
+        // A template may ask for anything.
+        let has_queries = self.labels.values().chain(self.annotations.values()).any(|t| t.contains("query"));
         if !self.record.text.is_empty() {
             let of_record = self.record_faults(options.validation);
             faults.extend(of_record.into_iter().map(|fault| (place(&self.record), fault)));
@@ -289,6 +294,7 @@ impl RawRule {
             expr,
             labels: Labels::from_pairs(&labels),
             kind,
+            reads: reads.filter(|_| !has_queries),
         };
         if self.alert.text.is_empty() {
             return if faults.is_empty() { Ok(spec(RuleKind::Recording)) } else { Err(faults) };
@@ -318,12 +324,15 @@ impl RawRule {
         })))
     }
 
-    fn expression(&self, options: &Options) -> Result<String, String> {
+    /// The expression in its standard form, and what it looks at.
+    fn expression(&self, options: &Options) -> Result<(String, Option<BTreeSet<String>>), String> {
         if self.expr.text.is_empty() {
             return Err("field 'expr' must be set in rule".to_owned());
         }
         let parsed: Result<Expr, _> = parse_expr(&self.expr.text, &options.syntax);
-        parsed.map(|expr| expr.to_string()).map_err(|error| format!("could not parse expression: {error}"))
+        parsed
+            .map(|expr| (expr.to_string(), reads(&expr)))
+            .map_err(|error| format!("could not parse expression: {error}"))
     }
 
     fn record_faults(&self, validation: NameValidation) -> Vec<String> {

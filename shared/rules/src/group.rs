@@ -1,6 +1,8 @@
 //! A group of rules and its evaluation.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use model::labels::METRIC_NAME;
@@ -9,6 +11,7 @@ use model::{Labels, MatchOp, Matcher, Timestamp, is_stale, stale_nan};
 use promql_engine::{Control, Engine, Error, Hints, Selection, SeriesSource};
 
 use crate::alert::{ALERT_NAME, ALERTS_FOR_STATE, Alert, AlertState, Alerts, Surroundings, ms};
+use crate::dependency;
 use crate::file::{GroupSpec, RuleKind, RuleSpec};
 use crate::overlay::Overlay;
 use crate::template::Context;
@@ -28,6 +31,8 @@ pub struct Environment<'a> {
     pub external_url: &'a str,
     /// Alerts that go on are sent again after so long.
     pub resend_delay: Duration,
+    /// How many rules that are independent of all others may be evaluated at one time, each on a thread.
+    pub concurrency: usize,
 }
 
 impl std::fmt::Debug for Environment<'_> {
@@ -150,6 +155,8 @@ pub struct Group {
     /// How long that took.
     pub took: Duration,
     rules: Vec<RuleState>,
+    /// Which of them are independent of all others.
+    independent: Vec<bool>,
     /// Series of rules that are gone, to be marked.
     stale: Vec<Labels>,
 }
@@ -165,6 +172,7 @@ impl Group {
         }
         Self {
             file: file.to_owned(),
+            independent: dependency::independent(&spec.rules),
             interval: spec.interval.unwrap_or(defaults.0),
             query_offset: spec.query_offset.unwrap_or(defaults.1),
             spec,
@@ -179,6 +187,12 @@ impl Group {
     #[must_use]
     pub fn rules(&self) -> &[RuleState] {
         &self.rules
+    }
+
+    /// Returns how many rules are independent of all others: what more of [`Environment::concurrency`] does nothing.
+    #[must_use]
+    pub fn independent_count(&self) -> usize {
+        self.independent.iter().filter(|is_independent| **is_independent).count()
     }
 
     /// Says whether the past of some alert is not known yet.
@@ -229,10 +243,12 @@ impl Group {
             sample_count: 0,
             series: Vec::with_capacity(self.rules.len()),
         };
+        let mut ahead = self.evaluate_ahead((at, time), environment);
         for (i, rule) in self.rules.iter_mut().enumerate() {
-            let rule_started = Instant::now();
-            let outcome = evaluate_rule(rule, (at, time), self.spec.limit, environment, &evaluation.samples);
-            rule.took = rule_started.elapsed();
+            let (outcome, took) = ahead[i].take().unwrap_or_else(|| {
+                timed(|| evaluate_rule(rule, (at, time), self.spec.limit, environment, &evaluation.samples))
+            });
+            rule.took = took;
             rule.last_evaluation = Some(at);
             match outcome {
                 Ok(vector) => {
@@ -257,6 +273,35 @@ impl Group {
         self.last_evaluation = Some(at);
         self.took = started.elapsed();
         evaluation
+    }
+
+    /// Evaluates the rules that are independent of all others, where several may be at one time. What becomes of their
+    /// results is the same as if they had been evaluated in their turn.
+    fn evaluate_ahead(
+        &mut self,
+        times: (Timestamp, Timestamp),
+        environment: &Environment<'_>,
+    ) -> Vec<Option<(Outcome, Duration)>> {
+        let mut ahead: Vec<_> = self.rules.iter().map(|_| None).collect();
+        let threads = environment.concurrency.min(self.independent_count());
+        if threads < 2 {
+            return ahead;
+        }
+        let (limit, nothing) = (self.spec.limit, BTreeMap::new());
+        let rules = self.rules.iter_mut().zip(&mut ahead).zip(&self.independent);
+        let work = Mutex::new(rules.filter(|(_, is_independent)| **is_independent).map(|(work, _)| work));
+        let next = || work.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let evaluate = || {
+            while let Some((rule, outcome)) = next() {
+                *outcome = Some(timed(|| evaluate_rule(rule, times, limit, environment, &nothing)));
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(evaluate);
+            }
+        });
+        ahead
     }
 
     /// Takes note that an evaluation's samples are stored.
@@ -455,13 +500,21 @@ impl Context for Queries<'_> {
     }
 }
 
+/// What a rule gave.
+type Outcome = Result<Vec<(Labels, PointValue)>, String>;
+
+fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let started = Instant::now();
+    (work(), started.elapsed())
+}
+
 fn evaluate_rule(
     rule: &mut RuleState,
     (at, time): (Timestamp, Timestamp),
     limit: usize,
     environment: &Environment<'_>,
     so_far: &BTreeMap<Labels, PointValue>,
-) -> Result<Vec<(Labels, PointValue)>, String> {
+) -> Outcome {
     let overlay = Overlay { below: environment.source, time, samples: so_far };
     let mut queries = Queries { environment, overlay, at };
     let result = queries.run(&rule.spec.expr, time)?;

@@ -14,6 +14,7 @@
 #![warn(missing_docs)]
 
 mod alert;
+mod dependency;
 mod file;
 mod group;
 mod lint;

@@ -426,6 +426,7 @@ impl TestGroup {
                     external_labels: &self.external_labels,
                     external_url: &self.external_url,
                     resend_delay: Duration::ZERO,
+                    concurrency: 1,
                 },
             );
             let mut refused = None;

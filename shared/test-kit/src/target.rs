@@ -1,7 +1,7 @@
 //! A scrape target that answers what it is told to.
 //!
 //! It listens on a free port of the loopback interface. Answers are queued; the last one is repeated. Requests are
-//! kept with their headers, and a test waits for their number instead of sleeping.
+//! kept with their headers and bodies, and a test waits for their number instead of sleeping.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -21,6 +21,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
+
+/// How much of a request's body is kept, in bytes.
+const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// One answer of a target.
 #[derive(Debug, Clone)]
@@ -70,10 +73,14 @@ impl Answer {
 /// A request that a target has seen.
 #[derive(Debug, Clone)]
 pub struct Seen {
+    /// The method.
+    pub method: String,
     /// Path and query.
     pub path: String,
     /// The headers.
     pub headers: HeaderMap,
+    /// The body, where it is not larger than a mebibyte.
+    pub body: Bytes,
 }
 
 impl Seen {
@@ -200,7 +207,10 @@ async fn respond(
     shared: Arc<Shared>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path_and_query().map_or("", |p| p.as_str()).to_owned();
-    shared.seen.lock().push(Seen { path, headers: request.headers().clone() });
+    let (method, headers) = (request.method().to_string(), request.headers().clone());
+    let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await;
+    let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+    shared.seen.lock().push(Seen { method, path, headers, body });
     let answer = {
         let mut answers = shared.answers.lock();
         let next = if answers.len() > 1 { answers.pop_front() } else { answers.front().cloned() };

@@ -1,4 +1,4 @@
-//! The stream of rule groups of one querier.
+//! The stream of rule groups of one querier, and of where their alerts go.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use prost::Message as _;
 use rpc::pb::discovery as pb;
 
-use super::{PART_BYTES_MAX, States, millis};
+use super::{PART_BYTES_MAX, States, http, millis, rule};
 use crate::assignment::Assignment;
 use crate::published::Published;
 use crate::rule_files::RuleGroupId;
@@ -19,11 +19,12 @@ pub(super) struct RuleWatch {
     pub(super) parts: VecDeque<pb::WatchRulesResponse>,
 }
 
-/// What decides whether there is news: the configuration, and what the querier has.
+/// What decides whether there is news: the configuration, what the querier has, and which Alertmanagers there are.
 #[derive(PartialEq)]
 pub(super) struct Told {
     revision: u64,
     share: BTreeMap<RuleGroupId, Assignment>,
+    alertmanagers: Vec<Vec<String>>,
 }
 
 impl RuleWatch {
@@ -39,7 +40,8 @@ impl RuleWatch {
                 .filter(|(_, assignment)| *assignment.worker == *self.querier)
                 .map(|(id, assignment)| (id.clone(), assignment.clone()))
                 .collect();
-            let news = Told { revision: now.loaded.revision, share };
+            let alertmanagers = now.alertmanagers.iter().map(|found| found.urls.clone()).collect();
+            let news = Told { revision: now.loaded.revision, share, alertmanagers };
             if self.told.as_ref() != Some(&news) {
                 self.parts = messages(&now, &news.share);
                 self.told = Some(news);
@@ -62,7 +64,8 @@ fn messages(
         is_legacy_names: config.is_legacy_names,
         ..Default::default()
     };
-    let mut parts = VecDeque::from([empty()]);
+    let first = pb::WatchRulesResponse { alerting: Some(alerting(now)), ..empty() };
+    let mut parts = VecDeque::from([first]);
     let mut bytes = 0;
     for file in now.loaded.rule_files.iter() {
         let epoch = |name: &Arc<str>| {
@@ -91,4 +94,20 @@ fn messages(
         }
     }
     parts
+}
+
+fn alerting(now: &Published) -> pb::Alerting {
+    let alerting = &now.loaded.config.alerting;
+    let sets = alerting.alertmanagers.iter().zip(now.alertmanagers.iter());
+    pb::Alerting {
+        alert_relabel: alerting.alert_relabel.iter().map(rule).collect(),
+        sets: sets
+            .map(|(entry, found)| pb::AlertmanagerSet {
+                http: Some(http(&entry.http)),
+                timeout_ms: millis(entry.timeout),
+                alert_relabel: entry.alert_relabel.iter().map(rule).collect(),
+                urls: found.urls.clone(),
+            })
+            .collect(),
+    }
 }

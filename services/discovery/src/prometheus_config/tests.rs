@@ -309,6 +309,18 @@ fn sections_that_are_not_built_are_named() {
     assert_eq!(zero.out_of_order_time_window, Some(Duration::ZERO), "zero is not the same as unset");
     assert_eq!(job(&config).unsupported, ["oauth2"]);
     assert_eq!(job(&config).providers.len(), 2, "an entry that needs a proxy is left out");
+    let text = "alerting:\n  alertmanagers:\n  - {sigv4: {}, static_configs: [{targets: [a]}]}\n  - {consul_sd_configs: [{server: x}], timeout: 3s}\n  - {proxy_url: 'http://p'}\n";
+    let alerting = check(text).expect("loads");
+    assert_eq!(
+        alerting.ignored_sections,
+        [
+            "alerting.alertmanagers.consul_sd_configs",
+            "alerting.alertmanagers.proxy_url",
+            "alerting.alertmanagers.sigv4"
+        ]
+    );
+    let timeouts = alerting.alerting.alertmanagers.iter().map(|entry| entry.timeout.as_secs());
+    assert_eq!(timeouts.collect::<Vec<_>>(), [3], "what would be sent in another way is not sent");
     let plain = check("scrape_configs: [{job_name: a, static_configs: [{targets: [x]}]}]\n").expect("loads");
     assert!(plain.ignored_sections.is_empty() && plain.out_of_order_time_window.is_none());
 }

@@ -26,6 +26,8 @@ pub struct Config {
     pub out_of_order_time_window: Option<Duration>,
     /// `otlp`.
     pub otlp: Otlp,
+    /// `alerting`.
+    pub alerting: Alerting,
     /// `rule_files` as paths from where the process runs.
     pub rule_files: Vec<String>,
     /// `global.rule_query_offset`.
@@ -59,6 +61,36 @@ pub struct Otlp {
     pub label_name_underscore_sanitization: bool,
     /// `label_name_preserve_multiple_underscores`.
     pub label_name_preserve_multiple_underscores: bool,
+}
+
+/// Where alerts go.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Alerting {
+    /// `alert_relabel_configs`.
+    pub alert_relabel: Vec<RuleConfig>,
+    /// `alertmanagers`, those left out that need what is not built yet.
+    pub alertmanagers: Vec<Arc<Alertmanagers>>,
+}
+
+/// An entry of `alerting.alertmanagers`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Alertmanagers {
+    /// `scheme`.
+    pub scheme: String,
+    /// `path_prefix`.
+    pub path_prefix: String,
+    /// `timeout`.
+    pub timeout: Duration,
+    /// `<http_config>`.
+    pub http: HttpClient,
+    /// `relabel_configs`, ready to run.
+    pub relabel: Vec<Rule>,
+    /// `alert_relabel_configs`.
+    pub alert_relabel: Vec<RuleConfig>,
+    /// `static_configs`.
+    pub static_groups: Vec<TargetGroup>,
+    /// Where others come from.
+    pub providers: Vec<Provider>,
 }
 
 /// A scrape job.
@@ -268,9 +300,12 @@ pub(super) fn config(main: &Record, included: &[Record], yaml: String) -> Result
     if !faults.is_empty() {
         return Err(faults);
     }
+    let global = main.record("global");
+    let validation = global.map_or(NameValidation::Utf8, name_validation);
+    let alerting = main.record("alerting").map(|section| alerting(section, validation, &mut ignored));
+    let alerting = alerting.transpose().map_err(|fault| vec![fault])?.unwrap_or_default();
     ignored.sort();
     ignored.dedup();
-    let global = main.record("global");
     let labels = global.map_or(&[] as &[_], |global| global.map("external_labels"));
     let window = main.record("storage").and_then(|storage| storage.record("tsdb"));
     Ok(Config {
@@ -279,9 +314,10 @@ pub(super) fn config(main: &Record, included: &[Record], yaml: String) -> Result
         evaluation_interval: global.map_or(Duration::ZERO, |global| global.duration("evaluation_interval")),
         out_of_order_time_window: window.and_then(|tsdb| tsdb.optional_duration("out_of_order_time_window")),
         otlp: main.record("otlp").map(otlp).unwrap_or_default(),
+        alerting,
         rule_files: main.strings("rule_files"),
         rule_query_offset: global.map_or(Duration::ZERO, |global| global.duration("rule_query_offset")),
-        is_legacy_names: global.is_some_and(|global| name_validation(global) == NameValidation::Legacy),
+        is_legacy_names: validation == NameValidation::Legacy,
         jobs,
         ignored_sections: ignored,
     })
@@ -310,7 +346,7 @@ fn otlp(record: &Record) -> Otlp {
 
 /// What the main file asks for that is not built yet.
 fn ignored_sections(main: &Record) -> Vec<String> {
-    let mut ignored: Vec<String> = ["alerting", "remote_write", "remote_read", "tracing"]
+    let mut ignored: Vec<String> = ["remote_write", "remote_read", "tracing"]
         .into_iter()
         .filter(|name| main.has(name))
         .map(str::to_owned)
@@ -332,13 +368,65 @@ fn ignored_sections(main: &Record) -> Vec<String> {
 }
 
 fn ignored_in_job(job: &Record) -> Vec<String> {
-    let is_built = |field: &&Field| BUILT.contains(&field.name);
-    let mechanisms = MECHANISMS.iter().filter(|field| !is_built(field) && job.has(field.name));
     let settings = unsupported(job)
         .into_iter()
         .chain(job.has("scrape_failure_log_file").then_some("scrape_failure_log_file"));
-    let names = mechanisms.map(|field| field.name).chain(settings).map(str::to_owned);
-    names.chain(unsupported_settings(job)).map(|name| format!("scrape_configs.{name}")).collect()
+    let names = settings.map(str::to_owned).chain(ignored_mechanisms(job));
+    names.map(|name| format!("scrape_configs.{name}")).collect()
+}
+
+/// Service discovery of a section that is not built, or that needs what is not.
+fn ignored_mechanisms(section: &Record) -> impl Iterator<Item = String> {
+    let is_built = |field: &&Field| BUILT.contains(&field.name);
+    let mechanisms = MECHANISMS.iter().filter(move |field| !is_built(field) && section.has(field.name));
+    mechanisms.map(|field| field.name.to_owned()).chain(unsupported_settings(section))
+}
+
+/// The `alerting` section; what is not built is added to the ignored parts.
+fn alerting(
+    record: &Record,
+    validation: NameValidation,
+    ignored: &mut Vec<String>,
+) -> Result<Alerting, String> {
+    let mut alerting = Alerting {
+        alert_relabel: rules::configs(record.list("alert_relabel_configs"), validation)?,
+        alertmanagers: Vec::new(),
+    };
+    rules::compile(&alerting.alert_relabel)?;
+    for value in record.list("alertmanagers") {
+        let Value::Record(entry) = value else { continue };
+        // Without what the entry asks for, alerts would be refused or go another way: they are not sent.
+        let lacking: Vec<_> = unsupported(entry)
+            .into_iter()
+            .chain(entry.has("proxy_url").then_some("proxy_url"))
+            .chain(entry.record("sigv4").map(|_| "sigv4"))
+            .map(str::to_owned)
+            .collect();
+        let is_usable = lacking.is_empty();
+        let names = lacking.into_iter().chain(ignored_mechanisms(entry));
+        ignored.extend(names.map(|name| format!("alerting.alertmanagers.{name}")));
+        let alertmanagers = alertmanagers(entry, validation)?;
+        if is_usable {
+            alerting.alertmanagers.push(Arc::new(alertmanagers));
+        }
+    }
+    Ok(alerting)
+}
+
+fn alertmanagers(record: &Record, validation: NameValidation) -> Result<Alertmanagers, String> {
+    let alert_relabel = rules::configs(record.list("alert_relabel_configs"), validation)?;
+    // Compiled here for the check alone: queriers compile them again.
+    rules::compile(&alert_relabel)?;
+    Ok(Alertmanagers {
+        scheme: record.str("scheme").to_owned(),
+        path_prefix: record.str("path_prefix").to_owned(),
+        timeout: record.duration("timeout"),
+        http: http(record),
+        relabel: rules::compile(&rules::configs(record.list("relabel_configs"), validation)?)?,
+        alert_relabel,
+        static_groups: static_groups(record),
+        providers: providers(record),
+    })
 }
 
 /// Settings of an HTTP client that are not built, and without which it would do something else than asked.

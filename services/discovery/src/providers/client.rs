@@ -1,67 +1,23 @@
 //! An `<http_config>` as the HTTP client takes it.
 
-use ::http::HeaderName;
-use http_client::{Credentials, HttpSettings, Secret, TlsSettings, Version};
+use http_client::HttpSettings;
 
-use crate::prometheus_config::{Header, HttpClient, Tls};
+use crate::grpc;
+use crate::prometheus_config::HttpClient;
 
 /// Makes the settings of a client.
 ///
 /// # Errors
 /// Names the setting that cannot be used.
 pub(super) fn settings(config: &HttpClient) -> Result<HttpSettings, String> {
-    let secret = |text: &crate::prometheus_config::Secret, file: &str| {
-        Secret::new(text.expose().to_owned(), file.to_owned())
-    };
-    let credentials = match (&config.basic_auth, &config.authorization) {
-        (Some(basic), _) => Credentials::Basic {
-            username: Secret::new(basic.username.clone(), basic.username_file.clone()),
-            password: secret(&basic.password, &basic.password_file),
-        },
-        (None, Some(authorization)) => Credentials::Scheme {
-            scheme: authorization.kind.clone(),
-            credentials: secret(&authorization.credentials, &authorization.credentials_file),
-        },
-        (None, None) => Credentials::None,
-    };
-    Ok(HttpSettings {
-        credentials,
-        tls: config.tls.as_ref().map_or_else(|| Ok(TlsSettings::default()), tls_settings)?,
-        follow_redirects: config.follow_redirects,
-        enable_http2: config.enable_http2,
-        headers: config.headers.iter().map(headers).collect::<Result<Vec<_>, _>>()?.concat(),
-    })
-}
-
-fn headers(header: &Header) -> Result<Vec<(HeaderName, Secret)>, String> {
-    let name = HeaderName::try_from(header.name.as_str())
-        .map_err(|_| format!("http_headers: {:?} is no header name", header.name))?;
-    let values = header.values.iter().map(|value| Secret::Text(value.expose().to_owned()));
-    let files = header.files.iter().map(|file| Secret::File(file.into()));
-    Ok(values.chain(files).map(|value| (name.clone(), value)).collect())
-}
-
-fn tls_settings(tls: &Tls) -> Result<TlsSettings, String> {
-    let secret = |text: &str, file: &str| {
-        let is_set = !(text.is_empty() && file.is_empty());
-        is_set.then(|| Secret::new(text.to_owned(), file.to_owned()))
-    };
-    let identity = match (secret(&tls.cert, &tls.cert_file), secret(tls.key.expose(), &tls.key_file)) {
-        (Some(cert), Some(key)) => Some((cert, key)),
-        (None, None) => None,
-        _ => return Err("tls_config: a certificate needs its key, and a key its certificate".to_owned()),
-    };
-    Ok(TlsSettings {
-        ca: secret(&tls.ca, &tls.ca_file),
-        identity,
-        server_name: Some(tls.server_name.clone()).filter(|name| !name.is_empty()),
-        insecure_skip_verify: tls.insecure_skip_verify,
-        only_version: Version::only(&tls.min_version, &tls.max_version)?,
-    })
+    HttpSettings::from_message(grpc::http(config))
 }
 
 #[cfg(test)]
 mod tests {
+    use ::http::HeaderName;
+    use http_client::{Credentials, Secret, TlsSettings, Version};
+
     use super::*;
     use crate::prometheus_config::{Provider, Variables, check_text};
 

@@ -210,6 +210,36 @@ async fn dropped_targets_are_listed_by_pool() {
     assert_eq!(refused.message(), "scraper must not be empty");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn alertmanagers_are_found_and_told_with_the_rules() {
+    let yaml = "alerting:\n  alert_relabel_configs: [{regex: a, action: labeldrop}]\n  alertmanagers:\n  - {file_sd_configs: [{files: [am.json]}], timeout: 3s, authorization: {credentials: t}}\n  - static_configs: [{targets: [b, c]}]\n    relabel_configs: [{source_labels: [__address__], regex: c, action: drop}]\n";
+    let mut world = World::start(yaml).await;
+    let request = pb::WatchRulesRequest { querier: "querier-0".to_owned() };
+    let mut rules = world.client.watch_rules(request).await.expect("a stream").into_inner();
+    let told = next(&mut rules).await.alerting.expect("the first part has it");
+    let urls = |alerting: &pb::Alerting| -> Vec<Vec<String>> {
+        alerting.sets.iter().map(|set| set.urls.clone()).collect()
+    };
+    assert_eq!(urls(&told), [vec![], vec!["http://b/api/v2/alerts".to_owned()]]);
+    assert_eq!((told.alert_relabel[0].action.as_str(), told.sets[0].timeout_ms), ("labeldrop", 3_000));
+    let http = told.sets[0].http.clone().expect("how to connect");
+    assert_eq!(http.authorization.expect("who we are").credentials, "t");
+
+    world.write("am.json", r#"[{"targets": ["d:1"], "labels": {"__scheme__": "https"}}]"#);
+    let told = next(&mut rules).await.alerting.expect("the first part has it");
+    assert_eq!(urls(&told)[0], ["https://d:1/api/v2/alerts"]);
+    let all = world.client.alertmanagers(pb::AlertmanagersRequest {}).await.expect("answered").into_inner();
+    assert_eq!(all.active, ["https://d:1/api/v2/alerts", "http://b/api/v2/alerts"]);
+    assert_eq!(all.dropped, ["http://c/api/v2/alerts"]);
+    let text = world.environment.metrics.encode().expect("encoded");
+    for (entry, count) in [(0, 1), (1, 2)] {
+        let line = format!(
+            "prometheus_sd_discovered_targets{{name=\"notify\",config=\"config-{entry}\"}} {count}\n"
+        );
+        assert!(text.contains(&line), "{line} in\n{text}");
+    }
+}
+
 #[tokio::test]
 async fn a_broken_file_fails_the_build_with_all_faults() {
     let folder = tempfile::tempdir().expect("folder");

@@ -8,7 +8,7 @@ use axum::response::Response;
 use http_api::{ApiError, ErrorType, Params};
 use model::number::Quoted;
 use model::{Labels, Matcher, Timestamp};
-use rpc::pb::querier as pb;
+use rpc::pb::{discovery, querier as pb};
 use serde::Serialize;
 use serde_json::json;
 
@@ -151,13 +151,17 @@ pub(super) async fn alerts(State(gateway): State<Arc<Gateway>>, _: Form) -> Resp
 
 /// `GET /api/v1/alertmanagers`.
 pub(super) async fn alertmanagers(State(gateway): State<Arc<Gateway>>, _: Form) -> Response {
-    match gateway.prometheus_config() {
-        Ok(config) if config.message.ignored_sections.iter().any(|section| section == "alerting") => {
-            fail(ApiError::not_implemented("/api/v1/alertmanagers with alerting configured"))
-        }
-        Ok(_) => succeed(&json!({ "activeAlertmanagers": [], "droppedAlertmanagers": [] }), &[]),
-        Err(error) => fail(error),
-    }
+    let request = rpc::with_deadline(discovery::AlertmanagersRequest {}, LOOKUP_DEADLINE);
+    let found = match gateway.peers.discovery().alertmanagers(request).await {
+        Ok(found) => found.into_inner(),
+        Err(status) => return fail(from_status(&status)),
+    };
+    let shown = |urls: Vec<String>| -> Vec<_> { urls.into_iter().map(|url| json!({ "url": url })).collect() };
+    let data = json!({
+        "activeAlertmanagers": shown(found.active),
+        "droppedAlertmanagers": shown(found.dropped),
+    });
+    succeed(&data, &[])
 }
 
 /// The groups of all queriers by file and name. One that has just changed hands may be told twice: the later counts.

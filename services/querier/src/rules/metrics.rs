@@ -38,7 +38,6 @@ pub(crate) struct RuleMetrics {
     last_samples: PerGroup,
     rules: PerGroup,
     restore_seconds: PerGroup,
-    pub(super) alerts_dropped: Counter,
 }
 
 impl RuleMetrics {
@@ -56,7 +55,6 @@ impl RuleMetrics {
             last_samples: Family::default(),
             rules: Family::default(),
             restore_seconds: Family::default(),
-            alerts_dropped: Counter::default(),
         };
         let m = &metrics;
         registry.register(|r| {
@@ -112,8 +110,6 @@ impl RuleMetrics {
             ] {
                 r.register(name, help, family.clone());
             }
-            let help = "Alerts that were due and sent nowhere, since alerting is not configured";
-            r.register("querier_alerts_not_sent", help, m.alerts_dropped.clone());
         });
         metrics
     }

@@ -1,4 +1,4 @@
-//! The running of one group: at its times, evaluate, store, show.
+//! The running of one group: at its times, evaluate, store, send alerts, show.
 //!
 //! Invariants:
 //! - evaluations of a group do not overlap: the next begins when the samples of the one before are durable or lost;
@@ -13,9 +13,9 @@ use group_writer::{GroupWriter, RefusalReason, Written};
 use model::{Clock, Labels, Tenant, Timestamp};
 use parking_lot::Mutex;
 use promql_engine::{Control, Engine};
-use rules::{Environment, Evaluation, Group, RestoreOptions};
+use rules::{Alert, Environment, Evaluation, Group, RestoreOptions};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -23,6 +23,7 @@ use super::metrics::RuleMetrics;
 use super::schedule::{Schedule, Slot};
 use super::series::Series;
 use super::{Shown, shown};
+use crate::notifier::{Notification, Notifier};
 use crate::query::SAMPLE_BYTES;
 use crate::source::Source;
 use crate::sources::Sources;
@@ -45,16 +46,24 @@ pub(super) struct Around {
     pub(super) sources: Arc<Sources>,
     pub(super) writer: GroupWriter,
     pub(super) metrics: RuleMetrics,
+    pub(super) notifier: Arc<Notifier>,
     pub(super) places: Arc<Semaphore>,
     pub(super) engine: Engine,
     pub(super) external_labels: Labels,
     pub(super) external_url: String,
     pub(super) resend_delay: Duration,
     pub(super) restore: RestoreOptions,
+    /// Rules of a group that are independent of all others are evaluated at the same time.
+    pub(super) is_concurrent: bool,
 }
 
 impl Around {
-    fn environment<'a>(&'a self, source: &'a Source, control: &'a Control) -> Environment<'a> {
+    fn environment<'a>(
+        &'a self,
+        source: &'a Source,
+        control: &'a Control,
+        concurrency: usize,
+    ) -> Environment<'a> {
         Environment {
             engine: &self.engine,
             source,
@@ -62,6 +71,7 @@ impl Around {
             external_labels: &self.external_labels,
             external_url: &self.external_url,
             resend_delay: self.resend_delay,
+            concurrency,
         }
     }
 }
@@ -135,7 +145,10 @@ impl Runner {
                 return (this, None);
             }
             let around = Arc::clone(&this.around);
-            let evaluation = this.group.evaluate(at, &around.environment(&source, &control));
+            let more = this.more_places();
+            let environment = around.environment(&source, &control, 1 + more.len());
+            let evaluation = this.group.evaluate(at, &environment);
+            drop(more);
             this.count += 1;
             this.after(at, &source);
             (this, Some((evaluation, started.elapsed())))
@@ -161,8 +174,10 @@ impl Runner {
         };
         this.around.metrics.evaluated(&this.group, &evaluation, took);
         this.tell(&evaluation);
-        this.store(&evaluation).await;
-        this.around.metrics.alerts_dropped.inc_by(evaluation.alerts.len() as u64);
+        // A querier that was replaced without knowing tells nobody what it believes.
+        if this.store(&evaluation).await != Stored::Superseded {
+            this.around.notifier.send(this.notifications(&evaluation));
+        }
         this.show();
         this
     }
@@ -198,6 +213,12 @@ impl Runner {
         self.around.metrics.restored(&self.group, started.elapsed());
     }
 
+    /// The places that are free, as many as the group's independent rules can use beside the one it has.
+    fn more_places(&self) -> Vec<OwnedSemaphorePermit> {
+        let count = if self.around.is_concurrent { self.group.independent_count() } else { 0 };
+        (1..count).map_while(|_| Arc::clone(&self.around.places).try_acquire_owned().ok()).collect()
+    }
+
     fn source(&self, stop: &CancellationToken) -> Source {
         let options = self.around.engine.options();
         Source {
@@ -230,23 +251,35 @@ impl Runner {
         }
     }
 
+    /// The alerts that are due, as they are sent.
+    fn notifications(&self, evaluation: &Evaluation) -> Vec<Notification> {
+        let notification = |(expr, alert): &(String, Alert)| Notification {
+            labels: alert.labels.clone(),
+            annotations: alert.annotations.clone(),
+            starts_at: alert.fired_at.unwrap_or(alert.active_at),
+            ends_at: alert.resolved_at.unwrap_or(alert.valid_until),
+            generator_url: format!("{}{}", self.around.external_url, rules::table_link(expr)),
+        };
+        evaluation.alerts.iter().map(notification).collect()
+    }
+
     /// Stores what the evaluation gave and waits until it is durable.
-    async fn store(&mut self, evaluation: &Evaluation) {
+    async fn store(&mut self, evaluation: &Evaluation) -> Stored {
         let batch = self.series.batch(evaluation.samples.iter(), evaluation.time);
         let outcome = self.around.writer.write(batch, WRITE_DEADLINE).await;
         let (file, group) = (self.group.file.clone(), self.group.spec.name.clone());
-        let lost = match outcome {
-            Ok(written) => superseded(&written),
-            Err(error) => Some(error.to_string()),
-        };
-        match lost {
-            None => self.group.stored(evaluation),
-            Some(error) => {
-                warn!(file, group, error, "Rule sample appending failed");
-                self.around.metrics.not_stored(&self.group);
-                self.group.not_stored(evaluation, &error);
+        let (stored, error) = match outcome {
+            Ok(written) if !is_superseded(&written) => {
+                self.group.stored(evaluation);
+                return Stored::Whole;
             }
-        }
+            Ok(_) => (Stored::Superseded, "another querier evaluates the group".to_owned()),
+            Err(error) => (Stored::Lost, error.to_string()),
+        };
+        warn!(file, group, error, "Rule sample appending failed");
+        self.around.metrics.not_stored(&self.group);
+        self.group.not_stored(evaluation, &error);
+        stored
     }
 
     fn show(&self) {
@@ -255,17 +288,28 @@ impl Runner {
     }
 }
 
-/// Says so when a newer evaluator of the group has written; tells of what else was refused.
-fn superseded(written: &Written) -> Option<String> {
-    let mut superseded = None;
+/// What became of the samples of an evaluation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stored {
+    /// They are durable.
+    Whole,
+    /// Nobody took them.
+    Lost,
+    /// Another querier has the group.
+    Superseded,
+}
+
+/// Says whether a newer evaluator of the group has written; tells of what else was refused.
+fn is_superseded(written: &Written) -> bool {
+    let mut is_superseded = false;
     for refusal in &written.refusals {
         let (count, example) = (refusal.count, &refusal.example);
         if refusal.reason == RefusalReason::StaleEpoch {
-            superseded = Some("another querier evaluates the group".to_owned());
+            is_superseded = true;
             info!(count, "samples of a rule group that another querier has were refused");
         } else {
             warn!(count, example, "Rule evaluation result discarded");
         }
     }
-    superseded
+    is_superseded
 }

@@ -6,8 +6,7 @@
 use std::time::Duration;
 
 use exposition::{EscapingScheme, ScrapeProtocol};
-use http::HeaderName;
-use http_client::{Credentials, HttpSettings, Secret, TlsSettings, Version};
+use http_client::HttpSettings;
 use relabel::{NameValidation, Rule, RuleConfig};
 use rpc::pb::discovery as pb;
 use rpc::{Error, Result};
@@ -184,59 +183,9 @@ fn http_settings(message: pb::HttpClient, faults: &mut Faults) -> HttpSettings {
     if !message.proxy_url.is_empty() {
         faults.refusal.get_or_insert("proxy_url: scraping through a proxy is not built yet".to_owned());
     }
-    let credentials = match (message.basic_auth, message.authorization) {
-        (Some(basic), _) => Credentials::Basic {
-            username: Secret::new(basic.username, basic.username_file),
-            password: Secret::new(basic.password, basic.password_file),
-        },
-        (None, Some(authorization)) => Credentials::Scheme {
-            scheme: if authorization.r#type.is_empty() { "Bearer".to_owned() } else { authorization.r#type },
-            credentials: Secret::new(authorization.credentials, authorization.credentials_file),
-        },
-        (None, None) => Credentials::None,
-    };
-    let mut headers = Vec::new();
-    for header in message.headers {
-        let name = HeaderName::try_from(header.name.as_str());
-        let name = name.map_err(|_| format!("http_headers: {:?} is no header name", header.name));
-        let Some(name) = faults.take(name) else { continue };
-        headers.extend(header.values.into_iter().map(|value| (name.clone(), Secret::Text(value))));
-        headers.extend(header.files.into_iter().map(|file| (name.clone(), Secret::File(file.into()))));
-    }
-    HttpSettings {
-        credentials,
-        tls: tls_settings(message.tls.unwrap_or_default(), faults),
-        follow_redirects: message.follow_redirects,
-        enable_http2: message.enable_http2,
-        headers,
-    }
-}
-
-fn tls_settings(message: pb::Tls, faults: &mut Faults) -> TlsSettings {
-    let secret = |text: String, file: String| {
-        let is_set = !(text.is_empty() && file.is_empty());
-        is_set.then(|| Secret::new(text, file))
-    };
-    let identity = match (secret(message.cert, message.cert_file), secret(message.key, message.key_file)) {
-        (Some(cert), Some(key)) => Some((cert, key)),
-        (None, None) => None,
-        _ => {
-            faults
-                .refusal
-                .get_or_insert("tls_config: a certificate needs its key, and a key its certificate".into());
-            None
-        }
-    };
-    let min = message.min_version.as_str();
-    let only_version = faults.take(Version::only(min, &message.max_version)).flatten();
+    let min = message.tls.as_ref().map_or("", |tls| &tls.min_version);
     faults.ignore("tls_config: min_version below TLS12", matches!(min, "TLS10" | "TLS11"));
-    TlsSettings {
-        ca: secret(message.ca, message.ca_file),
-        identity,
-        server_name: Some(message.server_name).filter(|name| !name.is_empty()),
-        insecure_skip_verify: message.insecure_skip_verify,
-        only_version,
-    }
+    faults.take(HttpSettings::from_message(message)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -60,6 +60,13 @@ impl Discovery for FakeDiscovery {
         Err(Status::unimplemented("not used here"))
     }
 
+    async fn alertmanagers(
+        &self,
+        _: Request<pb::AlertmanagersRequest>,
+    ) -> Result<Response<pb::AlertmanagersResponse>, Status> {
+        Err(Status::unimplemented("not used here"))
+    }
+
     async fn dropped_targets(
         &self,
         _: Request<pb::DroppedTargetsRequest>,

@@ -57,6 +57,26 @@ async fn requests_carry_their_headers_and_those_of_the_settings() {
 }
 
 #[tokio::test]
+async fn a_body_is_posted_and_goes_along_where_a_redirect_keeps_the_method() {
+    let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+    for (status, expected) in [(308, ("POST", "[1]", "application/json")), (302, ("GET", "", ""))] {
+        let target = FakeTarget::start(Answer::status(status).header("location", "/b")).await;
+        target.then(Answer::status(200));
+        let client = client(HttpSettings { follow_redirects: true, ..HttpSettings::default() });
+        let response = client.post(&target.url("/a"), &headers, Bytes::from("[1]")).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        let [first, second] = &target.seen()[..] else { panic!("two requests") };
+        let all = |seen: &test_kit::Seen| {
+            let body = String::from_utf8_lossy(&seen.body).into_owned();
+            (seen.method.clone(), body, seen.header("content-type").to_owned())
+        };
+        let owned = |(a, b, c): (&str, &str, &str)| (a.to_owned(), b.to_owned(), c.to_owned());
+        assert_eq!(all(first), owned(("POST", "[1]", "application/json")));
+        assert_eq!(all(second), owned(expected));
+    }
+}
+
+#[tokio::test]
 async fn failures_say_what_they_are_of() {
     let refused = client(HttpSettings::default());
     let error = text_of(&refused, "http://127.0.0.1:1/").await.unwrap_err();

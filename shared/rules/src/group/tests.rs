@@ -46,6 +46,10 @@ impl Story {
     }
 
     fn evaluate(&mut self, minute: i64) -> Evaluation {
+        self.evaluate_with(minute, 1)
+    }
+
+    fn evaluate_with(&mut self, minute: i64, concurrency: usize) -> Evaluation {
         let evaluation = self.group.evaluate(
             minutes(minute),
             &Environment {
@@ -55,6 +59,7 @@ impl Story {
                 external_labels: &Labels::empty(),
                 external_url: "http://here",
                 resend_delay: MINUTE,
+                concurrency,
             },
         );
         for (labels, value) in &evaluation.samples {
@@ -303,12 +308,41 @@ fn what_could_not_be_stored_fails_its_rules_and_is_not_marked() {
         external_labels: &Labels::empty(),
         external_url: "",
         resend_delay: MINUTE,
+        concurrency: 1,
     };
     let evaluation = story.group.evaluate(minutes(1), &environment);
     story.group.not_stored(&evaluation, "log is full");
     let rule = &story.group.rules()[0];
     assert_eq!((rule.health, rule.last_error.as_str()), (Health::Bad, "log is full"));
     assert_eq!(rule.series.len(), 1, "as stored last");
+}
+
+#[test]
+fn independent_rules_give_the_same_at_the_same_time() {
+    // Some look at others, some fail, some give what another gave, in the order that counts.
+    let mut rules = "  limit: 2\n  rules:\n".to_owned();
+    for i in 0..8 {
+        rules += &format!(
+            "  - {{record: 'own{i}', expr: 'up * {i}'}}\n  - {{record: same, expr: 'sum(up) + {i}'}}\n  \
+             - {{record: 'chained{i}', expr: 'own{}'}}\n  - {{record: 'broken{i}', expr: 'up + on() up'}}\n  \
+             - {{alert: 'A{i}', expr: 'up == {}', for: 1m}}\n",
+            i / 2,
+            i % 3
+        );
+    }
+    let [mut one, mut several] = [(); 2].map(|()| Story::new(&rules));
+    assert_eq!(one.group.independent_count(), 8 + 8 + 8 + 4, "what nobody chains, same, broken, alerts");
+    for minute in 0..4 {
+        let shown = [(&mut one, 1), (&mut several, 4)].map(|(story, concurrency)| {
+            story.put("up{i=\"1\"}", minute, 1.0);
+            story.put("up{i=\"2\"}", minute, if minute < 2 { 2.0 } else { 0.0 });
+            let evaluation = story.evaluate_with(minute, concurrency);
+            let Evaluation { samples, alerts, failures, duplicates, sample_count, series, .. } = evaluation;
+            format!("{samples:?} {alerts:?} {failures:?} {duplicates} {sample_count} {series:?}")
+        });
+        assert_eq!(shown[0], shown[1], "{minute}");
+        assert!(shown[0].contains("chained7") && shown[0].contains("many-to-many"), "{}", shown[0]);
+    }
 }
 
 #[test]
@@ -327,6 +361,7 @@ fn an_error_of_the_source_fails_the_rule() {
         external_labels: &Labels::empty(),
         external_url: "",
         resend_delay: MINUTE,
+        concurrency: 1,
     };
     let evaluation = group.evaluate(minutes(0), &environment);
     assert_eq!(evaluation.samples.len(), 1);

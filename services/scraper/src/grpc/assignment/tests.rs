@@ -1,3 +1,6 @@
+use http::HeaderName;
+use http_client::{Credentials, Secret, Version};
+
 use super::*;
 
 fn message() -> pb::ScrapeJob {
