@@ -20,6 +20,7 @@ mod otlp;
 mod pair;
 mod promql_queries;
 mod promtool;
+mod remote_write;
 mod rules;
 mod same_answers;
 mod status;
