@@ -4,6 +4,7 @@
 //! answers to the same input is the measure wherever 2.42 and 3.14 agree.
 
 mod bad_input;
+mod bombs;
 mod cluster;
 mod compaction;
 mod containers;
@@ -20,11 +21,13 @@ mod otlp;
 mod pair;
 mod promql_queries;
 mod promtool;
+mod remote_read;
 mod remote_write;
 mod rules;
 mod same_answers;
 mod status;
 mod storage_url;
+mod streams;
 mod tenants;
 mod writers;
 

@@ -16,11 +16,13 @@ use serde::Serialize;
 use crate::gateway::Gateway;
 
 mod admin;
+mod exemplars;
 mod expression;
 mod features;
 mod federate;
 mod otlp;
 mod query;
+mod read;
 mod rules;
 mod series;
 mod status;
@@ -31,8 +33,7 @@ mod write;
 const FORM_BYTES_MAX: usize = 10 << 20;
 
 /// What Prometheus answers below `/api/v1` and Tributary does not yet.
-const NOT_BUILT: [&str; 16] = [
-    "/api/v1/query_exemplars",
+const NOT_BUILT: [&str; 14] = [
     "/api/v1/search/metric_names",
     "/api/v1/search/label_names",
     "/api/v1/search/label_values",
@@ -44,7 +45,6 @@ const NOT_BUILT: [&str; 16] = [
     "/api/v1/status/self_metrics",
     "/api/v1/notifications/live",
     "/api/v1/openapi.yaml",
-    "/api/v1/read",
     "/api/v1/admin/tsdb/delete_series",
     "/api/v1/admin/tsdb/clean_tombstones",
     "/api/v1/admin/tsdb/snapshot",
@@ -55,6 +55,7 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
     let mut router = Router::new()
         .route("/api/v1/query", get(query::instant).post(query::instant))
         .route("/api/v1/query_range", get(query::range).post(query::range))
+        .route("/api/v1/query_exemplars", get(exemplars::exemplars).post(exemplars::exemplars))
         .route("/api/v1/format_query", get(expression::format).post(expression::format))
         .route("/api/v1/parse_query", get(expression::parse).post(expression::parse))
         .route("/api/v1/labels", get(series::label_names).post(series::label_names))
@@ -73,7 +74,6 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         .route("/api/v1/status/buildinfo", get(status::build_info))
         .route("/api/v1/status/config", get(status::config))
         .route("/api/v1/status/runtimeinfo", get(status::runtime_info))
-        .route("/api/v1/write", post(write::write))
         .route("/api/v1/otlp/v1/metrics", post(otlp::metrics))
         .route("/api/v1/admin/tsdb/flush", post(admin::flush).put(admin::flush))
         .route("/api/v1/admin/tsdb/compact", post(admin::compact).put(admin::compact))
@@ -86,7 +86,10 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         router = router.route(path, any(move || async move { fail(ApiError::not_implemented(path)) }));
     }
     let compression = tower_http::compression::CompressionLayer::new().gzip(true).deflate(true);
-    router.layer(compression).layer(axum::middleware::from_fn(cors)).with_state(gateway)
+    // What has a compression of its own, or none.
+    let plain =
+        Router::new().route("/api/v1/read", post(read::read)).route("/api/v1/write", post(write::write));
+    router.layer(compression).merge(plain).layer(axum::middleware::from_fn(cors)).with_state(gateway)
 }
 
 /// Builds the routes of the listener for OTLP alone.
