@@ -3,6 +3,7 @@
 //! A story waits for what it needs to see, with a deadline, and never asserts a speed. What Debian's Prometheus 2.42
 //! answers to the same input is the measure wherever 2.42 and 3.14 agree.
 
+mod admin;
 mod bad_input;
 mod bombs;
 mod cluster;
@@ -12,11 +13,13 @@ mod cross_service;
 mod deploy;
 mod diskless;
 mod expressions;
+mod grafana;
 mod hierarchy;
 mod kill_nine;
 mod kubernetes;
 mod ledger;
 mod open_data;
+mod openapi;
 mod otlp;
 mod pair;
 mod promql_queries;
