@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{FromRequest, Request};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
@@ -164,6 +164,14 @@ fn is_form(headers: &HeaderMap) -> bool {
 
 /// Reads a body of at most `bytes_max` bytes.
 async fn body(body: Body, bytes_max: usize) -> Result<Bytes, (StatusCode, String)> {
+    // What says that it is too large is not read.
+    let says = body.size_hint().lower();
+    if says > bytes_max as u64 {
+        return Err((
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("body of {says} bytes is larger than {bytes_max}"),
+        ));
+    }
     axum::body::to_bytes(body, bytes_max).await.map_err(|e| {
         let is_too_large =
             std::error::Error::source(&e).is_some_and(|s| s.is::<http_body_util::LengthLimitError>());
