@@ -102,8 +102,11 @@ fn floats(chunk: &pb::Chunk) -> Vec<(i64, u64)> {
     all
 }
 
-/// The hint flags, spans' lengths and samples (time, count, sum, deltas of buckets) of a chunk of integer histograms.
-fn integers(chunk: &pb::Chunk) -> (u64, Vec<(i64, u64, u64, Vec<i64>)>) {
+/// A histogram: time, count, bits of the sum, deltas of buckets.
+type Read = (i64, u64, u64, Vec<i64>);
+
+/// The hint flags and the samples of a chunk of integer histograms.
+fn integers(chunk: &pb::Chunk) -> (u64, Vec<Read>) {
     let mut reader = Reader { bytes: &chunk.data, at: 0 };
     let (samples, flags) = (reader.bits(16), reader.bits(8));
     if reader.bits(8) == 255 {
