@@ -38,7 +38,7 @@ type Refusal = (StatusCode, String);
 async fn answer(gateway: Arc<Gateway>, headers: &HeaderMap, body: Body) -> Result<Response, Refusal> {
     let bad = |text: String| (StatusCode::BAD_REQUEST, text);
     let tenant = super::tenant(headers).map_err(|e| bad(e.message))?;
-    let body = super::body(body, BODY_BYTES_MAX + 1).await?;
+    let body = super::body(body, BODY_BYTES_MAX).await?;
     let parse = move || remote_protocol::decompress(&body).and_then(|message| ReadRequest::parse(&message));
     let parsed = tokio::task::spawn_blocking(parse).await;
     let request = parsed.map_err(|e| internal(&e))?.map_err(|e| match e {

@@ -184,7 +184,7 @@ async fn read(
     version: Version,
 ) -> Result<Decoded, Refusals> {
     let tenant = super::tenant(headers).map_err(|e| (StatusCode::BAD_REQUEST, e.message))?;
-    let body = super::body(body, BODY_BYTES_MAX + 1).await?;
+    let body = super::body(body, BODY_BYTES_MAX).await?;
     let worker = Arc::clone(gateway);
     let decoded = tokio::task::spawn_blocking(move || decode(&worker, &tenant, version, &body)).await;
     decoded.map_err(|e| (StatusCode::INTERNAL_SERVER_ERROR, format!("decode: {e}")))?
