@@ -100,6 +100,26 @@ impl Child {
         self.process.wait().expect("a child's status");
     }
 
+    /// Does something, and returns by how many bytes the program's memory grew at most meanwhile.
+    ///
+    /// # Panics
+    /// When the program does not run.
+    pub fn growth_during(&self, work: impl FnOnce()) -> u64 {
+        let folder = PathBuf::from(format!("/proc/{}", self.process.id()));
+        // Lets the peak begin anew at what is in use.
+        fs::write(folder.join("clear_refs"), "5").expect("the program runs");
+        let peak = || {
+            let status = fs::read_to_string(folder.join("status")).expect("the program runs");
+            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+            let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+            kib << 10
+        };
+        let before = peak();
+        work();
+        // The kernel's counts are off by some pages.
+        peak().saturating_sub(before)
+    }
+
     /// The end of what the program printed.
     #[must_use]
     pub fn output(&self) -> String {

@@ -244,6 +244,11 @@ impl Cluster {
         format!("http://{}:{}", host.nodename().to_string_lossy(), self.members["gateway-0"].port)
     }
 
+    /// A member that runs.
+    pub(crate) fn child(&self, name: &str) -> Option<&Child> {
+        self.members.get(name).and_then(|member| member.child.as_ref())
+    }
+
     fn spawn(&mut self, name: &str) {
         let mut command = self.command(name);
         let log = self.folder.join(format!("{name}.log"));

@@ -26,9 +26,16 @@ pub struct Reply {
     pub content_type: String,
     /// The body.
     pub body: String,
+    headers: ureq::http::HeaderMap,
 }
 
 impl Reply {
+    /// A header, where there is one.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
     /// The body as JSON.
     ///
     /// # Panics
@@ -124,9 +131,9 @@ impl Http {
 
 fn read(mut response: ureq::http::Response<ureq::Body>) -> Option<Reply> {
     let status = response.status().as_u16();
-    let content_type =
-        response.headers().get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let headers = response.headers().clone();
+    let content_type = headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
     let content_type = content_type.to_owned();
     let body = response.body_mut().with_config().limit(BODY_BYTES_MAX).lossy_utf8(true).read_to_string();
-    Some(Reply { status, content_type, body: body.ok()? })
+    Some(Reply { status, content_type, body: body.ok()?, headers })
 }

@@ -40,7 +40,7 @@ pub use kube_api::KubeApi;
 pub use manifests::{Manifests, Secrets, kubernetes_faults};
 pub use parts::{kubectl, node_exporter, promtool, repository};
 pub use python::python;
-pub use remote_write::write;
+pub use remote_write::{write, write_body, write_v2};
 pub use role::Role;
 pub use server::{Kind, Server};
 pub use test_kit::{EtcdCluster, S3Server, free_port, part, target_folder};

@@ -46,7 +46,12 @@ impl Kind {
     fn flags(self) -> &'static [&'static str] {
         match self {
             Self::Tributary => &["--log.level=info"],
-            Self::Prometheus | Self::Prometheus3 => &["--enable-feature=native-histograms"],
+            Self::Prometheus => &["--enable-feature=native-histograms,exemplar-storage"],
+            Self::Prometheus3 => &[
+                "--enable-feature=native-histograms,exemplar-storage",
+                "--web.remote-write-receiver.accepted-protobuf-messages=prometheus.WriteRequest",
+                "--web.remote-write-receiver.accepted-protobuf-messages=io.prometheus.write.v2.Request",
+            ],
         }
     }
 }
@@ -270,6 +275,27 @@ impl Server {
             Processes::One(child) => child.as_ref().expect("the server runs").cpu_seconds(),
             Processes::Cluster(cluster) => cluster.cpu_seconds(),
         }
+    }
+
+    /// What evaluates queries: the process, or the queriers of a cluster.
+    #[must_use]
+    pub fn queriers(&self) -> Vec<Http> {
+        match &self.processes {
+            Processes::One(_) => vec![self.http()],
+            Processes::Cluster(cluster) => ["querier-0", "querier-1"].map(|name| cluster.http(name)).into(),
+        }
+    }
+
+    /// Does something, and returns by how many bytes the memory of what answers HTTP grew at most meanwhile.
+    ///
+    /// # Panics
+    /// When the server does not run.
+    pub fn growth_during(&self, work: impl FnOnce()) -> u64 {
+        let child = match &self.processes {
+            Processes::One(child) => child.as_ref(),
+            Processes::Cluster(cluster) => cluster.child("gateway-0"),
+        };
+        child.expect("the server runs").growth_during(work)
     }
 
     /// The end of what the server printed.

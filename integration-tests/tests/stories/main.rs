@@ -3,8 +3,10 @@
 //! A story waits for what it needs to see, with a deadline, and never asserts a speed. What Debian's Prometheus 2.42
 //! answers to the same input is the measure wherever 2.42 and 3.14 agree.
 
+mod admin;
 mod alerts;
 mod bad_input;
+mod bombs;
 mod cluster;
 mod compaction;
 mod containers;
@@ -12,19 +14,24 @@ mod cross_service;
 mod deploy;
 mod diskless;
 mod expressions;
+mod grafana;
 mod hierarchy;
 mod kill_nine;
 mod kubernetes;
 mod ledger;
 mod open_data;
+mod openapi;
 mod otlp;
 mod pair;
 mod promql_queries;
 mod promtool;
+mod remote_read;
+mod remote_write;
 mod rules;
 mod same_answers;
 mod status;
 mod storage_url;
+mod streams;
 mod tenants;
 mod writers;
 

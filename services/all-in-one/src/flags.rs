@@ -36,6 +36,15 @@ pub(crate) struct Flags {
     /// Bytes that the table's files may take (B, KB, MB, GB, TB, PB, EB, of base 2): the oldest go beyond.
     #[arg(long = "storage.tsdb.retention.size", value_name = "BYTES", value_parser = size)]
     pub(crate) retention_size: Option<ConfigBytes>,
+    /// Most samples in the answer to a remote read.
+    #[arg(long = "storage.remote.read-sample-limit", value_name = "COUNT", default_value_t = 50_000_000)]
+    pub(crate) read_sample_limit: u64,
+    /// Remote reads that are answered at one time.
+    #[arg(long = "storage.remote.read-concurrent-limit", value_name = "COUNT", default_value_t = 10)]
+    pub(crate) read_concurrent_limit: usize,
+    /// About how large a frame of a remote read's streamed answer is, in bytes.
+    #[arg(long = "storage.remote.read-max-bytes-in-frame", value_name = "BYTES", default_value_t = 1 << 20)]
+    pub(crate) read_max_bytes_in_frame: usize,
     /// The longest a query may take.
     #[arg(long = "query.timeout", value_name = "DURATION", default_value = "2m", value_parser = duration)]
     pub(crate) query_timeout: Duration,

@@ -22,6 +22,12 @@ pub struct Config {
     pub features: Vec<String>,
     /// Bytes of remote write that may wait for ingesters.
     pub write_buffer_bytes_max: usize,
+    /// Most samples in the answer to a remote read.
+    pub read_samples_max: u64,
+    /// Remote reads that are answered at one time; more wait.
+    pub read_concurrency_max: usize,
+    /// About how large a frame of a remote read's streamed answer is, in bytes.
+    pub read_frame_bytes_max: usize,
     /// Where OTLP is taken over HTTP, at `/v1/metrics`, beside `/api/v1/otlp/v1/metrics`; nowhere by default.
     pub otlp_http_address: Option<SocketAddr>,
     /// The largest OTLP request over HTTP, as it comes and decompressed, in bytes.
@@ -46,6 +52,9 @@ impl Default for Config {
             enable_admin_api: false,
             features: Vec::new(),
             write_buffer_bytes_max: 256 << 20,
+            read_samples_max: 50_000_000,
+            read_concurrency_max: 10,
+            read_frame_bytes_max: 1 << 20,
             otlp_http_address: None,
             otlp_message_bytes_max: 16 << 20,
             flags: BTreeMap::new(),
@@ -85,6 +94,15 @@ impl service_runtime::Config for Config {
         if self.write_buffer_bytes_max < 1 << 20 {
             faults.push("write_buffer_bytes_max: must be at least 1048576".to_owned());
         }
+        if self.read_samples_max == 0 {
+            faults.push("read_samples_max: must be above 0".to_owned());
+        }
+        if self.read_concurrency_max == 0 {
+            faults.push("read_concurrency_max: must be above 0".to_owned());
+        }
+        if self.read_frame_bytes_max == 0 {
+            faults.push("read_frame_bytes_max: must be above 0".to_owned());
+        }
         if self.otlp_message_bytes_max == 0 {
             faults.push("otlp_message_bytes_max: must be above 0".to_owned());
         }
@@ -104,10 +122,10 @@ mod tests {
 
     #[test]
     fn every_fault_is_reported() {
-        let yaml =
-            "query_timeout: 0s\nlookback_delta: 0s\nwrite_buffer_bytes_max: 5\notlp_message_bytes_max: 0\n";
-        let faults = service_runtime::parse_config::<Config>(yaml).expect_err("four faults");
-        assert_eq!(faults.len(), 4, "{faults:?}");
+        let yaml = "query_timeout: 0s\nlookback_delta: 0s\nwrite_buffer_bytes_max: 5\notlp_message_bytes_max: 0\n\
+             read_samples_max: 0\nread_concurrency_max: 0\nread_frame_bytes_max: 0\n";
+        let faults = service_runtime::parse_config::<Config>(yaml).expect_err("seven faults");
+        assert_eq!(faults.len(), 7, "{faults:?}");
         assert!(service_runtime::parse_config::<Config>("").is_ok());
     }
 }

@@ -6,6 +6,7 @@ use config_watch::Revision;
 use http_api::ApiError;
 use model::{Clock, Timestamp};
 use service_runtime::{Readiness, Stopper};
+use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -21,6 +22,8 @@ pub(crate) struct Gateway {
     pub(crate) started_at: Timestamp,
     pub(crate) prometheus_config: config_watch::Latest,
     pub(crate) remote_writer: RemoteWriter,
+    /// One for each remote read under way.
+    pub(crate) read_places: Arc<Semaphore>,
     pub(crate) metrics: Metrics,
     pub(crate) stopper: Stopper,
     pub(crate) readiness: Readiness,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{FromRequest, Request};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
@@ -16,14 +16,19 @@ use serde::Serialize;
 use crate::gateway::Gateway;
 
 mod admin;
+mod exemplars;
 mod expression;
 mod features;
 mod federate;
+mod openapi;
 mod otlp;
 mod query;
+mod read;
 mod rules;
+mod scrape_pools;
 mod series;
 mod status;
+mod status_tsdb;
 mod targets;
 mod write;
 
@@ -31,23 +36,13 @@ mod write;
 const FORM_BYTES_MAX: usize = 10 << 20;
 
 /// What Prometheus answers below `/api/v1` and Tributary does not yet.
-const NOT_BUILT: [&str; 16] = [
-    "/api/v1/query_exemplars",
+const NOT_BUILT: [&str; 6] = [
     "/api/v1/search/metric_names",
     "/api/v1/search/label_names",
     "/api/v1/search/label_values",
-    "/api/v1/targets/relabel_steps",
-    "/api/v1/scrape_pools/config",
-    "/api/v1/status/tsdb",
     "/api/v1/status/tsdb/blocks",
-    "/api/v1/status/walreplay",
     "/api/v1/status/self_metrics",
     "/api/v1/notifications/live",
-    "/api/v1/openapi.yaml",
-    "/api/v1/read",
-    "/api/v1/admin/tsdb/delete_series",
-    "/api/v1/admin/tsdb/clean_tombstones",
-    "/api/v1/admin/tsdb/snapshot",
 ];
 
 /// Builds the routes.
@@ -55,6 +50,7 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
     let mut router = Router::new()
         .route("/api/v1/query", get(query::instant).post(query::instant))
         .route("/api/v1/query_range", get(query::range).post(query::range))
+        .route("/api/v1/query_exemplars", get(exemplars::exemplars).post(exemplars::exemplars))
         .route("/api/v1/format_query", get(expression::format).post(expression::format))
         .route("/api/v1/parse_query", get(expression::parse).post(expression::parse))
         .route("/api/v1/labels", get(series::label_names).post(series::label_names))
@@ -63,7 +59,10 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         .route("/api/v1/metadata", get(targets::metadata))
         .route("/api/v1/targets", get(targets::targets))
         .route("/api/v1/targets/metadata", get(targets::target_metadata))
-        .route("/api/v1/scrape_pools", get(targets::scrape_pools))
+        .route("/api/v1/targets/relabel_steps", get(scrape_pools::relabel_steps))
+        .route("/api/v1/scrape_pools", get(scrape_pools::names))
+        .route("/api/v1/scrape_pools/config", get(scrape_pools::config))
+        .route("/api/v1/openapi.yaml", get(openapi::document))
         .route("/api/v1/features", get(features::features))
         .route("/api/v1/notifications", get(status::notifications))
         .route("/api/v1/status/flags", get(status::flags))
@@ -73,10 +72,14 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         .route("/api/v1/status/buildinfo", get(status::build_info))
         .route("/api/v1/status/config", get(status::config))
         .route("/api/v1/status/runtimeinfo", get(status::runtime_info))
-        .route("/api/v1/write", post(write::write))
+        .route("/api/v1/status/tsdb", get(status_tsdb::tsdb))
+        .route("/api/v1/status/walreplay", get(status_tsdb::wal_replay))
         .route("/api/v1/otlp/v1/metrics", post(otlp::metrics))
         .route("/api/v1/admin/tsdb/flush", post(admin::flush).put(admin::flush))
         .route("/api/v1/admin/tsdb/compact", post(admin::compact).put(admin::compact))
+        .route("/api/v1/admin/tsdb/snapshot", post(admin::snapshot).put(admin::snapshot))
+        .route("/api/v1/admin/tsdb/delete_series", post(admin::deletion).put(admin::deletion))
+        .route("/api/v1/admin/tsdb/clean_tombstones", post(admin::deletion).put(admin::deletion))
         .route("/federate", get(federate::federate))
         .route("/federation", get(federate::federate))
         .route("/version", get(status::version))
@@ -86,7 +89,10 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         router = router.route(path, any(move || async move { fail(ApiError::not_implemented(path)) }));
     }
     let compression = tower_http::compression::CompressionLayer::new().gzip(true).deflate(true);
-    router.layer(compression).layer(axum::middleware::from_fn(cors)).with_state(gateway)
+    // What has a compression of its own, or none.
+    let plain =
+        Router::new().route("/api/v1/read", post(read::read)).route("/api/v1/write", post(write::write));
+    router.layer(compression).merge(plain).layer(axum::middleware::from_fn(cors)).with_state(gateway)
 }
 
 /// Builds the routes of the listener for OTLP alone.
@@ -134,7 +140,7 @@ impl<S: Send + Sync> FromRequest<S> for Form {
         let (parts, body) = request.into_parts();
         let tenant = tenant(&parts.headers).map_err(fail)?;
         let mut params = Params::default();
-        if parts.method == Method::POST && is_form(&parts.headers) {
+        if matches!(parts.method, Method::POST | Method::PUT) && is_form(&parts.headers) {
             let body = axum::body::to_bytes(body, FORM_BYTES_MAX).await.map_err(|e| {
                 fail(ApiError::new(ErrorType::BadData, format!("error parsing form values: {e}")))
             })?;
@@ -158,6 +164,14 @@ fn is_form(headers: &HeaderMap) -> bool {
 
 /// Reads a body of at most `bytes_max` bytes.
 async fn body(body: Body, bytes_max: usize) -> Result<Bytes, (StatusCode, String)> {
+    // What says that it is too large is not read.
+    let says = body.size_hint().lower();
+    if says > bytes_max as u64 {
+        return Err((
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("body of {says} bytes is larger than {bytes_max}"),
+        ));
+    }
     axum::body::to_bytes(body, bytes_max).await.map_err(|e| {
         let is_too_large =
             std::error::Error::source(&e).is_some_and(|s| s.is::<http_body_util::LengthLimitError>());

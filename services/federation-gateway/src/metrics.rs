@@ -29,12 +29,12 @@ impl Metrics {
                 ),
                 (
                     "prometheus_api_remote_write_invalid_labels_samples",
-                    "Series of remote write requests that were skipped for their labels",
+                    "Samples of remote write requests whose series cannot be stored, most often for their labels",
                     &metrics.remote_write_invalid,
                 ),
                 (
                     "gateway_remote_write_refused_requests",
-                    "Remote write requests of which nothing was stored",
+                    "Remote write requests that were not stored as a whole",
                     &metrics.remote_write_refused,
                 ),
             ] {

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use fault::Kind;
 use group_writer::{Append, Batch, GroupWriter, SeriesIndex, SeriesOf, TooManySeries, Written};
-use model::{Clock, Exemplar, Histogram, Labels, Tenant, Timestamp, Value};
+use model::{Clock, Exemplar, Histogram, Labels, Metadata, Tenant, Timestamp, Value};
 use parking_lot::Mutex;
+use remote_protocol::Sample;
 
 /// How long a request waits to be durable.
 const WRITE_DEADLINE: Duration = Duration::from_secs(60);
@@ -23,8 +24,10 @@ const BUCKETS: u64 = 64;
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct WriteSeries {
     pub(crate) labels: Labels,
-    pub(crate) samples: Vec<(Timestamp, f64)>,
-    pub(crate) histograms: Vec<(Timestamp, Arc<Histogram>)>,
+    /// Type, unit and help, where they are known.
+    pub(crate) metadata: Option<Arc<Metadata>>,
+    pub(crate) samples: Vec<Sample<f64>>,
+    pub(crate) histograms: Vec<Sample<Arc<Histogram>>>,
     pub(crate) exemplars: Vec<Exemplar>,
 }
 
@@ -41,8 +44,6 @@ pub(crate) struct RemoteWriter {
 pub(crate) enum Error {
     #[error(transparent)]
     TooManySeries(#[from] TooManySeries),
-    #[error("{0}")]
-    Refused(String),
     #[error(transparent)]
     Writer(#[from] group_writer::Error),
 }
@@ -51,7 +52,6 @@ impl Error {
     pub(crate) fn kind(&self) -> Kind {
         match self {
             Self::TooManySeries(_) => Kind::Busy,
-            Self::Refused(_) => Kind::Invalid,
             Self::Writer(error) => error.kind(),
         }
     }
@@ -62,8 +62,14 @@ impl RemoteWriter {
         Self { writer, clock, tenants: Mutex::default() }
     }
 
-    /// Finds the groups of a request's series. CPU work: not for an async thread.
-    pub(crate) fn group(&self, tenant: &Tenant, series: &[WriteSeries]) -> Result<Batch, Error> {
+    /// Finds the groups of a request's series; with `is_atomic` nothing is stored where anything is refused. CPU work:
+    /// not for an async thread.
+    pub(crate) fn group(
+        &self,
+        tenant: &Tenant,
+        series: &[WriteSeries],
+        is_atomic: bool,
+    ) -> Result<Batch, Error> {
         let mut tenants = self.tenants.lock();
         let index = tenants
             .entry(tenant.clone())
@@ -71,16 +77,12 @@ impl RemoteWriter {
         let index = Arc::clone(index);
         drop(tenants);
         let appends = appends(&mut index.lock(), series, self.clock.now())?;
-        Ok(Batch { appends, is_atomic: true })
+        Ok(Batch { appends, is_atomic })
     }
 
-    /// Stores a request as a whole, or nothing of it; returns when it is durable.
+    /// Stores a request; returns when what was not refused of it is durable.
     pub(crate) async fn store(&self, batch: Batch) -> Result<Written, Error> {
-        let written = self.writer.write(batch, WRITE_DEADLINE).await?;
-        match written.refusals.first() {
-            Some(refusal) => Err(Error::Refused(refusal.example.clone())),
-            None => Ok(written),
-        }
+        Ok(self.writer.write(batch, WRITE_DEADLINE).await?)
     }
 }
 
@@ -92,16 +94,19 @@ fn appends(
     let mut filling = index.fill(now);
     for one in series {
         let labels = &one.labels;
-        let place = filling.place(SeriesOf { labels, source: 0, metadata: None }, || group_key(labels))?;
-        for (t, value) in &one.samples {
-            filling.sample(place, *t, Value::Float(*value), None);
+        let series = SeriesOf { labels, source: 0, metadata: one.metadata.as_ref() };
+        let place = filling.place(series, || group_key(labels))?;
+        for Sample { timestamp, value, start } in &one.samples {
+            filling.sample(place, *timestamp, Value::Float(*value), *start);
         }
-        for (t, histogram) in &one.histograms {
-            filling.sample(place, *t, Value::Histogram(Arc::clone(histogram)), None);
+        for Sample { timestamp, value, start } in &one.histograms {
+            filling.sample(place, *timestamp, Value::Histogram(Arc::clone(value)), *start);
         }
-        let newest = one.samples.last().map(|(t, _)| *t).max(one.histograms.last().map(|(t, _)| *t));
-        // Exemplars travel with the series' newest sample; one that has none has nothing to travel with.
-        if let Some(newest) = newest {
+        let newest = one.samples.last().map(|s| s.timestamp).max(one.histograms.last().map(|s| s.timestamp));
+        // Exemplars travel with the series' newest sample. Prometheus sends them as series of their own, without one:
+        // they go at their own time then.
+        let newest = newest.or(one.exemplars.last().and_then(|e| e.timestamp));
+        if let Some(newest) = newest.filter(|_| !one.exemplars.is_empty()) {
             filling.exemplars(place, newest, one.exemplars.iter().cloned());
         }
     }
@@ -128,7 +133,10 @@ mod tests {
     fn series(labels: &[(&str, &str)], samples: &[(i64, f64)]) -> WriteSeries {
         WriteSeries {
             labels: Labels::from_pairs(labels.iter().copied()),
-            samples: samples.iter().map(|(t, x)| (Timestamp(*t), *x)).collect(),
+            samples: samples
+                .iter()
+                .map(|(t, value)| Sample { timestamp: Timestamp(*t), value: *value, start: None })
+                .collect(),
             ..WriteSeries::default()
         }
     }
@@ -165,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn exemplars_travel_with_the_newest_sample() {
+    fn exemplars_travel_with_the_newest_sample_or_alone() {
         let exemplar = Exemplar { labels: Labels::empty(), value: 1.0, timestamp: Some(Timestamp(1)) };
         let with = |samples: &[(i64, f64)]| WriteSeries {
             exemplars: vec![exemplar.clone()],
@@ -174,8 +182,12 @@ mod tests {
         let mut index = SeriesIndex::new(Tenant::default(), 10);
         let two = appends(&mut index, &[with(&[(1, 1.0), (2, 2.0)])], Timestamp(0)).expect("room");
         assert_eq!(two.iter().map(|a| a.exemplars.len()).collect::<Vec<_>>(), [0, 1]);
-        let none = appends(&mut index, &[with(&[])], Timestamp(0)).expect("room");
-        assert!(none.is_empty(), "nothing to travel with");
+        let alone = appends(&mut index, &[with(&[])], Timestamp(0)).expect("room");
+        assert_eq!(
+            alone.iter().map(|a| (a.timestamp, a.exemplars.len())).collect::<Vec<_>>(),
+            [(Timestamp(1), 1)]
+        );
+        assert_eq!((&alone[0].presence, &alone[0].values[..]), (&Presence::Present(vec![]), &[][..]));
     }
 
     #[test]

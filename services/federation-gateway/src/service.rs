@@ -7,6 +7,7 @@ use axum::Router;
 use coordination::Role;
 use group_writer::{GroupWriter, Options};
 use service_runtime::{BoxError, Environment, GrpcServices, Shutdown, Surface};
+use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::gateway::Gateway;
@@ -50,6 +51,7 @@ impl service_runtime::Service for Service {
             Ok(())
         });
         let gateway = Gateway {
+            read_places: Arc::new(Semaphore::new(config.read_concurrency_max)),
             config,
             clock: environment.clock.clone(),
             peers,

@@ -253,6 +253,30 @@ impl Ingester for Server {
             files_expired: report.files_expired as u64,
         }))
     }
+
+    async fn snapshot(
+        &self,
+        request: Request<pb::SnapshotRequest>,
+    ) -> Result<Response<pb::SnapshotResponse>, Status> {
+        let name = request.into_inner().name;
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+            return Err(rpc::Error::invalid("name", "letters, digits and dashes are wanted").into());
+        }
+        let copied = self.upkeep.get()?.table().copy(&name).await;
+        let (table_version, files) = copied.map_err(|e| Error::from(tsdb::Error::from(e)))?;
+        tracing::info!(name, table_version, files, "the table was copied");
+        Ok(Response::new(pb::SnapshotResponse { table_version, files: files as u64 }))
+    }
+
+    async fn statistics(
+        &self,
+        request: Request<pb::StatisticsRequest>,
+    ) -> Result<Response<pb::StatisticsResponse>, Status> {
+        let request = request.into_inner();
+        let (tenant, limit) = (convert::tenant(&request.tenant)?, convert::limit(request.limit));
+        let (found, state) = self.look_up(move |s| s.statistics(&tenant, limit)).await?;
+        Ok(Response::new(encode::statistics(found, &state)))
+    }
 }
 
 /// Ends a stream behind its first error: what comes after it would refer to what failed.

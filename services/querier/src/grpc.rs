@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, stream};
-use model::{Labels, Timestamp};
+use model::{Exemplar, Labels, Timestamp};
 use rpc::convert;
 use rpc::pb::model::Missing as PbMissing;
 use rpc::pb::querier as pb;
@@ -17,6 +17,11 @@ use tonic::{Request, Response, Status};
 use crate::lookups::Lookup;
 use crate::query::{Queries, QueryParams, Times};
 use crate::rules::Shown;
+use crate::select;
+
+mod read;
+
+use read::Reading;
 
 /// Label sets in one message.
 const LABELS_PER_MESSAGE: usize = 2_000;
@@ -98,6 +103,7 @@ impl Server {
 impl Querier for Server {
     type QueryStream = BoxStream<pb::QueryResponse>;
     type SeriesStream = BoxStream<pb::SeriesResponse>;
+    type ReadStream = BoxStream<pb::ReadResponse>;
     type RulesStream = BoxStream<pb::RulesResponse>;
 
     async fn query(&self, request: Request<pb::QueryRequest>) -> Result<Response<Self::QueryStream>, Status> {
@@ -157,8 +163,48 @@ impl Querier for Server {
 
     async fn exemplars(
         &self,
-        _: Request<pb::ExemplarsRequest>,
+        request: Request<pb::ExemplarsRequest>,
     ) -> Result<Response<pb::ExemplarsResponse>, Status> {
-        Err(Status::unimplemented("exemplar queries are not implemented yet"))
+        let request = request.into_inner();
+        let Some(any_of) = self.queries.selectors(&request.query)? else {
+            return Ok(Response::new(pb::ExemplarsResponse { has_no_selector: true, ..Default::default() }));
+        };
+        let lookup = Lookup {
+            tenant: convert::tenant(&request.tenant)?,
+            any_of,
+            min_time: Timestamp(request.min_time),
+            max_time: Timestamp(request.max_time),
+            allow_partial: request.allow_partial,
+        };
+        let (found, gone) = lookup.exemplars(&self.queries.sources, self.queries.samples_max()).await?;
+        let of_series = |(labels, exemplars): (Labels, Vec<Exemplar>)| pb::SeriesExemplars {
+            labels: Some((&labels).into()),
+            exemplars: exemplars.iter().map(Into::into).collect(),
+        };
+        Ok(Response::new(pb::ExemplarsResponse {
+            series: found.into_iter().map(of_series).collect(),
+            missing: missing(gone),
+            ..Default::default()
+        }))
+    }
+
+    async fn read(&self, request: Request<pb::ReadRequest>) -> Result<Response<Self::ReadStream>, Status> {
+        let request = request.into_inner();
+        let samples_max = convert::limit(request.samples_max).min(self.queries.samples_max());
+        let wanted = select::Request {
+            tenant: convert::tenant(&request.tenant)?,
+            matchers: convert::matchers(&request.matchers)?,
+            min_time: Timestamp(request.min_time),
+            max_time: Timestamp(request.max_time),
+            samples_max: samples_max as u64,
+            allow_partial: false,
+            deadline: self.queries.timeout(),
+            offer: None,
+        };
+        let reading = Reading::open(&self.queries.sources, &wanted).await?;
+        let messages = stream::try_unfold(reading, |mut reading| async move {
+            Ok(reading.message().await?.map(|message| (message, reading)))
+        });
+        Ok(Response::new(Box::pin(messages)))
     }
 }

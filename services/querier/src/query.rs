@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use model::query::{QueryAnswer, QueryValue};
-use model::{Tenant, Timestamp};
+use model::{Matcher, Tenant, Timestamp};
 use parking_lot::Mutex;
+use prometheus_client::metrics::gauge::Gauge;
 use promql_engine::{Control, Engine, EngineOptions, Query, QueryOptions};
 use rpc::convert::query::AnswerNotes;
 use tokio::runtime::Handle;
@@ -93,12 +94,33 @@ impl Queries {
         }
     }
 
+    /// The matchers of each selector in an expression; `None` where there is none.
+    ///
+    /// # Errors
+    /// When it does not parse.
+    pub(crate) fn selectors(&self, query: &str) -> Result<Option<Vec<Vec<Matcher>>>> {
+        let options = promql_syntax::Options::from_features(&self.features);
+        let expr = promql_syntax::parse_expr(query, &options)
+            .map_err(|e| Error::Query { kind: fault::Kind::Invalid, message: e.to_string() })?;
+        let mut all = Vec::new();
+        expr.walk_selectors(&mut |selector| all.push(selector.matchers.clone()));
+        Ok((!all.is_empty()).then_some(all))
+    }
+
+    /// How many samples fit into a query's memory.
+    pub(crate) fn samples_max(&self) -> usize {
+        self.options.max_memory_bytes / SAMPLE_BYTES
+    }
+
+    /// The longest a query may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.options.timeout
+    }
+
     /// Evaluates a query. Dropping the future cancels the evaluation.
     pub(crate) async fn run(&self, params: QueryParams) -> Result<(QueryAnswer, AnswerNotes)> {
-        self.metrics.running.inc();
         let started = Instant::now();
-        let outcome = self.evaluate(params, started).await;
-        self.metrics.running.dec();
+        let outcome = self.evaluate(params, started, Running::begin(&self.metrics)).await;
         self.metrics.seconds.observe(started.elapsed().as_secs_f64());
         // Counters return what they stood at, which nobody needs here.
         let _before: u64 = match &outcome {
@@ -108,7 +130,12 @@ impl Queries {
         outcome
     }
 
-    async fn evaluate(&self, params: QueryParams, started: Instant) -> Result<(QueryAnswer, AnswerNotes)> {
+    async fn evaluate(
+        &self,
+        params: QueryParams,
+        started: Instant,
+        running: Running,
+    ) -> Result<(QueryAnswer, AnswerNotes)> {
         let longest = self.options.timeout;
         let timeout = params.timeout.map_or(longest, |t| t.min(longest));
         let deadline = started + timeout;
@@ -125,7 +152,7 @@ impl Queries {
             runtime: Handle::current(),
             sources: Arc::clone(&self.sources),
             tenant: params.tenant,
-            samples_max: (self.options.max_memory_bytes / SAMPLE_BYTES) as u64,
+            samples_max: self.samples_max() as u64,
             allow_partial: params.allow_partial,
             deadline,
             canceled: canceled.clone(),
@@ -147,7 +174,7 @@ impl Queries {
         let _cancel = (control.drop_guard(), canceled.drop_guard());
         let began = Instant::now();
         let evaluation = tokio::task::spawn_blocking(move || {
-            let _place = place;
+            let _held = (place, running);
             run(query, query_options, &source, &control)
         });
         let answer = evaluation.await.map_err(|e| Error::Query {
@@ -171,6 +198,22 @@ impl Queries {
             options.subquery_step = Duration::from_millis(revision.message.evaluation_interval_ms.max(1));
         }
         options
+    }
+}
+
+/// Counts a query for as long as it waits or its evaluation goes on, whoever still wants it.
+struct Running(Gauge);
+
+impl Running {
+    fn begin(metrics: &Metrics) -> Self {
+        metrics.running.inc();
+        Self(metrics.running.clone())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

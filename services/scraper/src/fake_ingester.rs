@@ -177,4 +177,18 @@ impl Ingester for FakeIngester {
     async fn compact(&self, _: Request<pb::CompactRequest>) -> Result<Response<pb::CompactResponse>, Status> {
         Err(Status::unimplemented("not used here"))
     }
+
+    async fn snapshot(
+        &self,
+        _: Request<pb::SnapshotRequest>,
+    ) -> Result<Response<pb::SnapshotResponse>, Status> {
+        Err(Status::unimplemented("not used here"))
+    }
+
+    async fn statistics(
+        &self,
+        _: Request<pb::StatisticsRequest>,
+    ) -> Result<Response<pb::StatisticsResponse>, Status> {
+        Err(Status::unimplemented("not used here"))
+    }
 }

@@ -83,6 +83,8 @@ struct Slot {
     group: Group,
     /// What the request under way has for this group: samples by time.
     filling: Vec<AtTime>,
+    /// Where a time stands in `filling`.
+    by_time: HashMap<Timestamp, usize>,
 }
 
 #[derive(Debug)]
@@ -181,7 +183,8 @@ impl SeriesIndex {
             MapEntry::Vacant(entry) => {
                 let (tenant, key) = (self.tenant.clone(), entry.key().clone());
                 let identity = GroupIdentity { tenant, key, sub_group: 0, epoch: 0 };
-                self.slots.push(Slot { group: Group::new(identity), filling: Vec::new() });
+                let group = Group::new(identity);
+                self.slots.push(Slot { group, filling: Vec::new(), by_time: HashMap::new() });
                 *entry.insert(self.slots.len() - 1)
             }
         }
@@ -258,7 +261,7 @@ impl Filling<'_> {
         at.starts.extend(start.map(|start| (place.member, start)));
     }
 
-    /// Adds exemplars, which travel with the samples of a time.
+    /// Adds exemplars, which travel with the samples of a time where there are any.
     pub fn exemplars(
         &mut self,
         place: Place,
@@ -279,17 +282,17 @@ impl Filling<'_> {
     }
 
     fn at(&mut self, slot: usize, timestamp: Timestamp) -> &mut AtTime {
-        let filling = &mut self.index.slots[slot].filling;
+        let Slot { filling, by_time, .. } = &mut self.index.slots[slot];
         if filling.is_empty() {
             self.touched.push(slot);
         }
-        // Requests have one time a group, or a few: a search from the end is a hash map's match.
-        let i = match filling.iter().rposition(|f| f.timestamp == timestamp) {
-            Some(i) => i,
-            None => {
+        // Nearly always it is the time of the sample before.
+        let i = match filling.last() {
+            Some(last) if last.timestamp == timestamp => filling.len() - 1,
+            _ => *by_time.entry(timestamp).or_insert_with(|| {
                 filling.push(AtTime::new(timestamp));
                 filling.len() - 1
-            }
+            }),
         };
         &mut filling[i]
     }
@@ -299,6 +302,7 @@ impl Drop for Filling<'_> {
     fn drop(&mut self) {
         for slot in &self.touched {
             self.index.slots[*slot].filling.clear();
+            self.index.slots[*slot].by_time.clear();
         }
     }
 }
@@ -306,6 +310,7 @@ impl Drop for Filling<'_> {
 impl Slot {
     fn take(&mut self) -> Vec<Append> {
         let mut filling = std::mem::take(&mut self.filling);
+        self.by_time.clear();
         filling.sort_by_key(|f| f.timestamp);
         let members = self.group.len();
         filling.into_iter().flat_map(|f| appends(&self.group, members, f)).collect()
@@ -320,46 +325,53 @@ fn appends(group: &Group, members: u32, filling: AtTime) -> Vec<Append> {
     histograms.sort_by_key(|(member, _)| *member);
     starts.sort_by_key(|(member, _)| *member);
     exemplars.sort_by_key(|(member, _)| *member);
-    let mut all = Vec::new();
-    while !values.is_empty() || !histograms.is_empty() {
-        let later_values = split_repeated(&mut values);
-        let mut later_histograms = split_repeated(&mut histograms);
-        let later_starts = split_repeated(&mut starts);
-        // A member has a float or a histogram in one append, not both.
-        let (now, both): (Vec<_>, Vec<_>) = std::mem::take(&mut histograms)
-            .into_iter()
-            .partition(|(m, _)| values.binary_search_by_key(m, |(v, _)| *v).is_err());
-        later_histograms.extend(both);
-        later_histograms.sort_by_key(|(member, _)| *member);
+    // A member has a float or a histogram in one append, not both: its histograms come behind its floats.
+    let floats = |member: u32| {
+        values.partition_point(|(m, _)| *m <= member) - values.partition_point(|(m, _)| *m < member)
+    };
+    let histograms = rounds(histograms, floats);
+    let (values, starts) = (rounds(values, |_| 0), rounds(starts, |_| 0));
+    let mut exemplars = Some(exemplars);
+    // Exemplars may come without a sample.
+    let alone = usize::from(exemplars.as_ref().is_some_and(|e| !e.is_empty()));
+    let count = values.len().max(histograms.len()).max(alone);
+    let mut rest = (values.into_iter(), histograms.into_iter(), starts.into_iter());
+    let append = |_| {
+        let (values, histograms) = (rest.0.next().unwrap_or_default(), rest.1.next().unwrap_or_default());
         let mut present: Vec<u32> =
-            values.iter().map(|(m, _)| *m).chain(now.iter().map(|(m, _)| *m)).collect();
+            values.iter().map(|(m, _)| *m).chain(histograms.iter().map(|(m, _)| *m)).collect();
         present.sort_unstable();
-        all.push(Append {
+        Append {
             group: group.clone(),
             members,
             timestamp,
             presence: presence(&present, members),
             values: values.iter().map(|(_, x)| *x).collect(),
-            histograms: now,
-            starts: std::mem::take(&mut starts),
-            exemplars: std::mem::take(&mut exemplars),
-        });
-        (values, histograms, starts) = (later_values, later_histograms, later_starts);
-    }
-    all
+            histograms,
+            starts: rest.2.next().unwrap_or_default(),
+            exemplars: exemplars.take().unwrap_or_default(),
+        }
+    };
+    (0..count).map(append).collect()
 }
 
-/// Keeps the first of each member and returns the others.
-fn split_repeated<T: Clone>(list: &mut Vec<(u32, T)>) -> Vec<(u32, T)> {
-    let mut later = Vec::new();
-    list.dedup_by(|b, a| {
-        let is_repeated = a.0 == b.0;
-        if is_repeated {
-            later.push(b.clone());
+/// Cuts a list that is sorted by member into lists that have each member once: the first of each member, the second, ...
+/// The first of a member goes to the list that `first` says.
+fn rounds<T>(list: Vec<(u32, T)>, first: impl Fn(u32) -> usize) -> Vec<Vec<(u32, T)>> {
+    let mut rounds: Vec<Vec<(u32, T)>> = Vec::new();
+    let mut next: Option<(u32, usize)> = None;
+    for (member, item) in list {
+        let round = match next {
+            Some((before, round)) if before == member => round,
+            _ => first(member),
+        };
+        next = Some((member, round + 1));
+        if rounds.len() <= round {
+            rounds.resize_with(round + 1, Vec::new);
         }
-        is_repeated
-    });
-    later
+        rounds[round].push((member, item));
+    }
+    rounds
 }
 
 /// The shortest way to say which members are present; `present` ascends.

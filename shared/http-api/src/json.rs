@@ -7,7 +7,7 @@
 use std::io::Write as _;
 
 use model::query::{MatrixSeries, PointValue, StepStats, VectorElement};
-use model::{FloatHistogram, Labels, Timestamp};
+use model::{Exemplar, FloatHistogram, Labels, Timestamp};
 use serde::Serialize;
 
 /// The warning beside an answer that `limit` cut.
@@ -23,6 +23,31 @@ pub fn success(data: &impl Serialize, warnings: &[String], infos: &[String]) -> 
     let mut serializer = serde_json::Serializer::with_formatter(&mut out, HtmlEscaping);
     data.serialize(&mut serializer).expect("answers have string keys and writing to memory cannot fail");
     push_annotations(&mut out, warnings, infos);
+    out.push(b'}');
+    out
+}
+
+/// Writes an answer of exemplars by series; one without a time has that of the epoch.
+#[must_use]
+pub fn exemplars(all: &[(Labels, Vec<Exemplar>)], warnings: &[String]) -> Vec<u8> {
+    let mut out = b"{\"status\":\"success\",\"data\":[".to_vec();
+    for (i, (labels, exemplars)) in all.iter().enumerate() {
+        out.extend_from_slice(if i == 0 { b"{\"seriesLabels\":" } else { b",{\"seriesLabels\":" });
+        push_labels(&mut out, labels);
+        out.extend_from_slice(b",\"exemplars\":[");
+        for (i, exemplar) in exemplars.iter().enumerate() {
+            out.extend_from_slice(if i == 0 { b"{\"labels\":" } else { b",{\"labels\":" });
+            push_labels(&mut out, &exemplar.labels);
+            out.extend_from_slice(b",\"value\":");
+            push_value(&mut out, exemplar.value);
+            out.extend_from_slice(b",\"timestamp\":");
+            push_timestamp(&mut out, exemplar.timestamp.unwrap_or_default());
+            out.push(b'}');
+        }
+        out.extend_from_slice(b"]}");
+    }
+    out.push(b']');
+    push_annotations(&mut out, warnings, &[]);
     out.push(b'}');
     out
 }
@@ -471,5 +496,28 @@ mod tests {
             text(out),
             r#"{"status":"success","data":[],"warnings":["results truncated due to limit"]}"#
         );
+    }
+
+    #[test]
+    fn exemplars_stand_by_series() {
+        let exemplar = |ms| Exemplar {
+            labels: Labels::from_pairs([("trace_id", "<a>")]),
+            value: 6.0,
+            timestamp: Some(Timestamp(ms)),
+        };
+        let all = [
+            (Labels::from_pairs([("__name__", "a")]), vec![exemplar(1_600_096_945_010), exemplar(5_000)]),
+            (Labels::from_pairs([("__name__", "b")]), vec![exemplar(0)]),
+        ];
+        let shown = |t| format!(r#"{{"labels":{{"trace_id":"<a>"}},"value":"6","timestamp":{t}}}"#);
+        let want = format!(
+            r#"{{"status":"success","data":[{{"seriesLabels":{{"__name__":"a"}},"exemplars":[{},{}]}},{{"seriesLabels":{{"__name__":"b"}},"exemplars":[{}]}}],"warnings":["w"]}}"#,
+            shown("1600096945.010"),
+            shown("5"),
+            shown("0"),
+        );
+        let got = exemplars(&all, &["w".to_owned()]);
+        assert_eq!(String::from_utf8(got).expect("UTF-8"), want);
+        assert_eq!(exemplars(&[], &[]), br#"{"status":"success","data":[]}"#);
     }
 }

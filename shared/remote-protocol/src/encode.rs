@@ -9,7 +9,7 @@ use prost::Message as _;
 
 use crate::histogram::to_message;
 
-/// One series to send.
+/// One series to send, in a write or in the answer to a read.
 #[derive(Debug, Clone, Default)]
 pub struct SeriesOut {
     /// The labels, metric name included.
@@ -27,28 +27,7 @@ pub struct SeriesOut {
 /// Encodes a message of version 1.0, not yet compressed, with the metadata of families beside the series.
 #[must_use]
 pub fn encode_v1(series: &[SeriesOut], families: &[(String, Metadata)]) -> Vec<u8> {
-    let label = |(name, value): (&str, &str)| pb::Label { name: name.to_owned(), value: value.to_owned() };
-    let timeseries = series
-        .iter()
-        .map(|s| pb::TimeSeries {
-            labels: s.labels.iter().map(label).collect(),
-            samples: s
-                .floats
-                .iter()
-                .map(|(t, value)| pb::Sample { value: present(*value), timestamp: t.millis() })
-                .collect(),
-            exemplars: s
-                .exemplars
-                .iter()
-                .map(|e| pb::Exemplar {
-                    labels: e.labels.iter().map(label).collect(),
-                    value: e.value,
-                    timestamp: e.timestamp.unwrap_or_default().millis(),
-                })
-                .collect(),
-            histograms: s.histograms.iter().map(|(t, h)| to_message(*t, h)).collect(),
-        })
-        .collect();
+    let timeseries = series.iter().map(to_series).collect();
     let metadata = families
         .iter()
         .map(|(name, metadata)| pb::MetricMetadata {
@@ -98,6 +77,29 @@ pub fn encode_v2(series: &[SeriesOut]) -> Vec<u8> {
         })
         .collect();
     pb2::Request { symbols: symbols.list, timeseries }.encode_to_vec()
+}
+
+/// A series as version 1.0 and remote read have it.
+pub(crate) fn to_series(series: &SeriesOut) -> pb::TimeSeries {
+    let label = |(name, value): (&str, &str)| pb::Label { name: name.to_owned(), value: value.to_owned() };
+    pb::TimeSeries {
+        labels: series.labels.iter().map(label).collect(),
+        samples: series
+            .floats
+            .iter()
+            .map(|(t, value)| pb::Sample { value: present(*value), timestamp: t.millis() })
+            .collect(),
+        exemplars: series
+            .exemplars
+            .iter()
+            .map(|e| pb::Exemplar {
+                labels: e.labels.iter().map(label).collect(),
+                value: e.value,
+                timestamp: e.timestamp.unwrap_or_default().millis(),
+            })
+            .collect(),
+        histograms: series.histograms.iter().map(|(t, h)| to_message(*t, h)).collect(),
+    }
 }
 
 /// Leaves zero out, as proto3 does, but not negative zero.

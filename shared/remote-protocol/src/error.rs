@@ -4,7 +4,7 @@ use model::Labels;
 use model::number::Quoted;
 
 use crate::frame::BODY_BYTES_MAX;
-use crate::request::{LABELS_PER_SERIES_MAX, SYMBOLS_MAX};
+use crate::request::LABELS_PER_SERIES_MAX;
 
 /// A request that is refused as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,9 +24,22 @@ pub enum Error {
     /// The message is not what the headers say: HTTP 400.
     #[error("decode remote write message: {0}")]
     Message(String),
-    /// More symbols than [`SYMBOLS_MAX`]: HTTP 400.
-    #[error("request has more than {SYMBOLS_MAX} symbols")]
-    TooManySymbols,
+    /// The message of a remote read is malformed, or its matchers are: HTTP 400.
+    #[error("decode remote read message: {0}")]
+    ReadMessage(String),
+    /// None of the response types that a remote read accepts is known: HTTP 400.
+    #[error(
+        "server does not support any of the requested response types; supported: SAMPLES, STREAMED_XOR_CHUNKS"
+    )]
+    UnsupportedResponseTypes,
+    /// More of something than one request may have: HTTP 400.
+    #[error("request has more than {max} {what}")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many it may have.
+        max: usize,
+    },
 }
 
 impl Error {
@@ -34,8 +47,12 @@ impl Error {
     #[must_use]
     pub const fn kind(&self) -> fault::Kind {
         match self {
-            Self::UnsupportedMediaType(_) | Self::Snappy(_) | Self::Message(_) => fault::Kind::Invalid,
-            Self::BodyTooLarge(_) | Self::DecodedTooLarge(_) | Self::TooManySymbols => fault::Kind::Limit,
+            Self::UnsupportedMediaType(_)
+            | Self::Snappy(_)
+            | Self::Message(_)
+            | Self::ReadMessage(_)
+            | Self::UnsupportedResponseTypes => fault::Kind::Invalid,
+            Self::BodyTooLarge(_) | Self::DecodedTooLarge(_) | Self::TooMany { .. } => fault::Kind::Limit,
         }
     }
 }

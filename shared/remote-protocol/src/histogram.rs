@@ -1,7 +1,7 @@
 //! Native histograms between the wire and the model.
 //!
 //! The histogram of remote write 2.0 has the fields of that of 1.0 under the same numbers, and one more (its start
-//! time, which is not kept), so one message serves both.
+//! time, which is read apart), so one message serves both.
 
 use std::ops::AddAssign;
 

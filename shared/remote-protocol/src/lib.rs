@@ -1,20 +1,29 @@
-//! Remote write 1.0 and 2.0: what stands between an HTTP body and series.
+//! Remote write 1.0 and 2.0, and remote read: what stands between an HTTP body and series.
 //!
 //! The way in: [`negotiate`] reads the headers, [`decompress`] the frame, [`WriteRequest::parse`] checks the message
-//! and then hands out series that borrow from it. The way out: [`encode_v1`], [`encode_v2`] and [`compress`].
+//! and then hands out series that borrow from it. The way out: [`encode_v1`], [`encode_v2`] and [`compress`]. A read is
+//! asked for by a [`ReadRequest`], and answered by a [`SamplesAnswer`] or by [`frames`] of chunks.
 //!
-//! Deliberately absent: HTTP, storage rules (ordering, duplicates, bounds), remote read.
+//! Deliberately absent: HTTP, storage rules (ordering, duplicates, bounds), reading chunks.
 #![warn(missing_docs)]
 
+mod chunk;
 mod encode;
 mod error;
 mod frame;
 mod histogram;
 mod negotiate;
+mod read;
 mod request;
 
 pub use encode::{SeriesOut, encode_v1, encode_v2};
 pub use error::{Error, InvalidSeries, Result};
 pub use frame::{BODY_BYTES_MAX, compress, decompress};
 pub use negotiate::{Version, negotiate};
-pub use request::{LABELS_PER_SERIES_MAX, SYMBOLS_MAX, TimeSeries, WriteRequest};
+pub use read::{
+    MATCHERS_MAX, QUERIES_MAX, ReadQuery, ReadRequest, ResponseType, SamplesAnswer, frames,
+    with_external_labels, without_external_labels,
+};
+pub use request::{
+    LABELS_PER_SERIES_MAX, SAMPLES_MAX, SERIES_MAX, SYMBOLS_MAX, Sample, TimeSeries, WriteRequest,
+};

@@ -21,6 +21,13 @@ pub const LABELS_PER_SERIES_MAX: usize = 4096;
 /// Symbols of one request of version 2.0.
 pub const SYMBOLS_MAX: usize = 1 << 20;
 
+/// Series of one request; senders have some thousands. A series can be told in a few bytes, so that a small body could
+/// hold millions.
+pub const SERIES_MAX: usize = 1 << 17;
+
+/// Samples, exemplars among them, of one request: many more than any sender has by default.
+pub const SAMPLES_MAX: usize = 1 << 18;
+
 /// A request whose structure has been checked.
 ///
 /// ```
@@ -38,7 +45,8 @@ pub const SYMBOLS_MAX: usize = 1 << 20;
 ///         Ok(labels) => assert_eq!(labels.metric_name(), "up"),
 ///         Err(invalid) => panic!("skipped: {invalid}"),
 ///     }
-///     assert_eq!(series.floats().collect::<Vec<_>>(), [(Timestamp(5), 1.0)]);
+///     let samples: Vec<_> = series.floats().map(|s| (s.timestamp, s.value)).collect();
+///     assert_eq!(samples, [(Timestamp(5), 1.0)]);
 /// }
 /// # Ok::<(), remote_protocol::Error>(())
 /// ```
@@ -74,22 +82,32 @@ const FAMILIES: u64 = 3;
 /// Of version 2.0.
 const SYMBOLS: u64 = 4;
 const METADATA: u64 = 5;
+/// Of version 2.0, before samples had it.
+const CREATED: u64 = 6;
 
 impl<'a> WriteRequest<'a> {
     /// Checks a decompressed message.
     ///
     /// # Errors
-    /// When it is malformed anywhere, or has too many symbols.
+    /// When it is malformed anywhere, or has too many series, samples or symbols.
     pub fn parse(version: Version, message: &'a [u8]) -> Result<Self> {
         let layout = version.layout();
         let mut symbols = Vec::new();
+        let (mut series, mut samples) = (0, 0);
         for field in Fields::new(message) {
             let (number, payload) = field?;
             if number == layout.series {
-                check_series(version, expect_bytes(payload)?)?;
+                series += 1;
+                samples += check_series(version, expect_bytes(payload)?)?;
+                if series > SERIES_MAX {
+                    return Err(Error::TooMany { what: "series", max: SERIES_MAX });
+                }
+                if samples > SAMPLES_MAX {
+                    return Err(Error::TooMany { what: "samples", max: SAMPLES_MAX });
+                }
             } else if version == Version::V2 && number == SYMBOLS {
                 if symbols.len() == SYMBOLS_MAX {
-                    return Err(Error::TooManySymbols);
+                    return Err(Error::TooMany { what: "symbols", max: SYMBOLS_MAX });
                 }
                 symbols.push(expect_bytes(payload)?);
             } else if version == Version::V1 && number == FAMILIES {
@@ -134,6 +152,17 @@ impl<'a> WriteRequest<'a> {
     }
 }
 
+/// One sample of a series.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample<V> {
+    /// When.
+    pub timestamp: Timestamp,
+    /// What.
+    pub value: V,
+    /// When its counting started, where that is said.
+    pub start: Option<Timestamp>,
+}
+
 /// One series of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct TimeSeries<'a> {
@@ -156,17 +185,33 @@ impl<'a> TimeSeries<'a> {
     }
 
     /// Iterates over the float samples.
-    pub fn floats(&self) -> impl Iterator<Item = (Timestamp, f64)> + 'a {
-        bytes_of(self.message, SAMPLES).map(|message| {
+    pub fn floats(&self) -> impl Iterator<Item = Sample<f64>> + 'a {
+        let start_of = self.start_of();
+        bytes_of(self.message, SAMPLES).map(move |message| {
             let (value, timestamp) = value_and_time(message, 1, 2);
-            (timestamp, value)
+            Sample { timestamp, value, start: start_of(message, 3) }
         })
     }
 
     /// Iterates over the native histograms. Schemas of 9 to 52 are reduced to 8; other rules are the store's to check.
-    pub fn histograms(&self) -> impl Iterator<Item = (Timestamp, Histogram)> + 'a {
-        bytes_of(self.message, self.request.version.layout().histograms)
-            .filter_map(|message| Some(from_message(pb::Histogram::decode(message).ok()?)))
+    pub fn histograms(&self) -> impl Iterator<Item = Sample<Histogram>> + 'a {
+        let start_of = self.start_of();
+        bytes_of(self.message, self.request.version.layout().histograms).filter_map(move |message| {
+            let (timestamp, value) = from_message(pb::Histogram::decode(message).ok()?);
+            Some(Sample { timestamp, value, start: start_of(message, 17) })
+        })
+    }
+
+    /// Finds when the counting of a sample started, which version 2.0 says with each sample, and said with the series
+    /// in its drafts.
+    fn start_of(&self) -> impl Fn(&[u8], u64) -> Option<Timestamp> + use<> {
+        let is_v2 = self.request.version == Version::V2;
+        let number_of = |message: &[u8], field: u64| {
+            let numbers = Fields::checked(message).filter(|(number, _)| *number == field);
+            numbers.filter_map(|(_, payload)| payload.int64()).last().filter(|t| *t != 0).map(Timestamp)
+        };
+        let of_series = if is_v2 { number_of(self.message, CREATED) } else { None };
+        move |message, field| if is_v2 { number_of(message, field).or(of_series) } else { None }
     }
 
     /// Counts the samples of both sorts: what is lost with a series that is skipped.
@@ -234,10 +279,13 @@ fn bytes_of(message: &[u8], number: u64) -> impl Iterator<Item = &[u8]> {
     Fields::checked(message).filter(move |(n, _)| *n == number).filter_map(|(_, payload)| payload.bytes())
 }
 
-fn check_series(version: Version, message: &[u8]) -> Result<()> {
+/// Checks a series and counts what it has of samples and exemplars.
+fn check_series(version: Version, message: &[u8]) -> Result<usize> {
     let layout = version.layout();
+    let mut samples = 0;
     for field in Fields::new(message) {
         let (number, payload) = field?;
+        samples += usize::from([SAMPLES, layout.histograms, layout.exemplars].contains(&number));
         if number == LABELS {
             check_labels(version, payload)?;
         } else if number == SAMPLES {
@@ -258,7 +306,7 @@ fn check_series(version: Version, message: &[u8]) -> Result<()> {
             }
         }
     }
-    Ok(())
+    Ok(samples)
 }
 
 /// Checks a label of version 1.0 or references of version 2.0 (packed, or one by one).

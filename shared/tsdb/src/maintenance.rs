@@ -196,6 +196,12 @@ impl Maintenance {
         })
     }
 
+    /// The table that is maintained.
+    #[must_use]
+    pub fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
+
     /// Changes how far behind the newest sample a sample may be.
     pub fn set_out_of_order_window(&self, window: Duration) {
         self.out_of_order_window_ms.store(millis(window), Ordering::Relaxed);

@@ -16,6 +16,7 @@ mod flush;
 mod groups;
 mod open;
 mod read;
+mod statistics;
 mod upkeep;
 
 use std::fs::File;
@@ -40,6 +41,7 @@ use upkeep::Upkeep;
 pub use flush::FlushReport;
 pub use open::unflushed_local_logs;
 pub use read::{HeadSelection, HeadState, LastSample, LogState};
+pub use statistics::{HeadStatistics, LabelStatistics};
 
 /// The storage engine of one ingester.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! `/api/v1/admin/tsdb/flush` and `compact`, `/-/reload` and `/-/quit`: each behind its flag.
+//! `/api/v1/admin/tsdb/...`, `/-/reload` and `/-/quit`: each behind its flag.
 
 use std::sync::Arc;
 
@@ -6,11 +6,13 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{Method, StatusCode, header};
 use http_api::{ApiError, ErrorType};
+use model::number::Quoted;
+use ring::rand::{SecureRandom as _, SystemRandom};
 use rpc::pb::{discovery, ingester};
 use serde_json::{Value, json};
-use tonic::Status;
+use tonic::{Code, Status};
 
-use super::{fail, from_status, succeed};
+use super::{Form, fail, from_status, succeed};
 use crate::gateway::Gateway;
 use crate::peers::{COMPACT_DEADLINE, FLUSH_DEADLINE, LOOKUP_DEADLINE};
 
@@ -26,6 +28,9 @@ async fn if_enabled(gateway: &Gateway, work: impl Future<Output = Result<Value, 
     }
     match work.await {
         Ok(data) => succeed(&data, &[]),
+        Err(status) if status.code() == Code::Unimplemented => {
+            fail(ApiError::new(ErrorType::NotImplemented, status.message()))
+        }
         Err(status) => fail(from_status(&status)),
     }
 }
@@ -64,6 +69,57 @@ async fn compact_all(gateway: &Gateway) -> Result<Value, Status> {
         "filesReplaced": all.files_replaced, "filesWritten": all.files_written,
         "filesExpired": all.files_expired,
     }))
+}
+
+/// `POST|PUT /api/v1/admin/tsdb/snapshot`: answers when the copy of the table can be read.
+///
+/// The copy is a table of its own in `snapshots/<name>/metrics/` beside the table. With `skip_head` it has what is in
+/// the table; else everything acknowledged is flushed first.
+pub(super) async fn snapshot(State(gateway): State<Arc<Gateway>>, form: Form) -> Response {
+    let skips_head = match form.params.get("skip_head") {
+        "" => false,
+        text => match parse_bool(text) {
+            Some(value) => value,
+            None => {
+                let cause = format!("strconv.ParseBool: parsing {}: invalid syntax", Quoted(text));
+                return fail(ApiError::parameter("skip_head", format!("unable to parse boolean {cause}")));
+            }
+        },
+    };
+    if_enabled(&gateway, copy_table(&gateway, skips_head)).await
+}
+
+/// As Go reads a boolean.
+fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+async fn copy_table(gateway: &Gateway, skips_head: bool) -> Result<Value, Status> {
+    if !skips_head {
+        flush_all(gateway).await?;
+    }
+    let mut number = [0; 8];
+    let random = SystemRandom::new().fill(&mut number);
+    random.map_err(|_| Status::internal("no random numbers"))?;
+    let now = jiff::Timestamp::from_millisecond(gateway.clock.now().millis());
+    let now = now.map_err(|e| Status::internal(e.to_string()))?.strftime("%Y%m%dT%H%M%SZ");
+    let name = format!("{now}-{:016x}", u64::from_ne_bytes(number));
+    let ingester = gateway.peers.ingesters()?.into_iter().next();
+    let (_, mut client) = ingester.ok_or_else(|| Status::unavailable("no ingester is known"))?;
+    let request = ingester::SnapshotRequest { name: name.clone() };
+    client.snapshot(rpc::with_deadline(request, COMPACT_DEADLINE)).await?;
+    Ok(json!({ "name": name }))
+}
+
+/// `POST|PUT /api/v1/admin/tsdb/delete_series` and `clean_tombstones`: there is no deletion of series yet.
+pub(super) async fn deletion(State(gateway): State<Arc<Gateway>>) -> Response {
+    let none =
+        Err(Status::unimplemented("series cannot be deleted yet: samples go when their retention is over"));
+    if_enabled(&gateway, std::future::ready(none)).await
 }
 
 /// `POST|PUT /-/reload`.

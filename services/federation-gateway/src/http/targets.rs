@@ -123,17 +123,6 @@ pub(super) fn rfc3339(t: Timestamp) -> String {
     }
 }
 
-/// `GET /api/v1/scrape_pools`.
-pub(super) async fn scrape_pools(State(gateway): State<Arc<Gateway>>, _: Form) -> Response {
-    match gateway.prometheus_config() {
-        Ok(config) => {
-            let pools: BTreeSet<&String> = config.message.scrape_pools.iter().collect();
-            succeed(&serde_json::json!({ "scrapePools": pools }), &[])
-        }
-        Err(error) => fail(error),
-    }
-}
-
 /// One metric's metadata as the API shows it.
 #[derive(Debug, Serialize, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {

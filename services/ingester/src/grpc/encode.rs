@@ -8,7 +8,7 @@ use rpc::convert::deltas;
 use rpc::pb::ingester as pb;
 use rpc::symbols::SymbolWriter;
 use tsdb::series::{SeriesSamples, Timeline};
-use tsdb::{Appended, HeadSelection, HeadState, LastSample, RefusalReason};
+use tsdb::{Appended, HeadSelection, HeadState, HeadStatistics, LabelStatistics, LastSample, RefusalReason};
 
 /// Label sets in one message.
 const LABELS_PER_MESSAGE: usize = 2_000;
@@ -187,4 +187,27 @@ pub(super) fn exemplars(found: Vec<(Labels, Vec<Exemplar>)>, head: &HeadState) -
         exemplars: exemplars.iter().map(Into::into).collect(),
     };
     pb::ExemplarsResponse { series: found.into_iter().map(of_series).collect(), state: Some(state(head)) }
+}
+
+pub(super) fn statistics(found: HeadStatistics, head: &HeadState) -> pb::StatisticsResponse {
+    let counts = |list: Vec<(String, u64)>| {
+        list.into_iter().map(|(name, series)| pb::SeriesCount { name, series }).collect()
+    };
+    let label = |l: LabelStatistics| pb::LabelStatistics {
+        name: l.name,
+        values: l.values,
+        bytes: l.bytes,
+        hashes: l.hashes,
+    };
+    pb::StatisticsResponse {
+        state: Some(state(head)),
+        series: found.series,
+        label_pairs: found.label_pairs,
+        runs: found.runs,
+        min_time: found.times.map(|(min, _)| min),
+        max_time: found.times.map(|(_, max)| max),
+        series_by_metric: counts(found.series_by_metric),
+        labels: found.labels.into_iter().map(label).collect(),
+        series_by_pair: counts(found.series_by_pair),
+    }
 }

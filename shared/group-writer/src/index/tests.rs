@@ -68,6 +68,43 @@ fn a_series_that_stands_twice_goes_to_a_second_append() {
 }
 
 #[test]
+fn repeats_stand_behind_each_other_floats_first() {
+    let mut index = index();
+    let mut filling = index.fill(Timestamp(0));
+    let (a, b) = (labels(&[("__name__", "a")]), labels(&[("__name__", "b")]));
+    let a = filling.place(plain(&a), || key("j")).expect("room");
+    let b = filling.place(plain(&b), || key("j")).expect("room");
+    let histogram = Arc::new(Histogram::Integer(model::IntegerHistogram::default()));
+    let (t, float) = (Timestamp(5), Value::Float);
+    filling.sample(a, t, Value::Histogram(Arc::clone(&histogram)), None);
+    for (place, value) in [(a, 1.0), (b, 2.0), (a, 3.0), (a, 4.0)] {
+        filling.sample(place, t, float(value), None);
+    }
+    let got: Vec<_> =
+        filling.take().into_iter().map(|a| (a.presence, a.values, a.histograms.len())).collect();
+    let only_a = Presence::Absent(vec![0b1111_1110]);
+    let expected = [
+        (Presence::All, vec![1.0, 2.0], 0),
+        (only_a.clone(), vec![3.0], 0),
+        (only_a.clone(), vec![4.0], 0),
+        (only_a, vec![], 1),
+    ];
+    assert_eq!(got, expected);
+}
+
+#[test]
+fn exemplars_may_come_alone() {
+    let mut index = index();
+    let mut filling = index.fill(Timestamp(0));
+    let a = labels(&[("__name__", "a")]);
+    let place = filling.place(plain(&a), || key("j")).expect("room");
+    let exemplar = Exemplar { labels: Labels::empty(), value: 3.0, timestamp: Some(Timestamp(4)) };
+    filling.exemplars(place, Timestamp(4), [exemplar.clone()]);
+    let [append] = filling.take().try_into().expect("one append");
+    assert_eq!((append.presence, append.exemplars), (Presence::Present(vec![]), vec![(0, exemplar)]));
+}
+
+#[test]
 fn starts_and_exemplars_go_with_their_samples() {
     let mut index = index();
     let mut filling = index.fill(Timestamp(0));

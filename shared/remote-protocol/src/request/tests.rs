@@ -37,8 +37,8 @@ fn read(request: &WriteRequest<'_>) -> Vec<SeriesOut> {
         .series()
         .map(|s| SeriesOut {
             labels: s.to_labels().unwrap(),
-            floats: s.floats().collect(),
-            histograms: s.histograms().collect(),
+            floats: s.floats().map(|s| (s.timestamp, s.value)).collect(),
+            histograms: s.histograms().map(|s| (s.timestamp, s.value)).collect(),
             exemplars: s.exemplars().map(|e| e.unwrap()).collect(),
             metadata: s.metadata(),
         })
@@ -190,7 +190,7 @@ fn labels_and_symbols_are_bounded() {
     assert!(WriteRequest::parse(Version::V2, &symbols(SYMBOLS_MAX)).is_ok());
     assert_eq!(
         WriteRequest::parse(Version::V2, &symbols(SYMBOLS_MAX + 1)).map(|_| ()),
-        Err(Error::TooManySymbols)
+        Err(Error::TooMany { what: "symbols", max: SYMBOLS_MAX })
     );
 }
 
@@ -281,7 +281,7 @@ proptest::proptest! {
         {
             proptest::prop_assert_eq!(ours.series().count(), theirs.timeseries.len());
             for (x, y) in ours.series().zip(&theirs.timeseries) {
-                let floats: Vec<_> = x.floats().map(|(t, v)| (t.millis(), v.to_bits())).collect();
+                let floats: Vec<_> = x.floats().map(|s| (s.timestamp.millis(), s.value.to_bits())).collect();
                 let expected: Vec<_> = y.samples.iter().map(|s| (s.timestamp, s.value().to_bits())).collect();
                 proptest::prop_assert_eq!(floats, expected);
                 proptest::prop_assert_eq!(x.histograms().count(), y.histograms.len());
@@ -289,4 +289,45 @@ proptest::proptest! {
             }
         }
     }
+}
+
+#[test]
+fn starts_stand_with_samples_or_with_their_series() {
+    let sample = |timestamp, start_timestamp| pb2::Sample { value: Some(1.0), timestamp, start_timestamp };
+    let histogram = |start_timestamp| pb2::Histogram { timestamp: 9, start_timestamp, ..Default::default() };
+    let series = |created_timestamp| pb2::TimeSeries {
+        samples: vec![sample(7, 5), sample(8, 0)],
+        histograms: vec![histogram(6), histogram(0)],
+        created_timestamp,
+        ..Default::default()
+    };
+    let message = pb2::Request { symbols: vec![String::new()], timeseries: vec![series(3), series(0)] };
+    let message = message.encode_to_vec();
+    let request = WriteRequest::parse(Version::V2, &message).unwrap();
+    let starts = |s: &TimeSeries<'_>| {
+        let floats = s.floats().map(|s| s.start);
+        floats.chain(s.histograms().map(|s| s.start)).map(|t| t.map(Timestamp::millis)).collect::<Vec<_>>()
+    };
+    let all: Vec<_> = request.series().map(|s| starts(&s)).collect();
+    assert_eq!(all, [[Some(5), Some(3), Some(6), Some(3)], [Some(5), None, Some(6), None]]);
+}
+
+#[test]
+fn a_small_body_of_many_series_is_refused() {
+    // Each of two bytes: an empty series.
+    let series = [0x0a, 0x00].repeat(SERIES_MAX + 1);
+    assert_eq!(
+        WriteRequest::parse(Version::V1, &series).map(|_| ()),
+        Err(Error::TooMany { what: "series", max: SERIES_MAX })
+    );
+    assert!(WriteRequest::parse(Version::V1, &series[2..]).is_ok());
+    // One series of many empty samples, written out with its length.
+    let samples = [0x12, 0x00].repeat(SAMPLES_MAX + 1);
+    let mut one = vec![0x0a];
+    prost::encoding::encode_varint(samples.len() as u64, &mut one);
+    one.extend_from_slice(&samples);
+    assert_eq!(
+        WriteRequest::parse(Version::V1, &one).map(|_| ()),
+        Err(Error::TooMany { what: "samples", max: SAMPLES_MAX })
+    );
 }

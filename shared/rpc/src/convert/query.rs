@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use model::query::{MatrixSeries, PointValue, QueryAnswer, QueryStats, QueryValue, StepStats, VectorElement};
-use model::{FloatHistogram, Histogram, Timestamp};
+use model::{Histogram, Labels, Timestamp};
 
 use super::{ascending_times, deltas};
 use crate::error::{Error, Result};
@@ -113,6 +113,27 @@ fn series_to_pb(series: &MatrixSeries, symbols: &mut SymbolWriter) -> pb::Result
 }
 
 fn series_from_pb(message: &pb::ResultSeries, symbols: SymbolReader<'_>) -> Result<MatrixSeries> {
+    let StoredSeries { labels, floats, histograms } = stored_series(message, symbols)?;
+    let histograms = histograms.iter().map(|(t, h)| (*t, Arc::new(h.to_float()))).collect();
+    Ok(MatrixSeries { labels, floats, histograms })
+}
+
+/// A series with its samples as they are stored.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct StoredSeries {
+    /// The labels.
+    pub labels: Labels,
+    /// Float samples, oldest first.
+    pub floats: Vec<(Timestamp, f64)>,
+    /// Native histograms, oldest first.
+    pub histograms: Vec<(Timestamp, Histogram)>,
+}
+
+/// Reads a series as it is stored.
+///
+/// # Errors
+/// When the message does not keep the contract.
+pub fn stored_series(message: &pb::ResultSeries, symbols: SymbolReader<'_>) -> Result<StoredSeries> {
     let labels = symbols.labels(message.labels.as_ref().ok_or(Error::Missing("series.labels"))?)?;
     let pair = |times: usize, values: usize| {
         if times == values {
@@ -125,11 +146,10 @@ fn series_from_pb(message: &pb::ResultSeries, symbols: SymbolReader<'_>) -> Resu
     pair(message.histogram_deltas.len(), message.histograms.len())?;
     let floats = ascending_times(&message.float_deltas)?.into_iter().map(Timestamp);
     let histograms = ascending_times(&message.histogram_deltas)?.into_iter().map(Timestamp);
-    let to_float = |h: &pbm::Histogram| -> Arc<FloatHistogram> { Arc::new(Histogram::from(h).to_float()) };
-    Ok(MatrixSeries {
+    Ok(StoredSeries {
         labels,
         floats: floats.zip(message.floats.iter().copied()).collect(),
-        histograms: histograms.zip(message.histograms.iter().map(to_float)).collect(),
+        histograms: histograms.zip(message.histograms.iter().map(Histogram::from)).collect(),
     })
 }
 
@@ -231,7 +251,7 @@ fn element(series: MatrixSeries) -> Option<VectorElement> {
 
 #[cfg(test)]
 mod tests {
-    use model::Labels;
+    use model::FloatHistogram;
 
     use super::*;
 

@@ -237,14 +237,21 @@ impl DeltaLog {
     pub(crate) async fn checkpoint(&self, runtime: &Handle) -> Result<u64> {
         let state = self.refresh().await?;
         let version = state.version;
-        let encoding = runtime.spawn_blocking(move || {
-            let lines = state.lines()?;
-            Ok::<_, Error>((lines.len(), checkpoint::to_parquet(&lines)?))
-        });
-        let (size, bytes) = encoding.await.map_err(|_| Error::Worker("encode a checkpoint"))??;
+        let (size, bytes) = encode_checkpoint(state, runtime).await?;
         checkpoint::write(&*self.store, &self.directory, version, size, bytes).await?;
         self.checkpoint.fetch_max(version, Ordering::Relaxed);
         Ok(version)
+    }
+
+    /// Makes a table of its own, at another path of the same store, of a state whose data files lie there already.
+    ///
+    /// Its log begins with the commit of that version and a checkpoint, which names the files.
+    pub(crate) async fn copy_to(&self, state: Arc<State>, table: &Path, runtime: &Handle) -> Result<()> {
+        let (version, directory) = (state.version, table.clone().join("_delta_log"));
+        let (from, to) = (commit_path(&self.directory, version), commit_path(&directory, version));
+        self.store.copy(&from, &to).await.map_err(Error::store(format!("copy {from}")))?;
+        let (size, bytes) = encode_checkpoint(state, runtime).await?;
+        checkpoint::write(&*self.store, &directory, version, size, bytes).await
     }
 
     /// Removes commits and checkpoints from before an instant that lie behind a checkpoint from before it.
@@ -351,6 +358,15 @@ fn check_writable(directory: &Path, state: &State) -> Result<()> {
     }
     let feature = format!("writing a table that asks for more than writer version {WRITER_VERSION}");
     Err(Error::Unsupported { path: directory.to_string(), feature })
+}
+
+/// Writes a state as a checkpoint; returns how many actions it has, and its bytes.
+async fn encode_checkpoint(state: Arc<State>, runtime: &Handle) -> Result<(usize, Vec<u8>)> {
+    let encoding = runtime.spawn_blocking(move || {
+        let lines = state.lines()?;
+        Ok::<_, Error>((lines.len(), checkpoint::to_parquet(&lines)?))
+    });
+    encoding.await.map_err(|_| Error::Worker("encode a checkpoint"))?
 }
 
 pub(super) fn commit_path(directory: &Path, version: u64) -> Path {
