@@ -1,54 +1,57 @@
 //! Numbers and strings as Go prints them, since Prometheus's formats are defined by Go's printing.
 
 use std::fmt::{self, Write as _};
+use std::io::Write as _;
 
 /// Formats as Go's `strconv.FormatFloat(x, 'f', -1, 64)`: shortest round-trip digits, never an exponent.
 #[must_use]
 pub fn format_fixed(x: f64) -> String {
-    match special(x) {
-        Some(text) => text.to_owned(),
-        None => {
-            let (negative, digits, exponent) = decimal(x);
-            let mut out = String::new();
-            push_fixed(&mut out, negative, &digits, exponent);
-            out
-        }
-    }
+    format(x, |_, _| false)
 }
 
 /// Formats as Go's `strconv.FormatFloat(x, 'g', -1, 64)`, `%v` and `%g`: shortest digits, with an exponent below
 /// 1e-4 and from 1e6 upwards.
 #[must_use]
 pub fn format_general(x: f64) -> String {
-    if let Some(text) = special(x) {
-        return text.to_owned();
-    }
-    let (negative, digits, exponent) = decimal(x);
-    let mut out = String::new();
-    // strconv's %g with shortest digits decides with a precision of 6, however many digits there are.
-    if x != 0.0 && !(-4..6).contains(&(exponent - 1)) {
-        push_exponent(&mut out, negative, &digits, exponent);
-    } else {
-        push_fixed(&mut out, negative, &digits, exponent);
-    }
-    out
+    format(x, is_general_exponent)
+}
+
+/// Appends what [`format_general`] returns.
+pub fn push_general(out: &mut Vec<u8>, x: f64) {
+    push(out, x, is_general_exponent);
 }
 
 /// Formats as Prometheus's HTTP API does: an exponent only below 1e-6 and from 1e21 upwards.
 #[must_use]
 pub fn format_api(x: f64) -> String {
+    format(x, |x, _| !(1e-6..1e21).contains(&x.abs()))
+}
+
+/// strconv's %g with shortest digits decides with a precision of 6, however many digits there are.
+fn is_general_exponent(_: f64, exponent: i32) -> bool {
+    !(-4..6).contains(&(exponent - 1))
+}
+
+fn format(x: f64, has_exponent: impl Fn(f64, i32) -> bool) -> String {
+    let mut out = Vec::new();
+    push(&mut out, x, has_exponent);
+    String::from_utf8(out).expect("digits and signs are ASCII")
+}
+
+/// Appends a number; `has_exponent` decides about a number other than zero by itself and its decimal exponent.
+fn push(out: &mut Vec<u8>, x: f64, has_exponent: impl Fn(f64, i32) -> bool) {
     if let Some(text) = special(x) {
-        return text.to_owned();
+        return out.extend_from_slice(text.as_bytes());
     }
-    let magnitude = x.abs();
-    let (negative, digits, exponent) = decimal(x);
-    let mut out = String::new();
-    if magnitude != 0.0 && !(1e-6..1e21).contains(&magnitude) {
-        push_exponent(&mut out, negative, &digits, exponent);
+    let decimal = Decimal::of(x);
+    if x.is_sign_negative() {
+        out.push(b'-');
+    }
+    if x != 0.0 && has_exponent(x, decimal.exponent) {
+        decimal.push_exponent(out);
     } else {
-        push_fixed(&mut out, negative, &digits, exponent);
+        decimal.push_fixed(out);
     }
-    out
 }
 
 /// Parses a float as Prometheus's exposition formats and flags do: Go syntax, `Inf`, `+Inf`, `-Inf`, `NaN` in any
@@ -118,64 +121,89 @@ fn special(x: f64) -> Option<&'static str> {
     }
 }
 
-/// Splits a finite number into sign, shortest decimal digits `d1 d2 ...` and the position of the point before which
-/// `exponent` digits stand: x = 0.d1d2... * 10^exponent.
-fn decimal(x: f64) -> (bool, Vec<u8>, i32) {
-    let negative = x.is_sign_negative();
-    if x == 0.0 {
-        return (negative, vec![b'0'], 1);
-    }
-    let mut buffer = ryu::Buffer::new();
-    let text = buffer.format_finite(x.abs());
-    let (mantissa, power) = match text.split_once('e') {
-        Some((m, e)) => (m, e.parse::<i32>().expect("ryu prints an integer exponent")),
-        None => (text, 0),
-    };
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let mut digits: Vec<u8> = whole.bytes().chain(fraction.bytes()).collect();
-    let mut exponent = i32::try_from(whole.len()).expect("a float has few digits") + power;
-    let leading = digits.iter().take_while(|d| **d == b'0').count();
-    digits.drain(..leading);
-    exponent -= i32::try_from(leading).expect("a float has few digits");
-    while digits.len() > 1 && digits.last() == Some(&b'0') {
-        digits.pop();
-    }
-    (negative, digits, exponent)
+/// Most digits that are looked at: 17 that count, and zeros in front of them or behind.
+const DIGITS_MAX: usize = 32;
+
+/// The magnitude of a finite number as shortest decimal digits `d1 d2 ...` and the position of the point before which
+/// `exponent` digits stand: 0.d1d2... * 10^exponent.
+struct Decimal {
+    digits: [u8; DIGITS_MAX],
+    count: usize,
+    exponent: i32,
 }
 
-fn push_fixed(out: &mut String, negative: bool, digits: &[u8], exponent: i32) {
-    if negative {
-        out.push('-');
+impl Decimal {
+    fn of(x: f64) -> Self {
+        let mut decimal = Self { digits: [b'0'; DIGITS_MAX], count: 1, exponent: 1 };
+        if x == 0.0 {
+            return decimal;
+        }
+        let mut buffer = ryu::Buffer::new();
+        let text = buffer.format_finite(x.abs()).as_bytes();
+        // Behind the digits there may be an exponent.
+        let (mantissa, power) = match text.iter().position(|c| *c == b'e') {
+            Some(at) => {
+                let power = std::str::from_utf8(&text[at + 1..]).ok().and_then(|p| p.parse::<i32>().ok());
+                (&text[..at], power.expect("ryu prints an integer exponent"))
+            }
+            None => (text, 0),
+        };
+        (decimal.count, decimal.exponent) = (0, power);
+        let mut is_whole = true;
+        for c in mantissa {
+            if *c == b'.' {
+                is_whole = false;
+            } else if *c == b'0' && decimal.count == 0 {
+                // A zero in front of the point is the only one there.
+                decimal.exponent -= i32::from(!is_whole);
+            } else {
+                decimal.digits[decimal.count] = *c;
+                decimal.count += 1;
+                decimal.exponent += i32::from(is_whole);
+            }
+        }
+        while decimal.count > 1 && decimal.digits[decimal.count - 1] == b'0' {
+            decimal.count -= 1;
+        }
+        decimal
     }
-    let digit = |i: i32| usize::try_from(i).ok().and_then(|i| digits.get(i)).map_or('0', |d| char::from(*d));
-    if exponent <= 0 {
-        out.push('0');
+
+    fn digits(&self) -> &[u8] {
+        &self.digits[..self.count]
     }
-    for i in 0..exponent {
-        out.push(digit(i));
-    }
-    let count = i32::try_from(digits.len()).unwrap_or(i32::MAX);
-    if count > exponent {
-        out.push('.');
-        out.extend(std::iter::repeat_n('0', usize::try_from(-exponent).unwrap_or(0)));
-        for i in exponent.max(0)..count {
-            out.push(digit(i));
+
+    fn push_fixed(&self, out: &mut Vec<u8>) {
+        let zeros = |count: usize| std::iter::repeat_n(b'0', count);
+        let digits = self.digits();
+        match usize::try_from(self.exponent) {
+            Ok(whole) if whole > 0 => {
+                let (before, after) = digits.split_at(whole.min(digits.len()));
+                out.extend_from_slice(before);
+                out.extend(zeros(whole - before.len()));
+                if !after.is_empty() {
+                    out.push(b'.');
+                    out.extend_from_slice(after);
+                }
+            }
+            _ => {
+                out.extend_from_slice(b"0.");
+                out.extend(zeros(self.exponent.unsigned_abs() as usize));
+                out.extend_from_slice(digits);
+            }
         }
     }
-}
 
-fn push_exponent(out: &mut String, negative: bool, digits: &[u8], exponent: i32) {
-    if negative {
-        out.push('-');
+    fn push_exponent(&self, out: &mut Vec<u8>) {
+        let (first, rest) = (self.digits[0], &self.digits()[1..]);
+        out.push(first);
+        if !rest.is_empty() {
+            out.push(b'.');
+            out.extend_from_slice(rest);
+        }
+        let power = self.exponent - 1;
+        let sign = if power < 0 { '-' } else { '+' };
+        write!(out, "e{sign}{:02}", power.abs()).expect("a vector grows as needed");
     }
-    out.push(char::from(digits[0]));
-    if digits.len() > 1 {
-        out.push('.');
-        out.extend(digits[1..].iter().map(|d| char::from(*d)));
-    }
-    let power = exponent - 1;
-    let sign = if power < 0 { '-' } else { '+' };
-    write!(out, "e{sign}{:02}", power.abs()).expect("writing to a string");
 }
 
 #[cfg(test)]
