@@ -14,6 +14,8 @@ pub struct Config {
     pub query_timeout: ConfigDuration,
     /// How old a sample may be that `/federate` exports.
     pub lookback_delta: ConfigDuration,
+    /// `/federate` answers that are under way at one time, at most; more are refused.
+    pub federations_max: usize,
     /// Whether `/-/reload` and `/-/quit` answer.
     pub enable_lifecycle: bool,
     /// Whether `/api/v1/admin/...` answers.
@@ -42,6 +44,7 @@ impl Default for Config {
         Self {
             query_timeout: ConfigDuration::from_secs(120),
             lookback_delta: ConfigDuration::from_secs(300),
+            federations_max: 64,
             enable_lifecycle: false,
             enable_admin_api: false,
             features: Vec::new(),
@@ -85,6 +88,9 @@ impl service_runtime::Config for Config {
         if self.write_buffer_bytes_max < 1 << 20 {
             faults.push("write_buffer_bytes_max: must be at least 1048576".to_owned());
         }
+        if self.federations_max == 0 {
+            faults.push("federations_max: must be above 0".to_owned());
+        }
         if self.otlp_message_bytes_max == 0 {
             faults.push("otlp_message_bytes_max: must be above 0".to_owned());
         }
@@ -104,10 +110,9 @@ mod tests {
 
     #[test]
     fn every_fault_is_reported() {
-        let yaml =
-            "query_timeout: 0s\nlookback_delta: 0s\nwrite_buffer_bytes_max: 5\notlp_message_bytes_max: 0\n";
-        let faults = service_runtime::parse_config::<Config>(yaml).expect_err("four faults");
-        assert_eq!(faults.len(), 4, "{faults:?}");
+        let yaml = "query_timeout: 0s\nlookback_delta: 0s\nwrite_buffer_bytes_max: 5\notlp_message_bytes_max: 0\nfederations_max: 0\n";
+        let faults = service_runtime::parse_config::<Config>(yaml).expect_err("five faults");
+        assert_eq!(faults.len(), 5, "{faults:?}");
         assert!(service_runtime::parse_config::<Config>("").is_ok());
     }
 }

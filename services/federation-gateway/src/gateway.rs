@@ -6,6 +6,7 @@ use config_watch::Revision;
 use http_api::ApiError;
 use model::{Clock, Timestamp};
 use service_runtime::{Readiness, Stopper};
+use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -22,6 +23,10 @@ pub(crate) struct Gateway {
     pub(crate) prometheus_config: config_watch::Latest,
     pub(crate) remote_writer: RemoteWriter,
     pub(crate) metrics: Metrics,
+    /// Room for `/federate` answers under way.
+    pub(crate) federations: Arc<Semaphore>,
+    /// Who of them may work now.
+    pub(crate) federation_turns: Semaphore,
     pub(crate) stopper: Stopper,
     pub(crate) readiness: Readiness,
 }

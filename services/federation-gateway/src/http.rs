@@ -20,6 +20,7 @@ mod expression;
 mod features;
 mod federate;
 mod otlp;
+mod packing;
 mod query;
 mod rules;
 mod series;
@@ -77,8 +78,6 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         .route("/api/v1/otlp/v1/metrics", post(otlp::metrics))
         .route("/api/v1/admin/tsdb/flush", post(admin::flush).put(admin::flush))
         .route("/api/v1/admin/tsdb/compact", post(admin::compact).put(admin::compact))
-        .route("/federate", get(federate::federate))
-        .route("/federation", get(federate::federate))
         .route("/version", get(status::version))
         .route("/-/reload", any(admin::reload))
         .route("/-/quit", any(admin::quit));
@@ -86,7 +85,11 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         router = router.route(path, any(move || async move { fail(ApiError::not_implemented(path)) }));
     }
     let compression = tower_http::compression::CompressionLayer::new().gzip(true).deflate(true);
-    router.layer(compression).layer(axum::middleware::from_fn(cors)).with_state(gateway)
+    // Packs its body by itself. No HEAD, as in Prometheus.
+    let federate = get(federate::federate).head(|| std::future::ready(StatusCode::METHOD_NOT_ALLOWED));
+    let router = router.layer(compression);
+    let router = router.route("/federate", federate.clone()).route("/federation", federate);
+    router.layer(axum::middleware::from_fn(cors)).with_state(gateway)
 }
 
 /// Builds the routes of the listener for OTLP alone.

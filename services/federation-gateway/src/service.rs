@@ -1,12 +1,14 @@
 //! Builds the gateway's parts and joins them.
 
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::sync::Arc;
 
 use axum::Router;
 use coordination::Role;
 use group_writer::{GroupWriter, Options};
 use service_runtime::{BoxError, Environment, GrpcServices, Shutdown, Surface};
+use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::gateway::Gateway;
@@ -49,7 +51,10 @@ impl service_runtime::Service for Service {
             driver.run().await;
             Ok(())
         });
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         let gateway = Gateway {
+            federations: Arc::new(Semaphore::new(config.federations_max)),
+            federation_turns: Semaphore::new((cores / 2).max(1)),
             config,
             clock: environment.clock.clone(),
             peers,

@@ -93,6 +93,11 @@ impl Queries {
         }
     }
 
+    /// How many samples a source reads at most.
+    pub(crate) fn samples_max(&self) -> u64 {
+        (self.options.max_memory_bytes / SAMPLE_BYTES) as u64
+    }
+
     /// Evaluates a query. Dropping the future cancels the evaluation.
     pub(crate) async fn run(&self, params: QueryParams) -> Result<(QueryAnswer, AnswerNotes)> {
         self.metrics.running.inc();
@@ -125,7 +130,7 @@ impl Queries {
             runtime: Handle::current(),
             sources: Arc::clone(&self.sources),
             tenant: params.tenant,
-            samples_max: (self.options.max_memory_bytes / SAMPLE_BYTES) as u64,
+            samples_max: self.samples_max(),
             allow_partial: params.allow_partial,
             deadline,
             canceled: canceled.clone(),

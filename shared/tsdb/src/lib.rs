@@ -36,5 +36,5 @@ pub use log::objects::{LogOwner, ObjectLogOptions, ObjectLogs};
 pub use maintenance::{Maintenance, MaintenanceOptions, MaintenanceReport, MaintenanceStats};
 pub use options::{LogStore, StorageOptions};
 pub use storage::{
-    FlushReport, HeadSelection, HeadState, LastSample, LogState, Stats, Storage, unflushed_local_logs,
+    FlushReport, HeadSelection, HeadState, LastSampleReader, LogState, Stats, Storage, unflushed_local_logs,
 };
