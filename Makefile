@@ -38,7 +38,8 @@ test: parts
 	PATH="$(PARTS)/venv/bin:$$PATH" cargo test --workspace --no-fail-fast
 	# The stories once more, against a cluster. Those left out say by themselves what they start.
 	PATH="$(PARTS)/venv/bin:$$PATH" TRIBUTARY_SHAPE=cluster cargo test --workspace --test stories -- \
-		--test-threads=2 --skip cluster:: --skip diskless:: --skip storage_url:: --skip containers:: --skip deploy::
+		--test-threads=2 --skip cluster:: --skip diskless:: --skip storage_url:: --skip containers:: --skip deploy:: \
+		--skip tree::
 	cargo test -p promql-engine --features planted-faults --test planted_faults
 	@$(MAKE) --no-print-directory conformance
 

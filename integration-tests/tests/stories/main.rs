@@ -11,6 +11,8 @@ mod cross_service;
 mod deploy;
 mod diskless;
 mod expressions;
+mod federation;
+mod federation_cluster;
 mod hierarchy;
 mod kill_nine;
 mod kubernetes;
@@ -25,6 +27,7 @@ mod same_answers;
 mod status;
 mod storage_url;
 mod tenants;
+mod tree;
 mod writers;
 
 use std::path::PathBuf;
