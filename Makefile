@@ -49,6 +49,9 @@ soak: parts
 
 bench:
 	cargo bench -p promql-engine
+	# With the program that it measures, in one set of features.
+	cargo build --release --workspace --lib --bins --benches
+	cargo bench --workspace --bench federate
 
 golden:
 	TRIBUTARY_GOLDEN=1 cargo test --workspace --lib -- the_defaults_are_these damaged_logs_come_to
