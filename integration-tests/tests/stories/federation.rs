@@ -59,12 +59,12 @@ fn ask(server: &Server, selection: &[&str], headers: &[(&str, &str)]) -> Answer 
         (header("content-type"), header("content-encoding"), header("vary"));
     let packed = response.body_mut().read_to_vec().expect("a whole body");
     let mut body = Vec::new();
-    match content_encoding.as_str() {
-        "gzip" => flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut body).map(drop),
-        "deflate" => flate2::read::ZlibDecoder::new(&packed[..]).read_to_end(&mut body).map(drop),
-        _ => Ok(body = packed),
-    }
-    .expect("packed as it says");
+    let unpacked = match content_encoding.as_str() {
+        "gzip" => flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut body),
+        "deflate" => flate2::read::ZlibDecoder::new(&packed[..]).read_to_end(&mut body),
+        _ => (&packed[..]).read_to_end(&mut body),
+    };
+    unpacked.expect("packed as it says");
     let families = match content_type.starts_with("application/vnd.google.protobuf") {
         true => messages(&body),
         false => text(&body),

@@ -16,7 +16,8 @@ const DISAPPEARING: (usize, usize) = (3, 5);
 
 fn is_up(leaf: usize, step: usize) -> bool {
     let is_away = leaf == RESTARTING.0 && RESTARTING.1.contains(&step);
-    !is_away && !(leaf == DISAPPEARING.0 && step >= DISAPPEARING.1)
+    let is_gone = leaf == DISAPPEARING.0 && step >= DISAPPEARING.1;
+    !is_away && !is_gone
 }
 
 /// A leaf, which scrapes the fixture.
