@@ -38,7 +38,8 @@ test: parts
 	PATH="$(PARTS)/venv/bin:$$PATH" cargo test --workspace --no-fail-fast
 	# The stories once more, against a cluster. Those left out say by themselves what they start.
 	PATH="$(PARTS)/venv/bin:$$PATH" TRIBUTARY_SHAPE=cluster cargo test --workspace --test stories -- \
-		--test-threads=2 --skip cluster:: --skip diskless:: --skip storage_url:: --skip containers:: --skip deploy::
+		--test-threads=2 --skip cluster:: --skip diskless:: --skip storage_url:: --skip containers:: --skip deploy:: \
+		--skip tree::
 	cargo test -p promql-engine --features planted-faults --test planted_faults
 	@$(MAKE) --no-print-directory conformance
 
@@ -49,7 +50,7 @@ soak: parts
 bench: parts
 	# With the program that is measured, in one set of features.
 	cargo build --release --workspace --lib --bins --benches
-	cargo bench --workspace --bench eval --bench storage --bench rules
+	cargo bench --workspace --bench eval --bench storage --bench rules --bench federate
 
 golden:
 	TRIBUTARY_GOLDEN=1 cargo test --workspace --lib -- the_defaults_are_these damaged_logs_come_to

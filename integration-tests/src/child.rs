@@ -65,6 +65,12 @@ impl Child {
         assert!(status.success(), "{} stopped with {status}\n{}", self.name, self.output());
     }
 
+    /// The process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Stops the program's clock.
     pub fn pause(&self) {
         self.signal(Signal::STOP);

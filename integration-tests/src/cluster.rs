@@ -10,7 +10,7 @@ use test_kit::{EtcdCluster, S3Server, free_port};
 
 use crate::child::Child;
 use crate::http::Http;
-use crate::server::Kind;
+use crate::server::{Kind, takes_connections};
 
 /// The bucket that a cluster on S3 keeps its table in.
 const BUCKET: &str = "metrics";
@@ -61,6 +61,8 @@ pub struct Cluster {
     pub etcd: EtcdCluster,
     s3: Option<S3Server>,
     store: Store,
+    /// Whether `web.yml` in the folder guards the gateway.
+    is_secured: bool,
 }
 
 #[derive(Debug)]
@@ -89,7 +91,19 @@ impl Cluster {
             (name, Member { role, port, otlp_port: free_port(), child: None })
         };
         let members = MEMBERS.into_iter().chain([NEXT_GATEWAY]).map(member).collect();
-        Self { members, folder: folder.to_path_buf(), etcd: EtcdCluster::start(3), s3, store }
+        Self {
+            members,
+            folder: folder.to_path_buf(),
+            etcd: EtcdCluster::start(3),
+            s3,
+            store,
+            is_secured: false,
+        }
+    }
+
+    /// Puts the gateway behind the `web.yml` in the folder.
+    pub(crate) fn secure(&mut self) {
+        self.is_secured = true;
     }
 
     /// Starts every member that does not run, and waits until all are ready.
@@ -206,6 +220,9 @@ impl Cluster {
             .arg(format!("--cluster.member-name={name}"))
             .arg(format!("--etcd.endpoints={}", self.etcd.endpoints().join(",")))
             .current_dir(&self.folder);
+        if *role == "gateway" && self.is_secured {
+            command.arg(format!("--web.config.file={}/web.yml", self.folder.display()));
+        }
         if *role == "ingester" {
             command.arg(format!("--otlp.grpc-address=127.0.0.1:{otlp_port}"));
         }
@@ -256,9 +273,14 @@ impl Cluster {
     }
 
     fn wait_until_ready(&mut self, name: &str) {
-        let http = self.http(name);
-        let child = self.member(name).child.as_mut().expect("it was started");
-        child.wait_for("gets ready", || http.try_get("/-/ready", &[]).filter(|reply| reply.status == 200));
+        let (http, is_secured) = (self.http(name), self.is_secured);
+        let Member { role, port, child, .. } = self.member(name);
+        let (is_secured, port) = (is_secured && *role == "gateway", *port);
+        let child = child.as_mut().expect("it was started");
+        child.wait_for("gets ready", || match is_secured {
+            true => takes_connections(port).then_some(()),
+            false => http.try_get("/-/ready", &[]).filter(|reply| reply.status == 200).map(drop),
+        });
     }
 
     fn member(&mut self, name: &str) -> &mut Member {

@@ -64,6 +64,8 @@ pub struct Server {
     /// Of one process; the ingesters of a cluster have ports of their own.
     otlp_port: u16,
     processes: Processes,
+    /// Whether `web.yml` in its folder guards it.
+    is_secured: bool,
     /// Behind what works in it.
     folder: TempDir,
 }
@@ -87,6 +89,25 @@ impl Server {
         server
     }
 
+    /// Starts a server behind a `web.yml`, which is one of the files that are put into its folder, and waits until it
+    /// takes connections. [`Server::http`] does not reach it: it speaks no TLS and has no password.
+    ///
+    /// # Panics
+    /// When it does not get that far.
+    #[must_use]
+    pub fn start_secured(kind: Kind, config: &str, files: &[(&str, String)]) -> Self {
+        let mut server = Self::stopped(kind, config);
+        for (name, text) in files {
+            fs::write(server.folder().join(name), text).expect("a file");
+        }
+        server.is_secured = true;
+        if let Processes::Cluster(cluster) = &mut server.processes {
+            cluster.secure();
+        }
+        server.start_again();
+        server
+    }
+
     /// Prepares a server without starting it.
     ///
     /// # Panics
@@ -106,7 +127,7 @@ impl Server {
             Some(store) => Processes::Cluster(Box::new(Cluster::prepare(folder.path(), port, store))),
             None => Processes::One(None),
         };
-        let server = Self { kind, port, otlp_port: free_port(), processes, folder };
+        let server = Self { kind, port, otlp_port: free_port(), processes, is_secured: false, folder };
         server.write_config(config);
         server
     }
@@ -144,7 +165,10 @@ impl Server {
             Processes::One(running) => {
                 let log = self.folder.path().join("log");
                 let mut child = Child::spawn(&format!("{:?}", self.kind), &mut command, &log);
-                let is_ready = || http.try_get("/-/ready", &[]).filter(|reply| reply.status == 200);
+                let is_ready = || match self.is_secured {
+                    true => takes_connections(self.port).then_some(()),
+                    false => http.try_get("/-/ready", &[]).filter(|reply| reply.status == 200).map(drop),
+                };
                 child.wait_for("gets ready", is_ready);
                 *running = Some(child);
             }
@@ -162,6 +186,7 @@ impl Server {
             .args(["--web.enable-lifecycle", "--web.enable-admin-api", "--web.enable-remote-write-receiver"])
             .args(self.kind.flags())
             .args(self.otlp_flag())
+            .args(self.is_secured.then(|| format!("--web.config.file={}/web.yml", self.folder().display())))
             .current_dir(self.folder.path());
         command
     }
@@ -203,6 +228,15 @@ impl Server {
         match &mut self.processes {
             Processes::One(child) => drop(child.take()),
             Processes::Cluster(cluster) => cluster.kill_9(),
+        }
+    }
+
+    /// The process, where the server is one and runs.
+    #[must_use]
+    pub fn process_id(&self) -> Option<u32> {
+        match &self.processes {
+            Processes::One(child) => child.as_ref().map(Child::id),
+            Processes::Cluster(_) => None,
         }
     }
 
@@ -306,6 +340,11 @@ impl Server {
             Processes::Cluster(cluster) => cluster.output(),
         }
     }
+}
+
+/// Whether somebody listens at a port of loopback.
+pub(crate) fn takes_connections(port: u16) -> bool {
+    std::net::TcpStream::connect((std::net::Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
 /// What a Tributary of the stories is.

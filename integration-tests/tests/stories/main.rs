@@ -14,6 +14,8 @@ mod cross_service;
 mod deploy;
 mod diskless;
 mod expressions;
+mod federation;
+mod federation_cluster;
 mod grafana;
 mod hierarchy;
 mod kill_nine;
@@ -33,6 +35,7 @@ mod status;
 mod storage_url;
 mod streams;
 mod tenants;
+mod tree;
 mod writers;
 
 use std::path::PathBuf;

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+
+use service_runtime::WebConfig;
 
 use crate::flags::{Check, What};
 use crate::rule_files;
@@ -18,6 +21,7 @@ pub(crate) fn run(check: &Check) -> ExitCode {
     let is_good = match &check.what {
         What::Rules(rules) => return rule_files::check(rules),
         What::Config { files } => config(files),
+        What::WebConfig { files } => web_config(files),
         What::Healthy(server) => server_answers(&server.url, "/-/healthy"),
         What::Ready(server) => server_answers(&server.url, "/-/ready"),
     };
@@ -38,6 +42,21 @@ fn config(files: &[String]) -> bool {
         is_good &= outcome.is_ok();
         // Nobody is left to be told of a closed stdout.
         drop(std::io::stdout().write_all(text.as_bytes()));
+    }
+    is_good
+}
+
+fn web_config(files: &[PathBuf]) -> bool {
+    let mut is_good = true;
+    for file in files {
+        let outcome = WebConfig::load(file);
+        let text = match &outcome {
+            Ok(_) => format!("{} SUCCESS\n", file.display()),
+            Err(fault) => format!("{} FAILED: {fault}\n", file.display()),
+        };
+        is_good &= outcome.is_ok();
+        // Where promtool prints both; nobody is left to be told of a closed stderr.
+        drop(std::io::stderr().write_all(text.as_bytes()));
     }
     is_good
 }

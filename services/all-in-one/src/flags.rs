@@ -176,6 +176,12 @@ pub(crate) enum What {
     },
     /// Rule files.
     Rules(CheckRules),
+    /// Files for --web.config.file.
+    WebConfig {
+        /// The files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
     /// Whether a server answers.
     Healthy(Server),
     /// Whether a server is ready.

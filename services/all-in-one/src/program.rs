@@ -10,7 +10,7 @@ use coordination::InMemory;
 use model::Clock;
 use model::time::PrometheusDuration;
 use service_runtime::{
-    BUILD, Config as _, ConfigBytes, ConfigDuration, Limits, Options, Overrides, Program, Reach,
+    BUILD, Config as _, ConfigBytes, ConfigDuration, Limits, Options, Overrides, Program, Reach, WebConfig,
 };
 
 use crate::flags::Flags;
@@ -41,6 +41,7 @@ struct Settings {
     querier: querier::Config,
     gateway: federation_gateway::Config,
     telemetry: telemetry::Options,
+    web: Option<WebConfig>,
 }
 
 /// Runs the program to its end.
@@ -54,7 +55,7 @@ pub(crate) fn run(flags: &Flags, shown: BTreeMap<String, String>) -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    let Settings { discovery, scraper, ingester, querier, gateway, telemetry } = settings;
+    let Settings { discovery, scraper, ingester, querier, gateway, telemetry, web } = settings;
     let options = Options {
         clock: Clock::System,
         coordinator: Arc::new(InMemory::new()),
@@ -68,9 +69,13 @@ pub(crate) fn run(flags: &Flags, shown: BTreeMap<String, String>) -> ExitCode {
         for warning in &warnings {
             tracing::warn!(flag = warning.0, "{}", warning.1);
         }
+        let program = Program::new(options).listen(WEB, flags.web_address);
+        let program = match web {
+            Some(web) => program.secure(WEB, web),
+            None => program,
+        };
         // Stopped in the reverse order: what writes stops before what stores.
-        Ok(Program::new(options)
-            .listen(WEB, flags.web_address)
+        Ok(program
             .service::<discovery::Service>(discovery, &[])
             .service::<ingester::Service>(ingester, &[])
             .service::<querier::Service>(querier, &[])
@@ -82,6 +87,8 @@ pub(crate) fn run(flags: &Flags, shown: BTreeMap<String, String>) -> ExitCode {
 /// Turns flags into settings, or says everything that is wrong with them.
 fn settings(flags: &Flags, shown: BTreeMap<String, String>) -> Result<Settings, Vec<String>> {
     let mut faults = refused(flags);
+    let web = flags.web_config.as_deref().map(WebConfig::load).transpose();
+    let web = web.map_err(|fault| faults.push(format!("--web.config.file: {fault}"))).unwrap_or_default();
     let path = flags.storage_path.join("tributary");
     let lookback_delta = ConfigDuration(flags.lookback_delta);
     let query_timeout = ConfigDuration(flags.query_timeout);
@@ -141,6 +148,7 @@ fn settings(flags: &Flags, shown: BTreeMap<String, String>) -> Result<Settings, 
             ..federation_gateway::Config::default()
         },
         ingester,
+        web,
         telemetry: telemetry::Options {
             name: "tributary".to_owned(),
             version: BUILD.version.to_owned(),
@@ -185,11 +193,6 @@ fn external_url(flags: &Flags, hostname: &str) -> String {
 /// Flags whose promise would be broken silently if they were only accepted.
 fn refused(flags: &Flags) -> Vec<String> {
     let mut faults = Vec::new();
-    if flags.web_config.is_some() {
-        faults.push(
-            "--web.config.file: TLS and authentication of the web listener are not built yet".to_owned(),
-        );
-    }
     if flags.route_prefix.as_deref().is_some_and(|p| !matches!(p, "" | "/")) {
         faults.push("--web.route-prefix: a prefix is not built yet".to_owned());
     }

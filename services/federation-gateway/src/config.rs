@@ -14,6 +14,8 @@ pub struct Config {
     pub query_timeout: ConfigDuration,
     /// How old a sample may be that `/federate` exports.
     pub lookback_delta: ConfigDuration,
+    /// `/federate` answers that are under way at one time, at most; more are refused.
+    pub federations_max: usize,
     /// Whether `/-/reload` and `/-/quit` answer.
     pub enable_lifecycle: bool,
     /// Whether `/api/v1/admin/...` answers.
@@ -48,6 +50,7 @@ impl Default for Config {
         Self {
             query_timeout: ConfigDuration::from_secs(120),
             lookback_delta: ConfigDuration::from_secs(300),
+            federations_max: 64,
             enable_lifecycle: false,
             enable_admin_api: false,
             features: Vec::new(),
@@ -103,6 +106,9 @@ impl service_runtime::Config for Config {
         if self.read_frame_bytes_max == 0 {
             faults.push("read_frame_bytes_max: must be above 0".to_owned());
         }
+        if self.federations_max == 0 {
+            faults.push("federations_max: must be above 0".to_owned());
+        }
         if self.otlp_message_bytes_max == 0 {
             faults.push("otlp_message_bytes_max: must be above 0".to_owned());
         }
@@ -123,9 +129,9 @@ mod tests {
     #[test]
     fn every_fault_is_reported() {
         let yaml = "query_timeout: 0s\nlookback_delta: 0s\nwrite_buffer_bytes_max: 5\notlp_message_bytes_max: 0\n\
-             read_samples_max: 0\nread_concurrency_max: 0\nread_frame_bytes_max: 0\n";
-        let faults = service_runtime::parse_config::<Config>(yaml).expect_err("seven faults");
-        assert_eq!(faults.len(), 7, "{faults:?}");
+             read_samples_max: 0\nread_concurrency_max: 0\nread_frame_bytes_max: 0\nfederations_max: 0\n";
+        let faults = service_runtime::parse_config::<Config>(yaml).expect_err("eight faults");
+        assert_eq!(faults.len(), 8, "{faults:?}");
         assert!(service_runtime::parse_config::<Config>("").is_ok());
     }
 }

@@ -1,147 +1,175 @@
-//! The newest samples of all ingesters, merged.
+//! The newest samples of all ingesters and of the table, merged.
 //!
-//! Each ingester streams its series sorted by metric name, then labels; the streams are merged in that order, and
-//! of a series that several ingesters have the newest sample wins. All streams are opened, and their first message
-//! has arrived, before anything is answered.
+//! Each ingester streams its series in the order of [`model::last_samples`]. What no head has, since it was flushed and
+//! whoever held it is gone, is in files: a querier streams that in the same order, asked once all heads have said what
+//! they cover. The streams are merged, and of a series that several have the newest sample stays; at one time the merge
+//! decides. All streams are opened, and their first message has arrived, before anything is answered.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::cmp::Ordering;
 
-use model::{Histogram, Labels, Matcher, Tenant, Timestamp, Value};
+use exposition::federate::{Encoder, Prepared};
+use model::{LastSamples, Matcher, Tenant, Timestamp};
 use rpc::pb::ingester as pb;
-use rpc::symbols::SymbolReader;
+use rpc::pb::querier::LastSamplesRequest as TableRequest;
+use service_runtime::Answers;
 use tonic::{Status, Streaming};
 
 use crate::peers::{LOOKUP_DEADLINE, Peers};
-
-/// A series and its newest sample.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct LastSample {
-    pub(crate) labels: Labels,
-    pub(crate) timestamp: Timestamp,
-    pub(crate) value: Value,
-}
 
 /// What to look for.
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
     pub(crate) tenant: &'a Tenant,
-    /// A series is taken when any of the sets accepts it.
+    /// A series is taken when any of the sets accepts it; at least one.
     pub(crate) any_of: &'a [Vec<Matcher>],
     pub(crate) min_time: Timestamp,
     /// Inclusive.
     pub(crate) max_time: Timestamp,
 }
 
-/// The merged stream.
+/// The merged stream, written in the form of an answer.
 #[derive(Debug)]
-pub(crate) struct LastSamples {
-    heads: Vec<Head>,
+pub(crate) struct Federation {
+    encoder: Encoder,
+    sources: Vec<Source>,
 }
 
+/// One of the streams, at one of its series.
 #[derive(Debug)]
-struct Head {
-    source: String,
-    stream: Streaming<pb::SelectResponse>,
-    /// The logs it answers for, once its first message is there.
-    logs: Vec<String>,
-    ready: VecDeque<LastSample>,
-    is_over: bool,
+struct Source {
+    name: String,
+    stream: Streaming<pb::LastSamplesResponse>,
+    batch: Batch,
+    /// Which of them is at hand.
+    at: usize,
 }
 
-impl LastSamples {
-    /// Opens every ingester; fails when one of them cannot be reached.
-    pub(crate) async fn open(peers: &Peers, request: Request<'_>) -> Result<Self, Status> {
-        let message = pb::LastSamplesRequest {
+/// Some of its series, and their labels in the answer's form.
+#[derive(Debug, Default)]
+struct Batch {
+    samples: LastSamples,
+    prepared: Prepared,
+}
+
+impl Federation {
+    /// Opens every ingester and the table; fails when one of them cannot be reached.
+    pub(crate) async fn open(peers: &Peers, request: Request<'_>, encoder: Encoder) -> Result<Self, Status> {
+        let wanted = pb::LastSamplesRequest {
             tenant: request.tenant.as_str().to_owned(),
             any_of: rpc::convert::matcher_sets_to_pb(request.any_of),
             min_time: request.min_time.millis(),
             max_time: request.max_time.millis(),
         };
-        let heads = peers.ask_ingesters(|source, mut client| {
-            let request = rpc::with_deadline(message.clone(), LOOKUP_DEADLINE);
+        let heads = peers.ask_ingesters(|name, mut client| {
+            let request = rpc::with_deadline(wanted.clone(), LOOKUP_DEADLINE);
             async move {
-                let stream = client.last_samples(request).await?.into_inner();
-                let mut head =
-                    Head { source, stream, logs: Vec::new(), ready: VecDeque::new(), is_over: false };
-                head.fill().await?;
-                let logs = std::mem::take(&mut head.logs);
-                Ok((head, logs))
+                let mut stream = client.last_samples(request).await?.into_inner();
+                let first = stream.message().await?;
+                let state = first.and_then(|first| first.state);
+                let state = state.ok_or_else(|| Status::internal("its first message has no state"))?;
+                let logs = state.logs.iter().map(|log| log.log.clone()).collect();
+                Ok(((name, state, stream), logs))
             }
         });
-        Ok(Self { heads: heads.await? })
+        let Answers { came, struck, .. } = heads.await?;
+        let (mut sources, mut states) = (Vec::with_capacity(came.len() + 1), Vec::with_capacity(came.len()));
+        for (name, state, stream) in came {
+            sources.push(Source::new(name, stream));
+            states.push(state);
+        }
+        let request = TableRequest { wanted: Some(wanted), heads: states, struck };
+        let table = peers.ask_querier(request, LOOKUP_DEADLINE, |mut client, request| async move {
+            let mut stream = client.last_samples(request).await?.into_inner();
+            stream.message().await?;
+            Ok(stream)
+        });
+        sources.push(Source::new("table".to_owned(), table.await?));
+        Ok(Self { encoder, sources })
     }
 
-    /// Returns the next series.
-    pub(crate) async fn next(&mut self) -> Result<Option<LastSample>, Status> {
-        for head in &mut self.heads {
-            head.fill().await.map_err(|status| named(&head.source, &status))?;
+    /// Waits until each source has a series at hand; false when all are over.
+    pub(crate) async fn fill(&mut self) -> Result<bool, Status> {
+        for source in &mut self.sources {
+            source.fill(&self.encoder).await?;
         }
-        let first = self.heads.iter().filter_map(|h| h.ready.front()).map(key).min();
-        let Some((name, labels)) = first.map(|(name, labels)| (name.to_owned(), labels.clone())) else {
-            return Ok(None);
-        };
-        let mut newest: Option<LastSample> = None;
-        for head in &mut self.heads {
-            if let Some(sample) = head.ready.pop_front_if(|s| key(s) == (name.as_str(), &labels)) {
-                newest = Some(match newest {
-                    Some(other) => newer(other, sample),
-                    None => sample,
-                });
+        self.sources.retain(|source| !source.is_spent());
+        Ok(!self.sources.is_empty())
+    }
+
+    /// Writes what is at hand, until `out` has this many bytes or a source has to be waited for.
+    pub(crate) fn write(&mut self, bytes: usize, out: &mut Vec<u8>) {
+        while out.len() < bytes && !self.sources.iter().any(Source::is_spent) {
+            let newest = self.take_next();
+            let Source { batch, at, .. } = &self.sources[newest];
+            self.encoder.encode(&batch.samples, &batch.prepared, *at - 1, out);
+        }
+    }
+
+    /// Writes the end.
+    pub(crate) fn finish(&mut self, out: &mut Vec<u8>) {
+        self.encoder.finish(out);
+    }
+
+    /// Goes behind the next series in all sources, each of which has a series at hand; returns which of them has the
+    /// sample that stays.
+    fn take_next(&mut self) -> usize {
+        let mut first = 0;
+        for other in 1..self.sources.len() {
+            if self.sources[other].compare(&self.sources[first]).is_lt() {
+                first = other;
             }
         }
-        Ok(newest)
-    }
-}
-
-fn key(sample: &LastSample) -> (&str, &Labels) {
-    (sample.labels.metric_name(), &sample.labels)
-}
-
-/// The newer of two samples of a series; at one time a real sample beats a staleness marker.
-fn newer(a: LastSample, b: LastSample) -> LastSample {
-    let rank = |s: &LastSample| (s.timestamp, !s.value.is_stale());
-    if rank(&b) > rank(&a) { b } else { a }
-}
-
-fn named(source: &str, status: &Status) -> Status {
-    rpc::status::status(rpc::status::kind(status), format!("{source}: {}", status.message()))
-}
-
-impl Head {
-    /// Reads on until a series is at hand or the stream is over.
-    async fn fill(&mut self) -> Result<(), Status> {
-        while self.ready.is_empty() && !self.is_over {
-            match self.stream.message().await? {
-                Some(message) => {
-                    self.logs.extend(message.state.iter().flat_map(|s| &s.logs).map(|l| l.log.clone()));
-                    self.ready.extend(decode(&message)?);
+        let mut newest = first;
+        // Those in front of the first one come later in the order.
+        for other in first + 1..self.sources.len() {
+            if self.sources[other].compare(&self.sources[first]).is_eq() {
+                if self.sources[other].is_newer(&self.sources[newest]) {
+                    newest = other;
                 }
-                None => self.is_over = true,
+                self.sources[other].at += 1;
             }
+        }
+        self.sources[first].at += 1;
+        newest
+    }
+}
+
+impl Source {
+    fn new(name: String, stream: Streaming<pb::LastSamplesResponse>) -> Self {
+        Self { name, stream, batch: Batch::default(), at: 0 }
+    }
+
+    /// Says whether no series is at hand.
+    fn is_spent(&self) -> bool {
+        self.at == self.batch.samples.len()
+    }
+
+    /// Reads on until a series is at hand or the stream is over.
+    async fn fill(&mut self, encoder: &Encoder) -> Result<(), Status> {
+        while self.is_spent() {
+            let failed = |status: Status| {
+                let message = format!("{}: {}", self.name, status.message());
+                rpc::status::status(rpc::status::kind(&status), message)
+            };
+            let Some(message) = self.stream.message().await.map_err(failed)? else { break };
+            let samples = rpc::convert::last_samples::from_pb(message.samples.unwrap_or_default());
+            let samples = samples.map_err(|error| failed(error.into()))?;
+            self.batch = Batch { prepared: encoder.prepare(&samples), samples };
+            self.at = 0;
         }
         Ok(())
     }
-}
 
-/// Reads a message, which holds label sets together with their samples.
-fn decode(message: &pb::SelectResponse) -> Result<Vec<LastSample>, rpc::Error> {
-    let symbols = SymbolReader(&message.symbols);
-    if message.labels.len() != message.samples.len() {
-        return Err(rpc::Error::invalid("samples", "as many as label sets are needed"));
+    fn compare(&self, other: &Self) -> Ordering {
+        self.batch.samples.compare(self.at, &other.batch.samples, other.at)
     }
-    let timelines = message.timelines.iter().map(|t| rpc::convert::ascending_times(&t.deltas));
-    let timelines = timelines.collect::<Result<Vec<_>, _>>()?;
-    let last_sample = |(refs, samples): (_, &pb::SeriesSamples)| {
-        let labels = symbols.labels(refs)?;
-        let times = samples.timeline.checked_sub(1).and_then(|i| timelines.get(i as usize));
-        let float = times.and_then(|t| t.last()).zip(samples.values.last());
-        let (timestamp, value) = match (float, samples.histogram_deltas.last(), samples.histograms.last()) {
-            (Some((t, x)), ..) => (*t, Value::Float(*x)),
-            (None, Some(t), Some(h)) => (*t, Value::Histogram(Arc::new(Histogram::from(h)))),
-            _ => return Err(rpc::Error::Missing("samples.values")),
+
+    /// Of two accounts of a series at hand, says whether this one's newest sample stays.
+    fn is_newer(&self, other: &Self) -> bool {
+        let sample = |source: &Self| {
+            (source.batch.samples.timestamp(source.at), source.batch.samples.value(source.at))
         };
-        Ok(LastSample { labels, timestamp: Timestamp(timestamp), value })
-    };
-    message.labels.iter().zip(&message.samples).map(last_sample).collect()
+        let ((time, value), (other_time, other_value)) = (sample(self), sample(other));
+        time.cmp(&other_time).then_with(|| value.by_ref().compare(&other_value.by_ref())).is_gt()
+    }
 }

@@ -25,6 +25,10 @@ pub(crate) struct Gateway {
     /// One for each remote read under way.
     pub(crate) read_places: Arc<Semaphore>,
     pub(crate) metrics: Metrics,
+    /// Room for `/federate` answers under way.
+    pub(crate) federations: Arc<Semaphore>,
+    /// Who of them may work now.
+    pub(crate) federation_turns: Semaphore,
     pub(crate) stopper: Stopper,
     pub(crate) readiness: Readiness,
 }

@@ -22,6 +22,7 @@ mod features;
 mod federate;
 mod openapi;
 mod otlp;
+mod packing;
 mod query;
 mod read;
 mod rules;
@@ -80,8 +81,6 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         .route("/api/v1/admin/tsdb/snapshot", post(admin::snapshot).put(admin::snapshot))
         .route("/api/v1/admin/tsdb/delete_series", post(admin::deletion).put(admin::deletion))
         .route("/api/v1/admin/tsdb/clean_tombstones", post(admin::deletion).put(admin::deletion))
-        .route("/federate", get(federate::federate))
-        .route("/federation", get(federate::federate))
         .route("/version", get(status::version))
         .route("/-/reload", any(admin::reload))
         .route("/-/quit", any(admin::quit));
@@ -89,9 +88,13 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         router = router.route(path, any(move || async move { fail(ApiError::not_implemented(path)) }));
     }
     let compression = tower_http::compression::CompressionLayer::new().gzip(true).deflate(true);
-    // What has a compression of its own, or none.
-    let plain =
-        Router::new().route("/api/v1/read", post(read::read)).route("/api/v1/write", post(write::write));
+    // What has a compression of its own, or none. No HEAD of `/federate`, as in Prometheus.
+    let federate = get(federate::federate).head(|| std::future::ready(StatusCode::METHOD_NOT_ALLOWED));
+    let plain = Router::new()
+        .route("/api/v1/read", post(read::read))
+        .route("/api/v1/write", post(write::write))
+        .route("/federate", federate.clone())
+        .route("/federation", federate);
     router.layer(compression).merge(plain).layer(axum::middleware::from_fn(cors)).with_state(gateway)
 }
 

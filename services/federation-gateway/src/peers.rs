@@ -9,7 +9,7 @@ use rpc::pb::discovery::discovery_client::DiscoveryClient;
 use rpc::pb::ingester::ingester_client::IngesterClient;
 use rpc::pb::querier::querier_client::QuerierClient;
 use rpc::pb::scraper::scraper_client::ScraperClient;
-use service_runtime::Covering;
+use service_runtime::{Answers, Covering};
 use tonic::{Code, Status};
 
 /// Time allowed for a call that only looks something up.
@@ -83,12 +83,11 @@ impl Peers {
     pub(crate) async fn ask_ingesters<T, F>(
         &self,
         ask: impl Fn(String, IngesterClient<Channel>) -> F,
-    ) -> Result<Vec<T>, Status>
+    ) -> Result<Answers<T>, Status>
     where
         F: Future<Output = Result<Covering<T>, Status>>,
     {
-        let asked = self.0.ask_heads(false, |head| ask(head.name, ingester(head.channel))).await?;
-        Ok(asked.came)
+        self.0.ask_heads(false, |head| ask(head.name, ingester(head.channel))).await
     }
 
     /// Every querier.

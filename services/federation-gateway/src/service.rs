@@ -1,6 +1,7 @@
 //! Builds the gateway's parts and joins them.
 
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::sync::Arc;
 
 use axum::Router;
@@ -50,8 +51,11 @@ impl service_runtime::Service for Service {
             driver.run().await;
             Ok(())
         });
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         let gateway = Gateway {
             read_places: Arc::new(Semaphore::new(config.read_concurrency_max)),
+            federations: Arc::new(Semaphore::new(config.federations_max)),
+            federation_turns: Semaphore::new((cores / 2).max(1)),
             config,
             clock: environment.clock.clone(),
             peers,

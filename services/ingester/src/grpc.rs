@@ -97,7 +97,7 @@ impl Ingester for Server {
     type AppendStream = BoxStream<pb::AppendResponse>;
     type SelectStream = BoxStream<pb::SelectResponse>;
     type AggregateStream = BoxStream<pb::AggregateResponse>;
-    type LastSamplesStream = BoxStream<pb::SelectResponse>;
+    type LastSamplesStream = BoxStream<pb::LastSamplesResponse>;
     type SeriesStream = BoxStream<pb::SeriesResponse>;
 
     async fn append(
@@ -180,11 +180,9 @@ impl Ingester for Server {
     ) -> Result<Response<Self::LastSamplesStream>, Status> {
         let request = request.into_inner();
         let (tenant, any_of) = (convert::tenant(&request.tenant)?, convert::matcher_sets(&request.any_of)?);
-        let (min_time, max_time) = (request.min_time, request.max_time);
-        let limits = self.limits;
-        let samples =
-            self.read(move |s| s.last_samples(&tenant, &any_of, min_time, max_time, limits)).await?;
-        Ok(streamed(encode::last_samples(samples)))
+        let storage = self.storage.get()?;
+        let reader = storage.last_samples(tenant, any_of, request.min_time, request.max_time);
+        Ok(Response::new(Box::pin(encode::last_samples(reader))))
     }
 
     async fn label_names(

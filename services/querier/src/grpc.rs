@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::{Stream, stream};
 use model::{Exemplar, Labels, Timestamp};
 use rpc::convert;
+use rpc::pb::ingester;
 use rpc::pb::model::Missing as PbMissing;
 use rpc::pb::querier as pb;
 use rpc::pb::querier::querier_server::Querier;
@@ -14,10 +15,11 @@ use rpc::symbols::SymbolWriter;
 use service_runtime::Missing;
 use tonic::{Request, Response, Status};
 
+use crate::last_samples;
 use crate::lookups::Lookup;
 use crate::query::{Queries, QueryParams, Times};
 use crate::rules::Shown;
-use crate::select;
+use crate::select::{self, Held};
 
 mod read;
 
@@ -104,6 +106,7 @@ impl Querier for Server {
     type QueryStream = BoxStream<pb::QueryResponse>;
     type SeriesStream = BoxStream<pb::SeriesResponse>;
     type ReadStream = BoxStream<pb::ReadResponse>;
+    type LastSamplesStream = BoxStream<ingester::LastSamplesResponse>;
     type RulesStream = BoxStream<pb::RulesResponse>;
 
     async fn query(&self, request: Request<pb::QueryRequest>) -> Result<Response<Self::QueryStream>, Status> {
@@ -154,6 +157,29 @@ impl Querier for Server {
             })
         });
         Ok(streamed(batches.chain(std::iter::once(end))))
+    }
+
+    async fn last_samples(
+        &self,
+        request: Request<pb::LastSamplesRequest>,
+    ) -> Result<Response<Self::LastSamplesStream>, Status> {
+        let pb::LastSamplesRequest { wanted, heads, struck } = request.into_inner();
+        let wanted = wanted.ok_or(rpc::Error::Missing("wanted"))?;
+        let request = last_samples::Request {
+            tenant: convert::tenant(&wanted.tenant)?,
+            any_of: convert::matcher_sets(&wanted.any_of)?,
+            times: (wanted.min_time, wanted.max_time),
+            held: Held::by(heads.iter()),
+            struck,
+            samples_max: self.queries.samples_max() as u64,
+        };
+        let batches = last_samples::last_samples(&self.queries.sources, &request).await?;
+        let message = |batch| ingester::LastSamplesResponse {
+            state: None,
+            samples: Some(convert::last_samples::to_pb(batch)),
+        };
+        let first = std::iter::once(ingester::LastSamplesResponse::default());
+        Ok(streamed(first.chain(batches.into_iter().map(message))))
     }
 
     async fn rules(&self, _: Request<pb::RulesRequest>) -> Result<Response<Self::RulesStream>, Status> {

@@ -19,6 +19,7 @@ mod cut;
 mod error;
 mod grpc;
 mod heads;
+mod last_samples;
 mod lookups;
 mod metrics;
 mod notifier;

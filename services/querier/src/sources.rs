@@ -24,7 +24,7 @@ pub(crate) struct Sources {
     /// Memory for what was read of the table's files.
     cache_bytes: usize,
     table: OnceCell<Arc<Table>>,
-    /// The table was looked at after this many strikes off the list of logs.
+    /// The table was looked at after this strike off the list of logs, [`Answers::struck`] of who asked last.
     strikes_seen: AtomicU64,
 }
 
@@ -65,9 +65,10 @@ impl Sources {
     /// said whom to ask, since what a log held that was struck off is in the table alone.
     pub(crate) async fn snapshot(&self, struck: u64, at_least: Option<u64>) -> Result<Arc<Snapshot>> {
         let table = self.table().await?;
-        if self.strikes_seen.load(Ordering::Acquire) < struck {
+        // Whoever knows of another one wants a new look, also where the coordinator began anew.
+        if self.strikes_seen.load(Ordering::Acquire) != struck {
             table.snapshot(None).await?;
-            self.strikes_seen.fetch_max(struck, Ordering::AcqRel);
+            self.strikes_seen.store(struck, Ordering::Release);
         }
         Ok(table.snapshot(at_least).await?)
     }

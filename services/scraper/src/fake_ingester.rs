@@ -111,7 +111,7 @@ impl Ingester for FakeIngester {
     type AppendStream = Answers<pb::AppendResponse>;
     type SelectStream = Answers<pb::SelectResponse>;
     type AggregateStream = Answers<pb::AggregateResponse>;
-    type LastSamplesStream = Answers<pb::SelectResponse>;
+    type LastSamplesStream = Answers<pb::LastSamplesResponse>;
     type SeriesStream = Answers<pb::SeriesResponse>;
 
     async fn append(

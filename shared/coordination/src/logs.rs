@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use crate::coordinator::{Change, Coordinator, Event, Expect};
+use crate::coordinator::{Change, Coordinator, Event, Expect, Revision};
 use crate::news::{self, News};
 use crate::{Error, Result};
 
@@ -38,7 +38,8 @@ pub struct Holder {
 pub struct Logs {
     /// The listed logs by their names.
     pub listed: Arc<BTreeMap<String, Holder>>,
-    /// Grows whenever logs may have been struck off: what they held is in the table, and nowhere else.
+    /// The coordinator's revision when logs may last have been struck off: what they held is in the table, and nowhere
+    /// else. Means the same to everybody; 0 before the list has been read.
     pub struck: u64,
 }
 
@@ -89,14 +90,14 @@ async fn keep(coordinator: &Arc<dyn Coordinator>, logs: &watch::Sender<Logs>) {
                 // Nobody knows what came and went before this list.
                 entries.collect::<Result<_>>().map(|listed| {
                     current = listed;
-                    true
+                    Some(snapshot.revision)
                 })
             }
             News::Changed(event) => change(&mut current, &event),
             News::Failed(error) => Err(error),
         };
         match taken {
-            Ok(is_struck) => tell(logs, &current, is_struck),
+            Ok(struck) => tell(logs, &current, struck),
             Err(error) => {
                 if matches!(error, Error::Unreadable { .. }) {
                     // What the list lacks of it would be missed for ever.
@@ -108,27 +109,27 @@ async fn keep(coordinator: &Arc<dyn Coordinator>, logs: &watch::Sender<Logs>) {
     }
 }
 
-/// Takes a change and says whether it strikes a log off.
-fn change(listed: &mut BTreeMap<String, Holder>, event: &Event) -> Result<bool> {
+/// Takes a change and says when it was, if it strikes a log off.
+fn change(listed: &mut BTreeMap<String, Holder>, event: &Event) -> Result<Option<Revision>> {
     match &event.change {
         Change::Put { value, .. } => {
             let (log, holder) = parse(&event.key, value)?;
             listed.insert(log, holder);
-            Ok(false)
+            Ok(None)
         }
         Change::Deleted => {
             listed.remove(event.key.strip_prefix(PREFIX).unwrap_or_default());
-            Ok(true)
+            Ok(Some(event.revision))
         }
     }
 }
 
-fn tell(logs: &watch::Sender<Logs>, listed: &BTreeMap<String, Holder>, is_struck: bool) {
+fn tell(logs: &watch::Sender<Logs>, listed: &BTreeMap<String, Holder>, struck: Option<Revision>) {
     logs.send_if_modified(|told| {
-        let is_news = *told.listed != *listed || is_struck;
+        let is_news = *told.listed != *listed || struck.is_some();
         if is_news {
             told.listed = Arc::new(listed.clone());
-            told.struck += u64::from(is_struck);
+            told.struck = struck.map_or(told.struck, |revision| revision.0);
         }
         is_news
     });
@@ -182,7 +183,7 @@ mod tests {
             assert_eq!(missing, [("01A", &holder(2))]);
             strike(&*coordinator, "01A").await.expect("struck off");
             let seen = logs.wait_for(|logs| logs.listed.len() == 1).await.expect("followed").clone();
-            assert_eq!((&seen.listed["01B"], seen.struck), (&holder(2), 2));
+            assert_eq!((&seen.listed["01B"], seen.struck), (&holder(2), 4), "the revision of the strike");
         };
         tokio::select! {
             () = following => panic!("it was listened to"),

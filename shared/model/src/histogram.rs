@@ -3,6 +3,9 @@
 //! Integer histograms are kept as they were received (deltas between buckets); everything that computes works on
 //! [`FloatHistogram`], whose populations are absolute. Arithmetic lives in `promql-engine`.
 
+mod order;
+
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 /// The schema of histograms with custom bucket boundaries.
@@ -245,6 +248,12 @@ impl Histogram {
             Self::Float(h) => h.clone(),
             Self::Integer(h) => h.to_float(),
         }
+    }
+
+    /// Compares by bits, in a total order: equal means equal bit for bit.
+    #[must_use]
+    pub fn compare(&self, other: &Self) -> Ordering {
+        order::compare(self, other)
     }
 
     /// Compares bit for bit, NaN payloads included.

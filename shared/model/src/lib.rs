@@ -8,6 +8,7 @@
 
 pub mod histogram;
 pub mod labels;
+pub mod last_samples;
 pub mod matcher;
 pub mod metadata;
 pub mod number;
@@ -19,8 +20,9 @@ pub mod time;
 
 pub use histogram::{CounterResetHint, FloatHistogram, Histogram, IntegerHistogram, Span};
 pub use labels::{Labels, LabelsBuilder};
+pub use last_samples::{LastSampleBuilder, LastSampleColumns, LastSamples};
 pub use matcher::{MatchOp, Matcher};
 pub use metadata::{Metadata, MetricType};
-pub use sample::{Exemplar, STALE_NAN_BITS, Value, is_stale, stale_nan};
+pub use sample::{Exemplar, STALE_NAN_BITS, Value, ValueRef, is_stale, stale_nan};
 pub use tenant::Tenant;
 pub use time::{Clock, Timestamp};

@@ -1,5 +1,6 @@
 //! Samples: a value at a time, exemplars, and the staleness marker.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use crate::histogram::Histogram;
@@ -37,6 +38,47 @@ impl Value {
         match self {
             Self::Float(x) => is_stale(*x),
             Self::Histogram(h) => is_stale(h.sum()),
+        }
+    }
+
+    /// Borrows the value.
+    #[must_use]
+    pub fn by_ref(&self) -> ValueRef<'_> {
+        match self {
+            Self::Float(x) => ValueRef::Float(*x),
+            Self::Histogram(h) => ValueRef::Histogram(h),
+        }
+    }
+}
+
+/// A [`Value`] that somebody else holds.
+#[derive(Debug, Clone, Copy)]
+pub enum ValueRef<'a> {
+    /// A float.
+    Float(f64),
+    /// A native histogram.
+    Histogram(&'a Arc<Histogram>),
+}
+
+impl ValueRef<'_> {
+    /// Says which of two accounts of one series at one time stays, which is the greater: a real sample beats a
+    /// staleness marker, a histogram beats a float, then the bits decide.
+    #[must_use]
+    pub fn compare(&self, other: &Self) -> Ordering {
+        self.rank().cmp(&other.rank()).then_with(|| match (self, other) {
+            (Self::Float(a), Self::Float(b)) => a.to_bits().cmp(&b.to_bits()),
+            (Self::Histogram(a), Self::Histogram(b)) => a.compare(b),
+            (Self::Float(_), Self::Histogram(_)) | (Self::Histogram(_), Self::Float(_)) => {
+                unreachable!("the ranks differ")
+            }
+        })
+    }
+
+    /// Whether it is real, and whether it is a histogram.
+    fn rank(&self) -> (bool, bool) {
+        match self {
+            Self::Float(x) => (!is_stale(*x), false),
+            Self::Histogram(h) => (!is_stale(h.sum()), true),
         }
     }
 }

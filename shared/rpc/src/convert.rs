@@ -10,6 +10,7 @@ use model::{Exemplar, Labels, MatchOp, Matcher, Metadata, MetricType, Tenant, Ti
 use crate::error::{Error, Result};
 use crate::pb::model as pb;
 
+pub mod last_samples;
 pub mod query;
 
 /// Returns the tenant that a message names; the empty name is the default tenant.

@@ -22,6 +22,9 @@ pub struct Arguments {
     /// Where HTTP and gRPC are answered [default: 127.0.0.1 and the role's port].
     #[arg(long = "web.listen-address", value_name = "HOST:PORT")]
     pub web_address: Option<SocketAddr>,
+    /// TLS and authentication of a gateway's web listener; the file is Prometheus's.
+    #[arg(long = "web.config.file", value_name = "FILE")]
+    pub web_config: Option<PathBuf>,
     /// Where gRPC is answered, if not on the same port as HTTP.
     #[arg(long = "grpc.listen-address", value_name = "HOST:PORT")]
     pub grpc_address: Option<SocketAddr>,
@@ -112,6 +115,13 @@ impl Arguments {
     #[must_use]
     pub fn refuse_otlp_http(&self) -> Option<String> {
         self.otlp_http_address.map(|_| "--otlp.http-address: only a gateway takes OTLP over HTTP".to_owned())
+    }
+
+    /// What is wrong when a role that faces nobody but members is to have TLS and authentication.
+    #[must_use]
+    pub fn refuse_web_config(&self) -> Option<String> {
+        let told = self.web_config.as_ref();
+        told.map(|_| "--web.config.file: only a gateway's web listener has TLS and authentication".to_owned())
     }
 
     /// How long a stop in order may take.

@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     Arguments, BUILD, Config as _, Error, Limits, Options, Overrides, Program, Reach, Reload, Result,
-    Service, Stopper, default_address, parse_flags, read_config,
+    Service, Stopper, WebConfig, default_address, parse_flags, read_config,
 };
 
 /// The exit status of wrong arguments or config.
@@ -51,7 +51,11 @@ pub fn main_from<S: Service>(arguments: &[OsString]) -> ExitCode {
             let source =
                 arguments.config.as_deref().map_or("defaults".to_owned(), |p| p.display().to_string());
             run(&checked.telemetry, &source, async || {
-                single::<S>(checked.config, checked.members, &arguments).await
+                let program = single::<S>(checked.config, checked.members, &arguments).await?;
+                Ok(match checked.web {
+                    Some(web) => program.secure(WEB, web),
+                    None => program,
+                })
             })
         }
         Err(faults) => fail(&Error::Config { faults }, EXIT_USAGE),
@@ -151,6 +155,7 @@ struct Checked<C> {
     config: C,
     telemetry: telemetry::Options,
     members: Members,
+    web: Option<WebConfig>,
 }
 
 /// How members find each other.
@@ -189,9 +194,11 @@ fn checked<S: Service>(
         faults.extend(config.take_flags(arguments));
         config
     });
+    let web = arguments.web_config.as_deref().map(WebConfig::load).transpose();
+    let web = web.map_err(|fault| faults.push(format!("--web.config.file: {fault}"))).unwrap_or_default();
     match config {
         Some(config) if faults.is_empty() => {
-            Ok(Checked { config, telemetry, members: Members { etcd, given } })
+            Ok(Checked { config, telemetry, members: Members { etcd, given }, web })
         }
         _ => Err(faults),
     }

@@ -11,7 +11,9 @@
 //!   [`Peers::ask_heads`] asks all that hold what is not in the table yet.
 //! - Every request passes one set of layers ([`Limits`]): deadline, size caps, concurrency cap, span, metrics.
 //!
-//! Deliberately absent: our own gRPC messages, any domain, TLS.
+//! - [`WebConfig`]: TLS and authentication of a listener that faces users.
+//!
+//! Deliberately absent: our own gRPC messages, any domain, TLS between members.
 #![warn(missing_docs)]
 
 mod arguments;
@@ -31,6 +33,7 @@ mod service;
 mod shutdown;
 mod tasks;
 mod values;
+mod web;
 
 pub use arguments::{Arguments, default_address, parse_flags};
 pub use config::{Config, Overrides, parse_config, read_config};
@@ -47,3 +50,4 @@ pub use service::{GrpcServices, Service, Surface};
 pub use shutdown::{Reload, Shutdown, ShutdownTrigger, Stopper};
 pub use tasks::{Backoff, Task, Tasks};
 pub use values::{ConfigBytes, ConfigDuration};
+pub use web::WebConfig;

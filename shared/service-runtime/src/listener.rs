@@ -1,8 +1,7 @@
 //! Listeners: bound before anything is built, served once everything is mounted, closed last.
 //!
-//! One port speaks HTTP/1.1 and HTTP/2 (gRPC) alike.
+//! One port speaks HTTP/1.1 and HTTP/2 (gRPC) alike, in TLS and behind passwords where a [`WebConfig`] says so.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,17 +12,21 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::{ServiceExt as _, service_fn};
 use tracing::{debug, warn};
 
-use crate::{Error, Result};
+use crate::{Error, Result, WebConfig};
 
 /// How long a client may take over the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may take to agree on TLS.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often an HTTP/2 connection is probed, and how long the answer may take.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -41,14 +44,15 @@ pub(crate) struct Listener {
     pub(crate) name: &'static str,
     pub(crate) address: SocketAddr,
     socket: TcpListener,
+    web: Option<WebConfig>,
 }
 
 impl Listener {
-    pub(crate) async fn bind(name: &'static str, wanted: SocketAddr) -> Result<Self> {
+    pub(crate) async fn bind(name: &'static str, wanted: SocketAddr, web: Option<WebConfig>) -> Result<Self> {
         let refused = |cause| Error::Bind { listener: name, address: wanted, cause };
         let socket = TcpListener::bind(wanted).await.map_err(refused)?;
         let address = socket.local_addr().map_err(refused)?;
-        Ok(Self { name, address, socket })
+        Ok(Self { name, address, socket, web })
     }
 
     /// Answers until `close`, then lets connections end what they are at, for a moment.
@@ -69,7 +73,7 @@ impl Listener {
                 },
                 () = close.cancelled() => break,
             };
-            let connection = connection(stream, peer, router.clone(), &graceful);
+            let connection = connection(stream, peer, router.clone(), self.web.clone(), &graceful);
             connections.spawn(async move {
                 let _place = place;
                 connection.await;
@@ -89,6 +93,7 @@ fn connection(
     stream: TcpStream,
     peer: SocketAddr,
     router: Router,
+    web: Option<WebConfig>,
     graceful: &GracefulShutdown,
 ) -> impl Future<Output = ()> + Send + 'static {
     let watcher = graceful.watcher();
@@ -96,10 +101,24 @@ fn connection(
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%peer, %error, "connection keeps Nagle's delay");
         }
+        let stream = match &web {
+            None => Ok(Box::new(stream) as Box<dyn Stream>),
+            Some(web) => greet(stream, web).await,
+        };
+        let stream = match stream {
+            Ok(stream) => stream,
+            Err(error) => return debug!(%peer, %error, "TLS handshake failed"),
+        };
         let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
             request.extensions_mut().insert(ConnectInfo(peer));
-            let answer = router.clone().oneshot(request);
-            async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
+            let (router, web) = (router.clone(), web.clone());
+            async move {
+                let answer = |request| router.oneshot(request);
+                match web {
+                    None => answer(request).await,
+                    Some(web) => web.guard(request, answer).await,
+                }
+            }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
@@ -114,5 +133,21 @@ fn connection(
         if let Err(error) = watcher.watch(served).await {
             debug!(%peer, %error, "connection broke");
         }
+    }
+}
+
+/// What bytes go through.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// Agrees on TLS, where there is to be any.
+async fn greet(stream: TcpStream, web: &WebConfig) -> std::result::Result<Box<dyn Stream>, String> {
+    let Some(config) = web.tls().await? else { return Ok(Box::new(stream)) };
+    let accepted = TlsAcceptor::from(config).accept(stream);
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, accepted).await {
+        Ok(Ok(stream)) => Ok(Box::new(stream)),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("not done within {} s", HANDSHAKE_TIMEOUT.as_secs())),
     }
 }

@@ -44,7 +44,7 @@ use crate::shutdown::ShutdownTrigger;
 use crate::tasks::{Failures, caught};
 use crate::{
     BoxError, Environment, Error, GrpcServices, Latch, Limits, Metrics, Peers, Readiness, Reload, Result,
-    Service, Shutdown, Stopper, Surface, Tasks, in_process_address,
+    Service, Shutdown, Stopper, Surface, Tasks, WebConfig, in_process_address,
 };
 
 /// How long members are listed that no longer say they live.
@@ -106,6 +106,7 @@ pub struct Program {
     options: Options,
     fallback: Vec<(Role, String)>,
     listeners: Vec<(&'static str, SocketAddr)>,
+    web: Option<(&'static str, WebConfig)>,
     plans: Vec<Plan>,
 }
 
@@ -120,7 +121,7 @@ impl Program {
     /// Makes a program without services.
     #[must_use]
     pub fn new(options: Options) -> Self {
-        Self { options, fallback: Vec::new(), listeners: Vec::new(), plans: Vec::new() }
+        Self { options, fallback: Vec::new(), listeners: Vec::new(), web: None, plans: Vec::new() }
     }
 
     /// Names members by role and address that are used for as long as the coordinator has never answered.
@@ -134,6 +135,13 @@ impl Program {
     #[must_use]
     pub fn listen(mut self, name: &'static str, address: SocketAddr) -> Self {
         self.listeners.push((name, address));
+        self
+    }
+
+    /// Puts TLS and authentication around a listener, the one that faces users.
+    #[must_use]
+    pub fn secure(mut self, listener: &'static str, config: WebConfig) -> Self {
+        self.web = Some((listener, config));
         self
     }
 
@@ -176,7 +184,8 @@ impl Program {
     pub async fn start(self, stopper: Stopper, reload: (watch::Sender<u64>, Reload)) -> Result<Running> {
         let mut listeners = Vec::new();
         for (name, wanted) in &self.listeners {
-            let listener = Listener::bind(name, *wanted).await?;
+            let web = self.web.as_ref().filter(|(of, _)| of == name).map(|(_, config)| config.clone());
+            let listener = Listener::bind(name, *wanted, web).await?;
             info!(listener = name, address = %listener.address, "listening");
             listeners.push(listener);
         }

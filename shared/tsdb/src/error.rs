@@ -82,6 +82,9 @@ pub enum Error {
         /// What it has now.
         found: Option<u64>,
     },
+    /// The head let go of flushed samples while they were read.
+    #[error("samples left memory while they were read")]
+    Dropped,
     /// The storage is closed.
     #[error("the storage is closed")]
     Closed,
@@ -98,7 +101,9 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Io { .. } | Self::Locked(_) | Self::LogEnded { .. } | Self::Closed => Kind::Unavailable,
+            Self::Io { .. } | Self::Locked(_) | Self::LogEnded { .. } | Self::Dropped | Self::Closed => {
+                Kind::Unavailable
+            }
             Self::Gap { .. } | Self::TableWentBack { .. } => Kind::Corrupt,
             Self::Stalled { .. } => Kind::Timeout,
             Self::Busy { .. } => Kind::Busy,

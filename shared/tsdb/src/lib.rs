@@ -36,6 +36,6 @@ pub use log::objects::{LogOwner, ObjectLogOptions, ObjectLogs};
 pub use maintenance::{Maintenance, MaintenanceOptions, MaintenanceReport, MaintenanceStats};
 pub use options::{LogStore, StorageOptions};
 pub use storage::{
-    FlushReport, HeadSelection, HeadState, HeadStatistics, LabelStatistics, LastSample, LogState, Stats,
-    Storage, unflushed_local_logs,
+    FlushReport, HeadSelection, HeadState, HeadStatistics, LabelStatistics, LastSampleReader, LogState,
+    Stats, Storage, unflushed_local_logs,
 };

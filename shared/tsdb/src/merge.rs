@@ -15,7 +15,7 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use hashbrown::HashSet;
-use model::{CounterResetHint, Exemplar, FloatHistogram, Histogram, IntegerHistogram, Span, is_stale};
+use model::{Exemplar, ValueRef};
 
 use crate::series::{FloatColumn, HistogramColumn, SeriesRow, SeriesSamples, Timeline, compare_labels};
 
@@ -168,33 +168,6 @@ pub(crate) fn last_time(samples: &SeriesSamples) -> Option<i64> {
     .flatten()
 }
 
-/// One sample at one time, borrowed from the part that holds it.
-#[derive(Clone, Copy)]
-enum Sample<'a> {
-    Float(f64),
-    Histogram(&'a Arc<Histogram>),
-}
-
-impl Sample<'_> {
-    /// (is real, is histogram): the first two rules of the merge.
-    fn rank(&self) -> (bool, bool) {
-        match self {
-            Self::Float(x) => (!is_stale(*x), false),
-            Self::Histogram(h) => (!is_stale(h.sum()), true),
-        }
-    }
-
-    fn order(&self, other: &Self) -> Ordering {
-        self.rank().cmp(&other.rank()).then_with(|| match (self, other) {
-            (Self::Float(a), Self::Float(b)) => a.to_bits().cmp(&b.to_bits()),
-            (Self::Histogram(a), Self::Histogram(b)) => compare_histograms(a, b),
-            (Self::Float(_), Self::Histogram(_)) | (Self::Histogram(_), Self::Float(_)) => {
-                unreachable!("the ranks differ")
-            }
-        })
-    }
-}
-
 fn merge_samples(parts: &[SeriesSamples]) -> (FloatColumn, HistogramColumn) {
     if parts.iter().all(|p| p.histograms.is_empty())
         && let Some(floats) = merge_shared_floats(parts)
@@ -202,16 +175,16 @@ fn merge_samples(parts: &[SeriesSamples]) -> (FloatColumn, HistogramColumn) {
         return (floats, HistogramColumn::default());
     }
     let count = parts.iter().map(SeriesSamples::sample_count).sum();
-    let mut samples: Vec<(i64, Sample<'_>)> = Vec::with_capacity(count);
+    let mut samples: Vec<(i64, ValueRef<'_>)> = Vec::with_capacity(count);
     for part in parts {
-        samples.extend(part.floats.iter().map(|(t, v)| (t, Sample::Float(v))));
-        samples.extend(part.histograms.iter().map(|(t, h)| (t, Sample::Histogram(h))));
+        samples.extend(part.floats.iter().map(|(t, v)| (t, ValueRef::Float(v))));
+        samples.extend(part.histograms.iter().map(|(t, h)| (t, ValueRef::Histogram(h))));
     }
     // The parts are ascending runs, which a stable sort finds and merges.
     samples.sort_by_key(|(t, _)| *t);
     samples.dedup_by(|later, kept| {
         let is_same_time = later.0 == kept.0;
-        if is_same_time && later.1.order(&kept.1).is_gt() {
+        if is_same_time && later.1.compare(&kept.1).is_gt() {
             kept.1 = later.1;
         }
         is_same_time
@@ -221,11 +194,11 @@ fn merge_samples(parts: &[SeriesSamples]) -> (FloatColumn, HistogramColumn) {
     let (mut histogram_times, mut histograms) = (Vec::new(), Vec::new());
     for (t, sample) in samples {
         match sample {
-            Sample::Float(x) => {
+            ValueRef::Float(x) => {
                 float_times.push(t);
                 values.push(x);
             }
-            Sample::Histogram(h) => {
+            ValueRef::Histogram(h) => {
                 histogram_times.push(t);
                 histograms.push(Arc::clone(h));
             }
@@ -251,7 +224,7 @@ fn merge_shared_floats(parts: &[SeriesSamples]) -> Option<FloatColumn> {
         }
         let values = values.get_or_insert_with(|| first.values.to_vec());
         for (kept, offered) in values.iter_mut().zip(other.values.iter()) {
-            if Sample::Float(*offered).order(&Sample::Float(*kept)).is_gt() {
+            if ValueRef::Float(*offered).compare(&ValueRef::Float(*kept)).is_gt() {
                 *kept = *offered;
             }
         }
@@ -268,7 +241,7 @@ fn merge_start_timestamps(parts: &[SeriesSamples], merged: &SeriesSamples) -> Ar
     let mut starts: Vec<(i64, i64)> = Vec::new();
     for part in parts {
         let won = |t: &i64| match (sample_at(part, *t), sample_at(merged, *t)) {
-            (Some(own), Some(winner)) => own.order(&winner).is_eq(),
+            (Some(own), Some(winner)) => own.compare(&winner).is_eq(),
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,
         };
@@ -285,12 +258,12 @@ fn merge_start_timestamps(parts: &[SeriesSamples], merged: &SeriesSamples) -> Ar
     starts.into()
 }
 
-fn sample_at(samples: &SeriesSamples, t: i64) -> Option<Sample<'_>> {
+fn sample_at(samples: &SeriesSamples, t: i64) -> Option<ValueRef<'_>> {
     if let Ok(i) = samples.histograms.timestamps.binary_search(&t) {
-        return samples.histograms.values.get(i).map(Sample::Histogram);
+        return samples.histograms.values.get(i).map(ValueRef::Histogram);
     }
     let i = samples.floats.timestamps.binary_search(&t).ok()?;
-    samples.floats.values.get(i).map(|x| Sample::Float(*x))
+    samples.floats.values.get(i).map(|x| ValueRef::Float(*x))
 }
 
 fn merge_exemplars(parts: &[SeriesSamples]) -> Arc<[Exemplar]> {
@@ -309,59 +282,6 @@ fn merge_exemplars(parts: &[SeriesSamples]) -> Arc<[Exemplar]> {
 #[must_use]
 pub fn compare_exemplars(a: &Exemplar, b: &Exemplar) -> Ordering {
     (a.timestamp, &a.labels, a.value.to_bits()).cmp(&(b.timestamp, &b.labels, b.value.to_bits()))
-}
-
-/// A total order of histograms by their bits; equal means equal bit for bit.
-#[must_use]
-pub fn compare_histograms(a: &Histogram, b: &Histogram) -> Ordering {
-    match (a, b) {
-        (Histogram::Integer(a), Histogram::Integer(b)) => compare_integer(a, b),
-        (Histogram::Float(a), Histogram::Float(b)) => compare_float(a, b),
-        (Histogram::Integer(_), Histogram::Float(_)) => Ordering::Less,
-        (Histogram::Float(_), Histogram::Integer(_)) => Ordering::Greater,
-    }
-}
-
-fn compare_integer(a: &IntegerHistogram, b: &IntegerHistogram) -> Ordering {
-    (a.count, a.sum.to_bits(), a.schema, a.zero_count, a.zero_threshold.to_bits())
-        .cmp(&(b.count, b.sum.to_bits(), b.schema, b.zero_count, b.zero_threshold.to_bits()))
-        .then_with(|| compare_spans(&a.positive_spans, &b.positive_spans))
-        .then_with(|| compare_spans(&a.negative_spans, &b.negative_spans))
-        .then_with(|| a.positive_deltas.cmp(&b.positive_deltas))
-        .then_with(|| a.negative_deltas.cmp(&b.negative_deltas))
-        .then_with(|| compare_bits(&a.custom_values, &b.custom_values))
-        .then_with(|| hint_rank(a.counter_reset_hint).cmp(&hint_rank(b.counter_reset_hint)))
-}
-
-fn compare_float(a: &FloatHistogram, b: &FloatHistogram) -> Ordering {
-    let key = |h: &FloatHistogram| {
-        (h.count.to_bits(), h.sum.to_bits(), h.schema, h.zero_count.to_bits(), h.zero_threshold.to_bits())
-    };
-    key(a)
-        .cmp(&key(b))
-        .then_with(|| compare_spans(&a.positive_spans, &b.positive_spans))
-        .then_with(|| compare_spans(&a.negative_spans, &b.negative_spans))
-        .then_with(|| compare_bits(&a.positive_buckets, &b.positive_buckets))
-        .then_with(|| compare_bits(&a.negative_buckets, &b.negative_buckets))
-        .then_with(|| compare_bits(&a.custom_values, &b.custom_values))
-        .then_with(|| hint_rank(a.counter_reset_hint).cmp(&hint_rank(b.counter_reset_hint)))
-}
-
-fn compare_spans(a: &[Span], b: &[Span]) -> Ordering {
-    a.iter().map(|s| (s.offset, s.length)).cmp(b.iter().map(|s| (s.offset, s.length)))
-}
-
-fn compare_bits(a: &[f64], b: &[f64]) -> Ordering {
-    a.iter().map(|x| x.to_bits()).cmp(b.iter().map(|x| x.to_bits()))
-}
-
-fn hint_rank(hint: CounterResetHint) -> u8 {
-    match hint {
-        CounterResetHint::Unknown => 0,
-        CounterResetHint::Reset => 1,
-        CounterResetHint::NotReset => 2,
-        CounterResetHint::Gauge => 3,
-    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use model::{Exemplar, Histogram, Labels, Metadata};
+use model::{Exemplar, Histogram, Labels, Metadata, Value};
 
 /// Ascending unique times in milliseconds, shared by all series that were sampled together.
 pub type Timeline = Arc<[i64]>;
@@ -89,6 +89,17 @@ impl SeriesSamples {
             && self.histograms.is_empty()
             && self.start_timestamps.is_empty()
             && self.exemplars.is_empty()
+    }
+
+    /// The newest sample and its time in milliseconds.
+    #[must_use]
+    pub fn last(&self) -> Option<(i64, Value)> {
+        let float = self.floats.timestamps.last().zip(self.floats.values.last());
+        let histogram = self.histograms.timestamps.last().zip(self.histograms.values.last());
+        match (float, histogram) {
+            (Some((t, x)), later) if later.is_none_or(|(h, _)| h < t) => Some((*t, Value::Float(*x))),
+            (_, histogram) => histogram.map(|(t, h)| (*t, Value::Histogram(Arc::clone(h)))),
+        }
     }
 
     /// Counts samples, floats and histograms together.

@@ -14,6 +14,7 @@ mod adopt;
 mod appender;
 mod flush;
 mod groups;
+mod last_samples;
 mod open;
 mod read;
 mod statistics;
@@ -39,8 +40,9 @@ use appender::{Appender, Judged};
 use upkeep::Upkeep;
 
 pub use flush::FlushReport;
+pub use last_samples::LastSampleReader;
 pub use open::unflushed_local_logs;
-pub use read::{HeadSelection, HeadState, LastSample, LogState};
+pub use read::{HeadSelection, HeadState, LogState};
 pub use statistics::{HeadStatistics, LabelStatistics};
 
 /// The storage engine of one ingester.

@@ -1,4 +1,8 @@
 //! `GET /federate` and its alias `/federation`, as Prometheus's `web/federate.go`.
+//!
+//! The body is written while samples come in, piece by piece as the client takes it, so that an answer of any size is
+//! held in bounded memory. What fails before the first piece is answered with a status; what fails later breaks the body
+//! off without its terminator, so that the scrape fails.
 
 use std::sync::Arc;
 
@@ -7,62 +11,112 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use exposition::federate::{Encoder, Negotiated};
-use futures::stream;
-use http::{HeaderMap, StatusCode, header};
+use futures::{StreamExt as _, stream};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use http_api::Params;
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::Form;
-use crate::federate::{LastSamples, Request};
+use super::packing::Packing;
+use crate::federate::{Federation, Request};
 use crate::gateway::Gateway;
 
-/// The body is sent in pieces of about this many bytes.
-const PIECE_BYTES: usize = 64 << 10;
+/// The body is sent in pieces of about this many bytes, before they are packed.
+const PIECE_BYTES: usize = 128 << 10;
+
+/// What cannot be answered: a status and its text.
+type Refusal = (StatusCode, String);
 
 /// `GET /federate`.
-pub(super) async fn federate(
-    State(gateway): State<Arc<Gateway>>,
-    headers: HeaderMap,
-    form: Form,
-) -> Response {
-    let mut any_of = Vec::new();
-    for text in form.params.all("match[]") {
-        match promql_syntax::parse_selector(text) {
-            Ok(matchers) => any_of.push(matchers),
-            Err(error) => return plain(StatusCode::BAD_REQUEST, &error.to_string()),
-        }
+pub(super) async fn federate(State(gateway): State<Arc<Gateway>>, uri: Uri, headers: HeaderMap) -> Response {
+    let packing = || Packing::from_accept(super::header_text(&headers, header::ACCEPT_ENCODING));
+    let answered = match answer(gateway, &uri, &headers, packing()).await {
+        Ok(response) => Ok(response),
+        // Packed as well, as in the reference.
+        Err((status, text)) => refusal(status, format!("{text}\n"), packing()).await,
+    };
+    answered.unwrap_or_else(|status| {
+        (StatusCode::INTERNAL_SERVER_ERROR, format!("{}\n", status.message())).into_response()
+    })
+}
+
+async fn refusal(code: StatusCode, text: String, mut packing: Packing) -> Result<Response, tonic::Status> {
+    let encoding = packing.name();
+    let body = packing.pack(text.into_bytes(), true).await?;
+    let response = (code, [(header::X_CONTENT_TYPE_OPTIONS, "nosniff")], body).into_response();
+    Ok(with_headers(response, "text/plain; charset=utf-8", encoding))
+}
+
+fn with_headers(mut response: Response, content_type: &str, encoding: Option<HeaderValue>) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_str(content_type).expect("it is plain text"));
+    headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    if let Some(encoding) = encoding {
+        headers.insert(header::CONTENT_ENCODING, encoding);
     }
+    response
+}
+
+async fn answer(
+    gateway: Arc<Gateway>,
+    uri: &Uri,
+    headers: &HeaderMap,
+    mut packing: Packing,
+) -> Result<Response, Refusal> {
+    let bad = |text: String| (StatusCode::BAD_REQUEST, text);
+    let mut params = Params::default();
+    params.add_encoded(uri.query().unwrap_or_default().as_bytes()).map_err(|error| bad(error.message))?;
+    let tenant = super::tenant(headers).map_err(|error| bad(error.message))?;
+    let selectors = params.all("match[]").map(promql_syntax::parse_selector);
+    let any_of = selectors.collect::<Result<Vec<_>, _>>().map_err(|error| bad(error.to_string()))?;
+    let is_typed = match params.get("typed") {
+        "" | "0" => false,
+        "1" => true,
+        other => return Err(bad(format!("invalid parameter \"typed\": want 0 or 1, not {other:?}"))),
+    };
     // Parsing comes before readiness.
     if !gateway.readiness.is_ready() {
-        return gateway.readiness.refusal();
+        return Ok(gateway.readiness.refusal());
     }
-    let config = match gateway.prometheus_config() {
-        Ok(config) => config,
-        Err(error) => return plain(StatusCode::SERVICE_UNAVAILABLE, &error.message),
-    };
-    let accept = super::header_text(&headers, header::ACCEPT);
-    let negotiated = Negotiated::from_accept(accept);
-    let content_type = negotiated.content_type();
+    let unavailable = |text: String| (StatusCode::SERVICE_UNAVAILABLE, text);
+    let config = gateway.prometheus_config().map_err(|error| unavailable(error.message))?;
+    let negotiated = Negotiated::from_accept(super::header_text(headers, header::ACCEPT));
+    let encoding = packing.name();
+    let internal = |status: tonic::Status| (StatusCode::INTERNAL_SERVER_ERROR, status.message().to_owned());
     let body = if any_of.is_empty() {
-        Body::empty()
+        // Packed, nothing is more than nothing.
+        Body::from(packing.pack(Vec::new(), true).await.map_err(internal)?)
     } else {
+        let Ok(place) = Arc::clone(&gateway.federations).try_acquire_owned() else {
+            let running = gateway.config.federations_max;
+            return Err(unavailable(format!("too many federations: {running} are under way")));
+        };
         let now = gateway.clock.now();
         let request = Request {
-            tenant: &form.tenant,
+            tenant: &tenant,
             any_of: &any_of,
             min_time: now.add_ms(-gateway.config.lookback_delta.millis()),
             max_time: now,
         };
-        let samples = match LastSamples::open(&gateway.peers, request).await {
-            Ok(samples) => samples,
+        let encoder = Encoder::new(negotiated, &config.external_labels).typed(is_typed);
+        let begun = async {
+            let federation = Federation::open(&gateway.peers, request, encoder).await?;
+            let pump =
+                Pump { federation, packing, is_over: false, gateway: Arc::clone(&gateway), _place: place };
+            pump.piece().await
+        };
+        match begun.await {
+            Ok(None) => Body::empty(),
+            Ok(Some((first, pump))) => {
+                let rest = stream::try_unfold(pump, Pump::next_piece);
+                Body::from_stream(stream::once(std::future::ready(Ok(first))).chain(rest))
+            }
             Err(status) => {
                 gateway.metrics.federation_errors.inc();
-                return plain(code(rpc::status::kind(&status)), status.message());
+                return Err((code(rpc::status::kind(&status)), status.message().to_owned()));
             }
-        };
-        let pump =
-            Pump { samples, encoder: Some(Encoder::new(negotiated, &config.external_labels)), gateway };
-        Body::from_stream(stream::try_unfold(pump, Pump::piece))
+        }
     };
-    ([(header::CONTENT_TYPE, content_type)], body).into_response()
+    Ok(with_headers(body.into_response(), &negotiated.content_type(), encoding))
 }
 
 fn code(kind: fault::Kind) -> StatusCode {
@@ -74,39 +128,49 @@ fn code(kind: fault::Kind) -> StatusCode {
     }
 }
 
-fn plain(status: StatusCode, text: &str) -> Response {
-    let headers =
-        [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
-    (status, headers, format!("{text}\n")).into_response()
-}
-
 struct Pump {
-    samples: LastSamples,
-    /// Gone once the end has been written.
-    encoder: Option<Encoder>,
+    federation: Federation,
+    packing: Packing,
+    is_over: bool,
     gateway: Arc<Gateway>,
+    /// Among the federations under way.
+    _place: OwnedSemaphorePermit,
 }
 
 impl Pump {
-    /// Writes the next piece. A failure breaks the body off without its terminator, so that the scrape fails.
-    async fn piece(mut self) -> std::io::Result<Option<(Bytes, Self)>> {
-        let Some(mut encoder) = self.encoder.take() else { return Ok(None) };
-        let mut out = Vec::with_capacity(PIECE_BYTES + (PIECE_BYTES >> 2));
-        while out.len() < PIECE_BYTES {
-            match self.samples.next().await {
-                Ok(Some(sample)) => encoder.encode(&sample.labels, sample.timestamp, &sample.value, &mut out),
-                Ok(None) => {
-                    encoder.finish(&mut out);
-                    return Ok(Some((out.into(), self)));
-                }
-                Err(status) => {
-                    self.gateway.metrics.federation_errors.inc();
-                    tracing::warn!(error = status.message(), "federation answer broken off");
-                    return Err(std::io::Error::other(status));
-                }
+    /// Writes the next piece.
+    async fn piece(mut self) -> Result<Option<(Bytes, Self)>, tonic::Status> {
+        let mut plain = Vec::with_capacity(PIECE_BYTES + (PIECE_BYTES >> 3));
+        while !self.is_over {
+            self.is_over = !self.federation.fill().await?;
+            // However many are under way, few work at one time, so that others are not kept waiting.
+            let gateway = Arc::clone(&self.gateway);
+            let turn = gateway.federation_turns.acquire().await;
+            let turn = turn.map_err(|_| tonic::Status::cancelled("the gateway stops"))?;
+            if self.is_over {
+                self.federation.finish(&mut plain);
+            } else {
+                self.federation.write(PIECE_BYTES, &mut plain);
+            }
+            if plain.len() < PIECE_BYTES && !self.is_over {
+                continue;
+            }
+            let packed = self.packing.pack(std::mem::take(&mut plain), self.is_over).await?;
+            drop(turn);
+            if !packed.is_empty() {
+                return Ok(Some((packed, self)));
             }
         }
-        self.encoder = Some(encoder);
-        Ok(Some((out.into(), self)))
+        Ok(None)
+    }
+
+    /// As [`Pump::piece`], once the answer has begun.
+    async fn next_piece(self) -> std::io::Result<Option<(Bytes, Self)>> {
+        let gateway = Arc::clone(&self.gateway);
+        self.piece().await.map_err(|status| {
+            gateway.metrics.federation_errors.inc();
+            tracing::warn!(error = status.message(), "federation answer broken off");
+            std::io::Error::other(status)
+        })
     }
 }

@@ -3,12 +3,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use model::{Exemplar, Labels, Metadata, Value};
+use futures::{Stream, StreamExt as _, stream};
+use model::{Exemplar, Labels, LastSampleColumns, Metadata};
 use rpc::convert::deltas;
 use rpc::pb::ingester as pb;
 use rpc::symbols::SymbolWriter;
+use tokio::task::JoinHandle;
+use tonic::Status;
 use tsdb::series::{SeriesSamples, Timeline};
-use tsdb::{Appended, HeadSelection, HeadState, HeadStatistics, LabelStatistics, LastSample, RefusalReason};
+use tsdb::{
+    Appended, HeadSelection, HeadState, HeadStatistics, LabelStatistics, LastSampleReader, RefusalReason,
+};
+
+use crate::error::Error;
 
 /// Label sets in one message.
 const LABELS_PER_MESSAGE: usize = 2_000;
@@ -120,45 +127,27 @@ fn series_samples(
     }
 }
 
-/// The state, then label sets together with their newest samples.
+/// The state, then the samples. One piece is read ahead, so that who sends and who reads work side by side.
 pub(super) fn last_samples(
-    (samples, head): (Vec<LastSample>, HeadState),
-) -> impl Iterator<Item = pb::SelectResponse> + Send {
-    let first = pb::SelectResponse { state: Some(state(&head)), ..Default::default() };
-    let mut rest = samples.into_iter();
-    let messages = std::iter::from_fn(move || {
-        let batch: Vec<LastSample> = rest.by_ref().take(LABELS_PER_MESSAGE).collect();
-        (!batch.is_empty()).then(|| last_samples_message(&batch))
+    reader: LastSampleReader,
+) -> impl Stream<Item = Result<pb::LastSamplesResponse, Status>> + Send {
+    let first = pb::LastSamplesResponse { state: Some(state(reader.state())), samples: None };
+    let pieces = stream::try_unfold(read_ahead(reader), async |reading| {
+        let read = reading.await.map_err(|e| Status::internal(format!("read: {e}")))?;
+        let (reader, piece) = read.map_err(Error::from)?;
+        let message = |piece| pb::LastSamplesResponse {
+            state: None,
+            samples: Some(rpc::convert::last_samples::to_pb(piece)),
+        };
+        Ok(piece.map(|piece| (message(piece), read_ahead(reader))))
     });
-    std::iter::once(first).chain(messages)
+    stream::once(std::future::ready(Ok(first))).chain(pieces)
 }
 
-fn last_samples_message(batch: &[LastSample]) -> pb::SelectResponse {
-    let mut symbols = SymbolWriter::default();
-    let mut message = pb::SelectResponse::default();
-    let mut numbers: HashMap<i64, u32> = HashMap::new();
-    for (index, LastSample { labels, timestamp, value, .. }) in (0..).zip(batch) {
-        message.labels.push(symbols.labels(labels));
-        let mut samples = pb::SeriesSamples { series: index, ..Default::default() };
-        match value {
-            Value::Float(x) => {
-                let next = u32::try_from(numbers.len()).expect("a batch is small");
-                let number = *numbers.entry(timestamp.millis()).or_insert_with(|| {
-                    message.timelines.push(pb::Timeline { deltas: vec![timestamp.millis()] });
-                    next
-                });
-                samples.timeline = number + 1;
-                samples.values.push(*x);
-            }
-            Value::Histogram(h) => {
-                samples.histogram_deltas.push(timestamp.millis());
-                samples.histograms.push((&**h).into());
-            }
-        }
-        message.samples.push(samples);
-    }
-    message.symbols = symbols.take();
-    message
+type Reading = JoinHandle<tsdb::Result<(LastSampleReader, Option<LastSampleColumns>)>>;
+
+fn read_ahead(mut reader: LastSampleReader) -> Reading {
+    tokio::task::spawn_blocking(move || reader.read().map(|piece| (reader, piece)))
 }
 
 pub(super) fn names(mut values: Vec<String>, limit: u64, head: &HeadState) -> pb::LabelsResponse {

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use coordination::{InMemory, Role};
 use group_writer::{Append, Batch, Group, GroupIdentity, GroupWriter, Presence, RefusalReason, Written};
-use model::{Clock, FloatHistogram, Histogram, Labels, Matcher, Metadata, MetricType, Tenant, Timestamp};
+use model::{
+    Clock, FloatHistogram, Histogram, Labels, Matcher, Metadata, MetricType, Tenant, Timestamp, Value,
+};
 use rpc::Channel;
 use rpc::pb::ingester as pb;
 use rpc::pb::ingester::ingester_client::IngesterClient;
@@ -248,16 +250,23 @@ async fn the_newest_sample_of_each_series_is_found() {
         max_time: NOW.millis(),
     };
     let mut stream = started.client().last_samples(request).await.expect("opened").into_inner();
+    let first = stream.message().await.expect("an answer").expect("a first message");
+    assert_eq!((first.state.expect("the head's state").logs.len(), first.samples), (1, None));
     let mut found = Vec::new();
     while let Some(message) = stream.message().await.expect("a whole answer") {
-        let symbols = SymbolReader(&message.symbols);
-        for (labels, samples) in message.labels.iter().zip(&message.samples) {
-            let name = symbols.labels(labels).expect("valid").metric_name().to_owned();
-            found.push((name, samples.values.clone(), samples.histograms.first().map(|h| h.count_float())));
+        let samples = message.samples.expect("no more states");
+        let samples = rpc::convert::last_samples::from_pb(samples).expect("whole");
+        for series in 0..samples.len() {
+            let value = match samples.value(series) {
+                Value::Float(x) => x,
+                Value::Histogram(h) => h.to_float().count,
+            };
+            found.push((samples.metric_name(series).to_owned(), samples.timestamp(series), value));
         }
     }
     drop(stream);
-    assert_eq!(found, [("h".to_owned(), vec![], Some(3.0)), ("x".to_owned(), vec![2.0], None)]);
+    let now = NOW.millis();
+    assert_eq!(found, [("h".to_owned(), now, 3.0), ("x".to_owned(), now, 2.0)]);
     started.stop().await;
 }
 

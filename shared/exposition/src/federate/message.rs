@@ -8,16 +8,25 @@ use model::{FloatHistogram, Span};
 use prometheus_proto::client;
 use prost::Message as _;
 
-use super::{Item, Kind, classic_buckets};
-use crate::escaping::EscapingScheme;
+use super::{Kind, classic_buckets};
 
 /// Metrics in one message.
 pub(super) const FAMILY_METRICS_MAX: usize = 8192;
+/// What stands in front of the field `metric` of a family: number 4, with a length.
+const METRIC: u8 = 4 << 3 | 2;
+/// The same of the field `label` of a metric, which is its first: labels may stand in front of the others.
+const LABEL: u8 = 1 << 3 | 2;
+/// Why nothing fails here.
+const GROWS: &str = "a vector grows as needed";
 
 /// Collects the metrics of the open family.
 #[derive(Debug, Default)]
 pub(super) struct Writer {
     family: client::MetricFamily,
+    /// The metrics as fields of the family.
+    metrics: Vec<u8>,
+    count: usize,
+    metric: Vec<u8>,
 }
 
 impl Writer {
@@ -25,7 +34,9 @@ impl Writer {
     pub(super) fn open(&mut self, name: &str, kind: Kind, out: &mut Vec<u8>) {
         self.close(out);
         let kind = match kind {
-            Kind::Untyped => client::MetricType::Untyped,
+            Kind::Untyped | Kind::ClassicHistogram | Kind::Summary => client::MetricType::Untyped,
+            Kind::Counter => client::MetricType::Counter,
+            Kind::Gauge => client::MetricType::Gauge,
             Kind::Histogram => client::MetricType::Histogram,
             Kind::GaugeHistogram => client::MetricType::GaugeHistogram,
         };
@@ -35,53 +46,77 @@ impl Writer {
 
     /// Writes the open family out, if it holds anything.
     pub(super) fn close(&mut self, out: &mut Vec<u8>) {
-        if self.family.metric.is_empty() {
+        if self.count == 0 {
             return;
         }
-        self.family.encode_length_delimited(out).expect("a vector grows as needed");
-        self.family.metric.clear();
+        prost::encode_length_delimiter(self.family.encoded_len() + self.metrics.len(), out).expect(GROWS);
+        self.family.encode(out).expect(GROWS);
+        out.append(&mut self.metrics);
+        self.count = 0;
     }
 
+    /// Adds a float; `labels` appends those of its series, each as [`write_label`] does.
     pub(super) fn push_float(
         &mut self,
-        item: Item<'_>,
-        escaping: EscapingScheme,
+        labels: impl FnOnce(&mut Vec<u8>),
         value: f64,
+        timestamp: i64,
         out: &mut Vec<u8>,
     ) {
-        let untyped = Some(client::Untyped { value: Some(value) });
-        self.push(client::Metric { untyped, ..metric(item, escaping) }, out);
+        let mut metric = client::Metric::default();
+        match self.family.r#type() {
+            client::MetricType::Counter => {
+                metric.counter = Some(client::Counter { value: Some(value), ..Default::default() });
+            }
+            client::MetricType::Gauge => metric.gauge = Some(client::Gauge { value: Some(value) }),
+            _ => metric.untyped = Some(client::Untyped { value: Some(value) }),
+        }
+        self.push(labels, metric, timestamp, out);
     }
 
+    /// Adds a histogram.
     pub(super) fn push_histogram(
         &mut self,
-        item: Item<'_>,
-        escaping: EscapingScheme,
+        labels: impl FnOnce(&mut Vec<u8>),
         histogram: &FloatHistogram,
+        timestamp: i64,
         out: &mut Vec<u8>,
     ) {
-        let histogram =
-            Some(if histogram.uses_custom_buckets() { classic(histogram) } else { native(histogram) });
-        self.push(client::Metric { histogram, ..metric(item, escaping) }, out);
+        let histogram = if histogram.uses_custom_buckets() { classic(histogram) } else { native(histogram) };
+        self.push(
+            labels,
+            client::Metric { histogram: Some(histogram), ..Default::default() },
+            timestamp,
+            out,
+        );
     }
 
-    fn push(&mut self, metric: client::Metric, out: &mut Vec<u8>) {
-        if self.family.metric.len() == FAMILY_METRICS_MAX {
+    fn push(
+        &mut self,
+        labels: impl FnOnce(&mut Vec<u8>),
+        mut metric: client::Metric,
+        timestamp: i64,
+        out: &mut Vec<u8>,
+    ) {
+        if self.count == FAMILY_METRICS_MAX {
             self.close(out);
         }
-        self.family.metric.push(metric);
+        metric.timestamp_ms = Some(timestamp);
+        self.metric.clear();
+        labels(&mut self.metric);
+        metric.encode(&mut self.metric).expect(GROWS);
+        self.metrics.push(METRIC);
+        prost::encode_length_delimiter(self.metric.len(), &mut self.metrics).expect(GROWS);
+        self.metrics.extend_from_slice(&self.metric);
+        self.count += 1;
     }
 }
 
-fn metric(item: Item<'_>, escaping: EscapingScheme) -> client::Metric {
-    let label = item
-        .labels()
-        .map(|(name, value)| client::LabelPair {
-            name: Some(escaping.escape(name).into_owned()),
-            value: Some(value.to_owned()),
-        })
-        .collect();
-    client::Metric { label, timestamp_ms: Some(item.timestamp.millis()), ..Default::default() }
+/// Appends a label by its escaped name as a field of a metric.
+pub(super) fn write_label(name: &str, value: &str, out: &mut Vec<u8>) {
+    let pair = client::LabelPair { name: Some(name.to_owned()), value: Some(value.to_owned()) };
+    out.push(LABEL);
+    pair.encode_length_delimited(out).expect(GROWS);
 }
 
 fn classic(histogram: &FloatHistogram) -> client::Histogram {

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use model::{CounterResetHint, Histogram, Span, stale_nan};
+use model::{CounterResetHint, Histogram, LastSampleBuilder, MetricType, Span, stale_nan};
 use prometheus_proto::client;
 use prost::Message as _;
 
@@ -11,14 +11,29 @@ fn labels(pairs: &[(&str, &str)]) -> Labels {
     Labels::from_pairs(pairs.iter().copied())
 }
 
-fn encode(negotiated: Negotiated, external: &Labels, series: &[(Labels, i64, Value)]) -> Vec<u8> {
+fn batch(series: &[(Labels, MetricType, i64, Value)]) -> LastSamples {
+    let mut builder = LastSampleBuilder::default();
+    for (labels, kind, timestamp, value) in series {
+        builder.push(labels, *kind, *timestamp, value.clone());
+    }
+    LastSamples::new(builder.finish()).unwrap()
+}
+
+fn write(mut encoder: Encoder, samples: &LastSamples) -> Vec<u8> {
     let mut out = Vec::new();
-    let mut encoder = Encoder::new(negotiated, external);
-    for (labels, timestamp, value) in series {
-        encoder.encode(labels, Timestamp(*timestamp), value, &mut out);
+    let prepared = encoder.prepare(samples);
+    for series in 0..samples.len() {
+        encoder.encode(samples, &prepared, series, &mut out);
     }
     encoder.finish(&mut out);
     out
+}
+
+fn encode(negotiated: Negotiated, external: &Labels, series: &[(Labels, i64, Value)]) -> Vec<u8> {
+    let typed =
+        |(labels, t, value): &(Labels, i64, Value)| (labels.clone(), MetricType::Counter, *t, value.clone());
+    let series: Vec<_> = series.iter().map(typed).collect();
+    write(Encoder::new(negotiated, external), &batch(&series))
 }
 
 #[track_caller]
@@ -261,4 +276,48 @@ fn a_large_family_is_cut_into_messages() {
     let families = decode(&encode(PROTOBUF, &Labels::empty(), &series));
     let sizes: Vec<_> = families.iter().map(|f| (f.name(), f.metric.len())).collect();
     assert_eq!(sizes, [("m", message::FAMILY_METRICS_MAX), ("m", 1)]);
+}
+
+#[test]
+fn known_types_are_written_where_they_are_wanted() {
+    use MetricType::{Counter, Gauge, Histogram, StateSet, Summary, Unknown};
+    let series = [
+        ("a_total", Counter),
+        // The first series of a name decides.
+        ("a_total", Gauge),
+        ("b", Unknown),
+        ("c", StateSet),
+        ("h_bucket", Histogram),
+        ("h_count", Histogram),
+        ("h_sum", Histogram),
+        ("s", Summary),
+        ("s_sum", Summary),
+    ];
+    let series = series.map(|(name, kind)| (labels(&[("__name__", name)]), kind, 7, Value::Float(1.0)));
+    let samples = batch(&series);
+    let encoder = |negotiated| Encoder::new(negotiated, &Labels::empty()).typed(true);
+    let expected = "# TYPE a_total counter\na_total 1 7\na_total 1 7\n# TYPE b untyped\nb 1 7\n\
+        # TYPE c gauge\nc 1 7\n# TYPE h histogram\nh_bucket 1 7\nh_count 1 7\nh_sum 1 7\n\
+        # TYPE s summary\ns 1 7\ns_sum 1 7\n";
+    let text = String::from_utf8(write(encoder(Negotiated::default()), &samples)).unwrap();
+    assert_eq!(text.replace("{instance=\"\"}", ""), expected);
+
+    let families = decode(&write(encoder(PROTOBUF), &samples));
+    let of = |family: &client::MetricFamily| {
+        let metric = &family.metric[0];
+        let values = (
+            metric.counter.as_ref().map(client::Counter::value),
+            metric.gauge.as_ref().map(client::Gauge::value),
+            metric.untyped.as_ref().map(client::Untyped::value),
+        );
+        (family.name().to_owned(), family.metric.len(), family.r#type(), values)
+    };
+    let untyped = |name: &str| (name.to_owned(), 1, client::MetricType::Untyped, (None, None, Some(1.0)));
+    let expected = [
+        ("a_total".to_owned(), 2, client::MetricType::Counter, (Some(1.0), None, None)),
+        untyped("b"),
+        ("c".to_owned(), 1, client::MetricType::Gauge, (None, Some(1.0), None)),
+    ];
+    let rest = ["h_bucket", "h_count", "h_sum", "s", "s_sum"].map(untyped);
+    assert_eq!(families.iter().map(of).collect::<Vec<_>>(), [&expected[..], &rest[..]].concat());
 }

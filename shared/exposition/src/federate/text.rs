@@ -1,87 +1,132 @@
 //! Prometheus text 0.0.4, byte for byte as `expfmt` of prometheus/common writes it.
 
+use std::io::Write as _;
+
 use model::FloatHistogram;
 use model::labels::is_legacy_metric_name;
-use model::number::format_general;
+use model::number::{format_general, push_general};
 
-use super::{Item, Kind, classic_buckets};
-use crate::escaping::EscapingScheme;
+use super::{Kind, classic_buckets};
 
-pub(super) fn write_type(out: &mut Vec<u8>, name: &str, kind: Kind) {
-    out.extend_from_slice(b"# TYPE ");
-    write_name(out, name);
-    // The format has no word for a histogram whose counts go down.
-    out.extend_from_slice(match kind {
-        Kind::Untyped => b" untyped\n",
-        Kind::Histogram | Kind::GaugeHistogram => b" histogram\n",
-    });
+/// Writes the samples of the open family.
+#[derive(Debug, Default)]
+pub(super) struct Writer {
+    /// The family's name, escaped.
+    name: String,
+    /// Whether the name stands in front of the braces.
+    is_legacy: bool,
+    /// What the last line with a type was about.
+    announced: Option<(String, Kind)>,
+    /// A time as text: most series of an answer were sampled when the one before was.
+    time: (i64, Vec<u8>),
 }
 
-pub(super) fn write_float(out: &mut Vec<u8>, item: Item<'_>, escaping: EscapingScheme, value: f64) {
-    write_sample(out, item, escaping, "", None, value);
-}
+impl Writer {
+    /// Begins a family.
+    pub(super) fn open(&mut self, name: &str, kind: Kind, out: &mut Vec<u8>) {
+        name.clone_into(&mut self.name);
+        self.is_legacy = is_legacy_metric_name(name);
+        let shared = kind.family_name(name);
+        // The parts of a histogram or summary are one family.
+        let is_announced = matches!(kind, Kind::ClassicHistogram | Kind::Summary)
+            && self.announced.as_ref().is_some_and(|(name, of)| name == shared && *of == kind);
+        if is_announced {
+            return;
+        }
+        out.extend_from_slice(b"# TYPE ");
+        write_name(out, shared);
+        // The format has no word for a histogram whose counts go down.
+        out.extend_from_slice(match kind {
+            Kind::Untyped => b" untyped\n".as_slice(),
+            Kind::Counter => b" counter\n",
+            Kind::Gauge => b" gauge\n",
+            Kind::Summary => b" summary\n",
+            Kind::ClassicHistogram | Kind::Histogram | Kind::GaugeHistogram => b" histogram\n",
+        });
+        self.announced = Some((shared.to_owned(), kind));
+    }
 
-pub(super) fn write_histogram(
-    out: &mut Vec<u8>,
-    item: Item<'_>,
-    escaping: EscapingScheme,
-    histogram: &FloatHistogram,
-) {
-    for (bound, count) in classic_buckets(histogram) {
-        write_sample(out, item, escaping, "_bucket", Some(bound), count);
+    /// Writes a float; `labels` appends those of its series, each as [`write_label`] does.
+    pub(super) fn write_float(
+        &mut self,
+        labels: impl FnOnce(&mut Vec<u8>),
+        value: f64,
+        timestamp: i64,
+        out: &mut Vec<u8>,
+    ) {
+        self.write_sample("", labels, value, timestamp, out);
     }
-    write_sample(out, item, escaping, "_sum", None, histogram.sum);
-    write_sample(out, item, escaping, "_count", None, histogram.count);
-}
 
-fn write_sample(
-    out: &mut Vec<u8>,
-    item: Item<'_>,
-    escaping: EscapingScheme,
-    suffix: &str,
-    bound: Option<f64>,
-    value: f64,
-) {
-    let name = escaping.escape(item.name);
-    let mut separator = b'{';
-    if is_legacy_metric_name(&name) {
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(suffix.as_bytes());
-    } else {
-        out.extend_from_slice(b"{\"");
-        write_escaped(out, &name);
-        out.extend_from_slice(suffix.as_bytes());
-        out.push(b'"');
-        separator = b',';
+    /// Writes a histogram of custom buckets as a classic one.
+    pub(super) fn write_histogram(
+        &mut self,
+        labels: impl FnOnce(&mut Vec<u8>),
+        histogram: &FloatHistogram,
+        timestamp: i64,
+        out: &mut Vec<u8>,
+    ) {
+        let mut own = Vec::new();
+        labels(&mut own);
+        for (bound, count) in classic_buckets(histogram) {
+            let with_bound = |out: &mut Vec<u8>| {
+                out.extend_from_slice(&own);
+                write_label("le", &format_general(positive_zero(bound)), out);
+            };
+            self.write_sample("_bucket", with_bound, count, timestamp, out);
+        }
+        let labels = |out: &mut Vec<u8>| out.extend_from_slice(&own);
+        self.write_sample("_sum", labels, histogram.sum, timestamp, out);
+        self.write_sample("_count", labels, histogram.count, timestamp, out);
     }
-    for (label, value) in item.labels() {
-        out.push(separator);
-        write_name(out, &escaping.escape(label));
-        write_value(out, value);
-        separator = b',';
+
+    fn write_sample(
+        &mut self,
+        suffix: &str,
+        labels: impl FnOnce(&mut Vec<u8>),
+        value: f64,
+        timestamp: i64,
+        out: &mut Vec<u8>,
+    ) {
+        if self.is_legacy {
+            out.extend_from_slice(self.name.as_bytes());
+            out.extend_from_slice(suffix.as_bytes());
+        } else {
+            out.extend_from_slice(b"{\"");
+            write_escaped(out, &self.name);
+            out.extend_from_slice(suffix.as_bytes());
+            out.push(b'"');
+        }
+        let start = out.len();
+        labels(out);
+        if self.is_legacy && out.len() > start {
+            // Labels come with a comma in front of each.
+            out[start] = b'{';
+        }
+        if !self.is_legacy || out.len() > start {
+            out.push(b'}');
+        }
+        out.push(b' ');
+        push_general(out, positive_zero(value));
+        out.push(b' ');
+        if self.time.0 != timestamp || self.time.1.is_empty() {
+            self.time.0 = timestamp;
+            self.time.1.clear();
+            write!(self.time.1, "{timestamp}").expect("a vector grows as needed");
+        }
+        out.extend_from_slice(&self.time.1);
+        out.push(b'\n');
     }
-    if let Some(bound) = bound {
-        out.push(separator);
-        out.extend_from_slice(b"le");
-        write_value(out, &format_value(bound));
-        separator = b',';
-    }
-    if separator == b',' {
-        out.push(b'}');
-    }
-    out.push(b' ');
-    out.extend_from_slice(format_value(value).as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(item.timestamp.millis().to_string().as_bytes());
-    out.push(b'\n');
 }
 
 /// The reference has a shortcut for zero, which takes negative zero along.
-fn format_value(value: f64) -> String {
-    format_general(if value == 0.0 { 0.0 } else { value })
+fn positive_zero(value: f64) -> f64 {
+    if value == 0.0 { 0.0 } else { value }
 }
 
-fn write_value(out: &mut Vec<u8>, value: &str) {
+/// Appends a label by its escaped name, with a comma in front.
+pub(super) fn write_label(name: &str, value: &str, out: &mut Vec<u8>) {
+    out.push(b',');
+    write_name(out, name);
     out.extend_from_slice(b"=\"");
     write_escaped(out, value);
     out.push(b'"');

@@ -2,15 +2,21 @@
 
 use exposition::federate::{Encoder, Negotiated, WireFormat};
 use exposition::{Entry, EscapingScheme, Parser, protobuf};
-use model::{Labels, Timestamp, Value};
+use model::{Labels, LastSampleBuilder, LastSamples, MetricType, Value};
 use proptest::prelude::*;
 
 fn encode(negotiated: Negotiated, series: &[(Labels, i64, f64)]) -> Vec<u8> {
+    let mut builder = LastSampleBuilder::default();
+    for (labels, timestamp, value) in series {
+        builder.push(labels, MetricType::Gauge, *timestamp, Value::Float(*value));
+    }
+    let samples = LastSamples::new(builder.finish()).expect("whole");
     let mut out = Vec::new();
     // An external instance label keeps the empty one away, so that labels come back as they were.
     let mut encoder = Encoder::new(negotiated, &Labels::from_pairs([("instance", "i")]));
-    for (labels, timestamp, value) in series {
-        encoder.encode(labels, Timestamp(*timestamp), &Value::Float(*value), &mut out);
+    let prepared = encoder.prepare(&samples);
+    for number in 0..series.len() {
+        encoder.encode(&samples, &prepared, number, &mut out);
     }
     encoder.finish(&mut out);
     out

@@ -43,6 +43,11 @@ impl InternedLabels {
     pub(crate) fn byte_len(&self) -> usize {
         self.pairs.len() * size_of::<u32>()
     }
+
+    /// The numbers of the label pairs, in the order of label names.
+    pub(crate) fn pairs(&self) -> &[u32] {
+        &self.pairs
+    }
 }
 
 impl Index {
@@ -118,10 +123,13 @@ impl Index {
         &'a self,
         interned: &'a InternedLabels,
     ) -> impl Iterator<Item = (&'a str, &'a str)> {
-        interned.pairs.iter().map(|p| {
-            let pair = &self.pairs[*p as usize];
-            (&*pair.name, &*pair.value)
-        })
+        interned.pairs.iter().map(|pair| self.pair(*pair))
+    }
+
+    /// Returns name and value of a label pair.
+    pub(crate) fn pair(&self, number: u32) -> (&str, &str) {
+        let pair = &self.pairs[number as usize];
+        (&*pair.name, &*pair.value)
     }
 
     /// Returns the series that all matchers accept.
@@ -188,6 +196,23 @@ impl Index {
     pub(crate) fn values(&self, name: &str) -> impl Iterator<Item = (&str, &RoaringBitmap)> {
         let values = self.names.get(name).into_iter().flatten();
         values.map(|(v, p)| (&**v, &self.pairs[*p as usize].postings))
+    }
+
+    /// As [`Index::values`], from the first value behind another.
+    pub(crate) fn values_after<'a>(
+        &'a self,
+        name: &str,
+        after: &str,
+    ) -> impl Iterator<Item = (&'a str, &'a RoaringBitmap)> + use<'a> {
+        let behind = (Bound::Excluded(after), Bound::Unbounded);
+        let values = self.names.get(name).map(|values| values.range::<str, _>(behind));
+        values.into_iter().flatten().map(|(v, p)| (&**v, &self.pairs[*p as usize].postings))
+    }
+
+    /// Returns the series with a value of a label.
+    pub(crate) fn postings_of(&self, name: &str, value: &str) -> Option<&RoaringBitmap> {
+        let pair = self.names.get(name)?.get(value)?;
+        Some(&self.pairs[*pair as usize].postings)
     }
 
     fn intern(&mut self, name: &str, value: &str) -> u32 {

@@ -13,7 +13,7 @@ use proptest::strategy::ValueTree;
 
 use super::*;
 use crate::file::DAY_WINDOW_MS;
-use crate::merge::{compare_exemplars, compare_histograms};
+use crate::merge::compare_exemplars;
 use crate::series::testing::{BASE, assert_rows_eq, restrict, rows};
 use crate::series::{FloatColumn, HistogramColumn, SeriesRow, SeriesSamples};
 use crate::table::tests::{assert_foreign_readers_find, expected_lines, options};
@@ -78,7 +78,7 @@ impl Sample {
         };
         let by_value = rank(self).cmp(&rank(other)).then_with(|| match (&self.value, &other.value) {
             (Ok(a), Ok(b)) => a.to_bits().cmp(&b.to_bits()),
-            (Err(a), Err(b)) => compare_histograms(a, b),
+            (Err(a), Err(b)) => a.compare(b),
             _ => unreachable!("the ranks differ"),
         });
         by_value.then_with(|| self.start.cmp(&other.start)).is_gt()

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use model::{Labels, Metadata, Timestamp, stale_nan};
+use model::{FloatHistogram, Histogram, Labels, Metadata, Timestamp, stale_nan};
 use proptest::prelude::*;
 
 use super::*;
@@ -165,13 +165,13 @@ fn metadata_is_what_was_seen_last() {
 
 /// The merge written down as its definition says: everything by time, the greatest first.
 fn naive(parts: &[SeriesSamples]) -> SeriesSamples {
-    let mut best: std::collections::BTreeMap<i64, Sample<'_>> = std::collections::BTreeMap::new();
+    let mut best: std::collections::BTreeMap<i64, ValueRef<'_>> = std::collections::BTreeMap::new();
     for part in parts {
-        let floats = part.floats.iter().map(|(t, x)| (t, Sample::Float(x)));
-        let histograms = part.histograms.iter().map(|(t, h)| (t, Sample::Histogram(h)));
+        let floats = part.floats.iter().map(|(t, x)| (t, ValueRef::Float(x)));
+        let histograms = part.histograms.iter().map(|(t, h)| (t, ValueRef::Histogram(h)));
         for (t, sample) in floats.chain(histograms) {
             let kept = best.entry(t).or_insert(sample);
-            if sample.order(kept).is_gt() {
+            if sample.compare(kept).is_gt() {
                 *kept = sample;
             }
         }
@@ -179,11 +179,11 @@ fn naive(parts: &[SeriesSamples]) -> SeriesSamples {
     let (mut floats, mut histograms) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
     for (t, sample) in best {
         match sample {
-            Sample::Float(x) => {
+            ValueRef::Float(x) => {
                 floats.0.push(t);
                 floats.1.push(x);
             }
-            Sample::Histogram(h) => {
+            ValueRef::Histogram(h) => {
                 histograms.0.push(t);
                 histograms.1.push(Arc::clone(h));
             }

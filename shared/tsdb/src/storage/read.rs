@@ -6,15 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use model::{Exemplar, Labels, Matcher, Metadata, Tenant, Timestamp, Value};
+use model::{Exemplar, Labels, Matcher, Metadata, Tenant, Timestamp};
 use roaring::RoaringBitmap;
 
 use super::Storage;
-use super::flush::ROWS_PER_LOCK;
 use crate::error::{Error, Result};
 use crate::head::TenantHead;
-use crate::head::select::{SeriesReader, Wanted};
-use crate::series::{SeriesRow, SeriesSamples, compare_labels};
+use crate::head::select::Wanted;
+use crate::series::{SeriesRow, compare_labels};
 use crate::table::SelectLimits;
 
 /// What one log's part of an answer covers.
@@ -52,19 +51,6 @@ pub struct HeadSelection {
     pub rows: Vec<SeriesRow>,
     /// What the rows cover.
     pub state: HeadState,
-}
-
-/// The newest sample of a series.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LastSample {
-    /// The series.
-    pub labels: Labels,
-    /// Type, unit and help.
-    pub metadata: Arc<Metadata>,
-    /// When.
-    pub timestamp: Timestamp,
-    /// What; may be a staleness marker.
-    pub value: Value,
 }
 
 impl Storage {
@@ -119,36 +105,6 @@ impl Storage {
         let wanted = Wanted::times(min_time, max_time);
         let rows = self.read_rows(tenant, &series, &wanted, limits.samples)?;
         Ok(HeadSelection { rows, state: self.state_since(&begin) })
-    }
-
-    /// Returns the newest sample within a range of time of every series that any of the sets accepts, sorted.
-    ///
-    /// # Errors
-    /// [`Error::TooMany`] beyond the limit of series.
-    pub fn last_samples(
-        &self,
-        tenant: &Tenant,
-        any_of: &[Vec<Matcher>],
-        min_time: i64,
-        max_time: i64,
-        limits: SelectLimits,
-    ) -> Result<(Vec<LastSample>, HeadState)> {
-        let begin = self.state();
-        let series = self.matching(tenant, any_of, min_time, max_time);
-        if series.len() > limits.series {
-            return Err(Error::TooMany { what: "series in one answer", limit: limits.series });
-        }
-        let mut found = Vec::with_capacity(series.len());
-        let mut reader = SeriesReader::default();
-        for piece in series.chunks(ROWS_PER_LOCK) {
-            let head = self.read_head();
-            reader.timelines.blocks_changed();
-            let Some(tenant) = head.tenant(tenant) else { break };
-            for (labels, number) in piece {
-                found.extend(last_of(tenant, *number, labels, min_time, max_time, &mut reader));
-            }
-        }
-        Ok((found, self.state_since(&begin)))
     }
 
     /// Returns labels and metadata of every series that any of the sets accepts (none: every series) and that has
@@ -268,41 +224,4 @@ fn accepted<M: AsRef<[Matcher]>>(
     }
     let sets = any_of.iter().map(|matchers| tenant.matching(matchers.as_ref(), min_time, max_time));
     sets.fold(RoaringBitmap::new(), |all, set| all | set)
-}
-
-/// The newest sample of a series within a range of time.
-fn last_of(
-    tenant: &TenantHead,
-    number: u32,
-    labels: &Labels,
-    min_time: i64,
-    max_time: i64,
-    reader: &mut SeriesReader,
-) -> Option<LastSample> {
-    let series = tenant.series(number)?;
-    if !tenant.index.pairs_of(&series.labels).eq(labels.iter()) {
-        return None;
-    }
-    let last = |timestamp: i64, value: Value| LastSample {
-        labels: labels.clone(),
-        metadata: Arc::clone(&series.metadata),
-        timestamp: Timestamp(timestamp),
-        value,
-    };
-    // The newest sample of all is at hand; only a range that ends before it makes reading necessary. Late samples at
-    // its very time may win over it, which only the merge knows.
-    let has_late = series.rare.as_ref().is_some_and(|r| r.loose.iter().any(|l| l.time == series.max_time));
-    if (min_time..=max_time).contains(&series.max_time) && !has_late {
-        return series.newest().map(|value| last(series.max_time, value));
-    }
-    let wanted = Wanted::times(min_time, max_time);
-    let SeriesSamples { floats, histograms, .. } = reader.read(series, &tenant.blocks, &wanted)?;
-    match (floats.timestamps.last(), histograms.timestamps.last()) {
-        (Some(f), Some(h)) if h > f => {
-            Some(last(*h, Value::Histogram(Arc::clone(histograms.values.last()?))))
-        }
-        (None, Some(h)) => Some(last(*h, Value::Histogram(Arc::clone(histograms.values.last()?)))),
-        (Some(f), _) => Some(last(*f, Value::Float(*floats.values.last()?))),
-        (None, None) => None,
-    }
 }

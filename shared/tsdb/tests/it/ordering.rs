@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::{
-    Histogram, IntegerHistogram, Labels, MatchOp, Matcher, Metadata, Tenant, Timestamp, Value, stale_nan,
+    Histogram, IntegerHistogram, Labels, LastSamples, MatchOp, Matcher, Metadata, Tenant, Value, stale_nan,
 };
 use tsdb::table::SelectLimits;
 use tsdb::{Error, GroupChange, RefusalReason, Storage, StorageOptions};
@@ -15,6 +15,74 @@ use super::support::{MINUTE, START, World, append, declaration, flatten, head_ro
 async fn strict(world: &World) -> Arc<Storage> {
     let options = StorageOptions { out_of_order_window: Duration::ZERO, ..world.options().await };
     Storage::open(options).await.expect("open")
+}
+
+/// What a reader of newest samples finds, which is checked for its order, sorted by metric name, then labels.
+fn last_samples(
+    storage: &Arc<Storage>,
+    any_of: Vec<Vec<Matcher>>,
+    min_time: i64,
+    max_time: i64,
+) -> Vec<(Labels, i64, Value)> {
+    let mut reader = Arc::clone(storage).last_samples(Tenant::default(), any_of, min_time, max_time);
+    let mut pieces = Vec::new();
+    while let Some(piece) = reader.read().expect("read") {
+        pieces.push(LastSamples::new(piece).expect("whole"));
+    }
+    let places = pieces.iter().flat_map(|piece| (0..piece.len()).map(move |series| (piece, series)));
+    let places: Vec<_> = places.collect();
+    assert!(places.is_sorted_by(|(a, i), (b, j)| a.compare(*i, b, *j).is_lt()), "in order, each once");
+    let mut found: Vec<_> = places
+        .iter()
+        .map(|(piece, series)| (piece.labels(*series), piece.timestamp(*series), piece.value(*series)))
+        .collect();
+    found.sort_by(|a, b| a.0.cmp_by_metric(&b.0));
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn newest_samples_are_read_in_pieces_while_series_come_and_go() {
+    let world = World::new();
+    let storage = world.open().await;
+    // Families of more series than are read under one lock, or put in order under one.
+    let groups: Vec<String> = (0..3_000).map(|i| format!("g{i}")).collect();
+    let mut ids = Vec::new();
+    for name in &groups {
+        ids.push(storage.declare(declaration(name, 2)).expect("declared"));
+    }
+    let appends = ids.iter().map(|id| samples(*id, START, &[1.0, 2.0])).collect();
+    storage.append(appends, false).await.expect("stored");
+    let expected = |count: usize| {
+        let mut all: Vec<_> = groups[..count]
+            .iter()
+            .flat_map(|g| {
+                [(labels(g, 0), START, Value::Float(1.0)), (labels(g, 1), START, Value::Float(2.0))]
+            })
+            .collect();
+        all.sort_by(|a, b| a.0.cmp_by_metric(&b.0));
+        all
+    };
+    assert!(last_samples(&storage, vec![vec![]], START, START) == expected(3_000));
+
+    // Numbers are given anew in the middle: whoever is there all the time is told once.
+    let mut reader = Arc::clone(&storage).last_samples(Tenant::default(), vec![vec![]], START, START);
+    let mut told = Vec::new();
+    let mut step = 0;
+    while let Some(piece) = reader.read().expect("read") {
+        let piece = LastSamples::new(piece).expect("whole");
+        told.extend((0..piece.len()).map(|series| piece.labels(series).to_string()));
+        step += 1;
+        let id = storage.declare(declaration(&format!("later{step}"), 1)).expect("declared");
+        append(&storage, id, START, &[1.0]).await;
+        // Numbers of series, blocks and tracks may mean something else from now on.
+        storage.flush().await.expect("flushed");
+    }
+    assert!(step > 3);
+    told.retain(|labels| !labels.contains("later"));
+    let mut unique = told.clone();
+    unique.sort_unstable();
+    unique.dedup();
+    assert_eq!((told.len(), unique.len()), (6_000, 6_000));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,28 +263,17 @@ async fn reads_answer_by_label_time_and_limit() {
         4
     );
 
-    let (last, _) =
-        storage.last_samples(&tenant, &[], START - 20, START + 2, SelectLimits::NONE).expect("read");
-    let last: Vec<(String, i64, bool)> =
-        last.iter().map(|l| (l.labels.to_string(), l.timestamp.millis(), l.value.is_stale())).collect();
+    let last = last_samples(&storage, vec![vec![]], START - 20, START + 2);
     let wanted = [
-        ("a", 0, START + 2, false),
-        ("b", 0, START - 5, true),
-        ("a", 1, START + 2, false),
-        ("a", 2, START + 2, false),
+        (labels("a", 0), START + 2, Value::Float(2.0)),
+        (labels("b", 0), START - 5, Value::Float(stale_nan())),
+        (labels("a", 1), START + 2, Value::Float(0.0)),
+        (labels("a", 2), START + 2, Value::Float(0.0)),
     ];
-    assert_eq!(last, wanted.map(|(g, m, t, stale)| (labels(g, m).to_string(), t, stale)));
-    let (newest, _) = storage
-        .last_samples(
-            &tenant,
-            &[by("__name__", "m0"), by("instance", "b")],
-            START,
-            i64::MAX,
-            SelectLimits::NONE,
-        )
-        .expect("read");
-    assert_eq!(newest.len(), 1);
-    assert_eq!((newest[0].timestamp, &newest[0].value), (Timestamp(START + 4), &Value::Float(4.0)));
+    assert_eq!(last, wanted);
+    let newest = last_samples(&storage, vec![by("__name__", "m0"), by("instance", "b")], START, i64::MAX);
+    assert_eq!(newest, [(labels("a", 0), START + 4, Value::Float(4.0))]);
+    assert_eq!(last_samples(&storage, vec![], START, i64::MAX), []);
 
     let all = (i64::MIN, i64::MAX);
     assert_eq!(storage.label_names(&tenant, &[], all.0, all.1), ["__name__", "instance"]);
