@@ -242,6 +242,12 @@ impl Table {
         }
     }
 
+    /// The newest version that is known, without looking.
+    #[must_use]
+    pub fn known_version(&self) -> u64 {
+        self.log.known().version
+    }
+
     /// Says what the memory for files did so far.
     #[must_use]
     pub fn cache_stats(&self) -> CacheStats {
