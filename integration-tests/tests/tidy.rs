@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use source::Source;
 
 /// Every crate and the layer it stands on. A crate uses lower layers only.
-const LAYERS: [(&str, u8); 29] = [
+const LAYERS: [(&str, u8); 30] = [
     ("fault", 1),
     ("model", 1),
     ("prometheus-proto", 1),
@@ -39,6 +39,7 @@ const LAYERS: [(&str, u8); 29] = [
     ("config-watch", 4),
     ("http-client", 4),
     ("rules", 4),
+    ("backfill", 4),
     ("test-kit", 4),
     ("discovery", 5),
     ("scraper", 5),

@@ -12,6 +12,7 @@ mod deploy;
 mod diskless;
 mod expressions;
 mod hierarchy;
+mod import;
 mod kill_nine;
 mod kubernetes;
 mod ledger;
