@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use source::Source;
 
 /// Every crate and the layer it stands on. A crate uses lower layers only.
-const LAYERS: [(&str, u8); 28] = [
+const LAYERS: [(&str, u8); 30] = [
     ("fault", 1),
     ("model", 1),
     ("prometheus-proto", 1),
@@ -31,6 +31,7 @@ const LAYERS: [(&str, u8); 28] = [
     ("yaml-tree", 2),
     ("promql-engine", 3),
     ("tsdb", 3),
+    ("prometheus-tsdb", 3),
     ("coordination", 3),
     ("telemetry", 4),
     ("service-runtime", 4),
@@ -38,6 +39,7 @@ const LAYERS: [(&str, u8); 28] = [
     ("config-watch", 4),
     ("http-client", 4),
     ("rules", 4),
+    ("backfill", 4),
     ("test-kit", 4),
     ("discovery", 5),
     ("scraper", 5),

@@ -18,6 +18,7 @@ mod federation;
 mod federation_cluster;
 mod grafana;
 mod hierarchy;
+mod import;
 mod kill_nine;
 mod kubernetes;
 mod ledger;

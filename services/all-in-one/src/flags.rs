@@ -138,6 +138,82 @@ pub(crate) enum Command {
     Test(Test),
     /// Shows expressions, as promtool does.
     Promql(Promql),
+    /// Works on the table, as promtool does on blocks.
+    Tsdb(Tsdb),
+}
+
+/// What to do with the table.
+#[derive(Debug, Args)]
+pub(crate) struct Tsdb {
+    #[command(subcommand)]
+    pub(crate) action: TsdbAction,
+}
+
+/// What to do with the table.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TsdbAction {
+    /// Imports samples into the table.
+    CreateBlocksFrom {
+        #[command(subcommand)]
+        format: ImportFormat,
+        #[command(flatten)]
+        target: ImportTarget,
+    },
+    /// Imports the data directory of a Prometheus server, or a snapshot of one, with its history. The server must not
+    /// run.
+    Import {
+        /// The directory; nothing in it is changed.
+        directory: PathBuf,
+        /// Base path of the data, as the server's; Tributary's own lies below `tributary/` there [default: data/].
+        #[arg(long = "storage.tsdb.path", value_name = "DIR")]
+        path: Option<PathBuf>,
+        /// Passes over what is damaged, names it, and imports the rest.
+        #[arg(long)]
+        skip_damaged: bool,
+        #[command(flatten)]
+        target: ImportTarget,
+    },
+}
+
+/// What samples are imported from.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImportFormat {
+    /// Imports samples from OpenMetrics text in which each has a timestamp.
+    Openmetrics {
+        /// OpenMetrics file to read samples from; - is standard input.
+        #[arg(value_name = "INPUT FILE")]
+        input: PathBuf,
+        /// Base path of the data, as --storage.tsdb.path of the server; Tributary's own lies below `tributary/` there
+        /// [default: data/].
+        #[arg(value_name = "OUTPUT DIRECTORY")]
+        output: Option<PathBuf>,
+    },
+}
+
+/// Where samples are imported to, and how.
+#[derive(Debug, Args)]
+pub(crate) struct ImportTarget {
+    /// Where the table lies instead: file:///folder or s3://bucket/prefix, the latter with the usual AWS_... variables.
+    #[arg(long = "storage.url", value_name = "URL", global = true)]
+    pub(crate) storage_url: Option<String>,
+    /// An ingester's own file: its `path` and its section `storage` say where the table lies.
+    #[arg(long = "service.config", value_name = "FILE", global = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// Whose the samples become.
+    #[arg(long, value_name = "NAME", default_value = "default", global = true)]
+    pub(crate) tenant: String,
+    /// Memory that samples may take, about (KB, MB, GB, of base 2).
+    #[arg(long = "memory.max", value_name = "BYTES", default_value = "512MB", value_parser = size, global = true)]
+    pub(crate) memory_max: ConfigBytes,
+    /// Where what does not fit into memory is sorted [default: where Tributary's own data lies].
+    #[arg(long = "scratch.path", value_name = "DIR", global = true)]
+    pub(crate) scratch: Option<PathBuf>,
+    /// Print human readable values.
+    #[arg(short = 'r', long, global = true)]
+    pub(crate) human_readable: bool,
+    /// Do not print what is imported.
+    #[arg(short = 'q', long, global = true)]
+    pub(crate) quiet: bool,
 }
 
 /// What to do with an expression.
@@ -330,6 +406,25 @@ mod tests {
         };
         let PromqlAction::Format { query } = promql.action;
         assert_eq!(query, "-sum(a)by(b)");
+    }
+
+    #[test]
+    fn imports_are_understood_as_promtool_has_them() {
+        for flags in [
+            ["tsdb", "create-blocks-from", "-r", "openmetrics", "in", "out"],
+            ["tsdb", "create-blocks-from", "openmetrics", "in", "out", "-r"],
+        ] {
+            let Some(Command::Tsdb(Tsdb { action: TsdbAction::CreateBlocksFrom { format, target } })) =
+                parse(&flags).command
+            else {
+                panic!("not an import")
+            };
+            let ImportFormat::Openmetrics { input, output } = format;
+            assert_eq!((input, output), (PathBuf::from("in"), Some(PathBuf::from("out"))));
+            assert!(target.human_readable && !target.quiet, "{flags:?}");
+            assert_eq!((target.tenant.as_str(), target.memory_max), ("default", ConfigBytes(512 << 20)));
+        }
+        assert!(Flags::try_parse_from(["tributary", "tsdb", "create-blocks-from", "openmetrics"]).is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod flags;
 mod program;
 mod promql;
 mod rule_files;
+mod tsdb_import;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
             Ok((Flags { command: Some(Command::Test(test)), .. }, _)) => match &test.what {
                 TestWhat::Rules(tests) => rule_files::test(tests),
             },
+            Ok((Flags { command: Some(Command::Tsdb(tsdb)), .. }, _)) => tsdb_import::run(&tsdb.action),
             Ok((flags, shown)) => program::run(&flags, shown),
             Err(error) => {
                 // Help and version are errors to clap; it knows where each belongs and with which status.

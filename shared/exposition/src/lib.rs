@@ -18,5 +18,5 @@ pub mod protocol;
 
 pub use error::{Error, Result};
 pub use escaping::EscapingScheme;
-pub use parse::{Entry, ExemplarRef, Parser, Sample, Series};
+pub use parse::{Entry, ExemplarRef, OpenMetricsState, Parser, Sample, Series};
 pub use protocol::{Format, ScrapeProtocol};

@@ -16,7 +16,7 @@ use std::borrow::Cow;
 
 use model::{MetricType, Timestamp};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::protocol::Format;
 use lexer::{Dialect, Lexer};
 pub(crate) use number::format_open_metrics;
@@ -84,7 +84,28 @@ pub struct Parser<'a> {
     lexer: Lexer<'a>,
     /// The type of the latest `# TYPE` line, which decides whether `le` and `quantile` are normalised.
     kind: MetricType,
+    /// Whether the body may end without `# EOF`, since more of it follows elsewhere.
+    is_piece: bool,
+    /// Whether `# EOF` was read.
+    has_ended: bool,
     is_done: bool,
+}
+
+/// What is carried from one piece of an OpenMetrics body to the next; see [`Parser::open_metrics_piece`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OpenMetricsState {
+    kind: MetricType,
+    has_ended: bool,
+}
+
+impl OpenMetricsState {
+    /// Says that no piece follows.
+    ///
+    /// # Errors
+    /// When `# EOF` was not read.
+    pub fn finish(self) -> Result<()> {
+        if self.has_ended { Ok(()) } else { Err(Error::MissingEof) }
+    }
 }
 
 impl<'a> Parser<'a> {
@@ -100,6 +121,26 @@ impl<'a> Parser<'a> {
         Self::with_dialect(body, Dialect::OpenMetrics)
     }
 
+    /// Starts on a piece of an OpenMetrics body that is read bit by bit. A piece begins where the one before had been
+    /// read to, with the state that was left behind ([`Parser::state`]).
+    #[must_use]
+    pub fn open_metrics_piece(piece: &'a [u8], state: OpenMetricsState) -> Self {
+        let OpenMetricsState { kind, has_ended } = state;
+        Self { kind, has_ended, is_piece: true, ..Self::open_metrics(piece) }
+    }
+
+    /// How much of the body was read: the end of the entry that was yielded last.
+    #[must_use]
+    pub fn position(&self) -> usize {
+        self.lexer.token_end()
+    }
+
+    /// What the next piece begins with.
+    #[must_use]
+    pub fn state(&self) -> OpenMetricsState {
+        OpenMetricsState { kind: self.kind, has_ended: self.has_ended }
+    }
+
     /// Starts on a body of a format; `None` for protobuf, which [`crate::protobuf`] reads.
     #[must_use]
     pub fn new(body: &'a [u8], format: Format) -> Option<Self> {
@@ -111,7 +152,13 @@ impl<'a> Parser<'a> {
     }
 
     fn with_dialect(body: &'a [u8], dialect: Dialect) -> Self {
-        Self { lexer: Lexer::new(body, dialect), kind: MetricType::Unknown, is_done: false }
+        Self {
+            lexer: Lexer::new(body, dialect),
+            kind: MetricType::Unknown,
+            is_piece: false,
+            has_ended: false,
+            is_done: false,
+        }
     }
 }
 

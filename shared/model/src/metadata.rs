@@ -41,6 +41,24 @@ impl MetricType {
             Self::StateSet => "stateset",
         }
     }
+
+    /// Says whether a series of this name is one of those that a family of this type consists of.
+    #[must_use]
+    pub fn is_part(self, metric: &str, family: &str) -> bool {
+        if self == Self::Counter {
+            // OpenMetrics names the family without `_total`, the text format with it.
+            let stem = |name| str::strip_suffix(name, "_total").unwrap_or(name);
+            return stem(metric) == stem(family);
+        }
+        let suffixes: &[&str] = match self {
+            Self::Histogram => &["_bucket", "_sum", "_count"],
+            Self::GaugeHistogram => &["_bucket", "_gsum", "_gcount"],
+            Self::Summary => &["_sum", "_count"],
+            Self::Info => &["_info"],
+            _ => &[],
+        };
+        metric.strip_prefix(family).is_some_and(|suffix| suffix.is_empty() || suffixes.contains(&suffix))
+    }
 }
 
 impl fmt::Display for MetricType {

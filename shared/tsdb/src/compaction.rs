@@ -114,7 +114,7 @@ impl Context {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
     }
 
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if self.is_cancelled.load(Ordering::Relaxed) {
             return Err(Error::Cancelled("compact"));
         }

@@ -15,6 +15,7 @@ mod compaction;
 mod error;
 pub mod file;
 mod head;
+pub mod import;
 mod location;
 mod log;
 mod maintenance;

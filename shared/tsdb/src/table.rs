@@ -274,6 +274,12 @@ impl Table {
         Ok((version, files))
     }
 
+    /// The newest version that is known, without looking.
+    #[must_use]
+    pub fn known_version(&self) -> u64 {
+        self.log.known().version
+    }
+
     /// Says what the memory for files did so far.
     #[must_use]
     pub fn cache_stats(&self) -> CacheStats {

@@ -89,7 +89,7 @@ async fn ask(gateway: &Gateway, tenant: &Tenant) -> Result<Vec<pb::StatisticsRes
             Ok((found, logs))
         }
     });
-    asked.await
+    Ok(asked.await?.came)
 }
 
 fn merge(all: &[pb::StatisticsResponse], limit: usize) -> Shown {

@@ -91,7 +91,7 @@ impl Families {
     /// Returns the metadata of a new series, if it belongs to the family that was mentioned last.
     pub(super) fn of_new_series(&self, metric: &str) -> Option<Arc<Metadata>> {
         let family = self.by_name.get(self.current.as_ref()?)?;
-        is_part(metric, &family.name, family.metadata.kind).then(|| family.metadata.clone())
+        family.metadata.kind.is_part(metric, &family.name).then(|| family.metadata.clone())
     }
 
     /// Says whether any metadata changed since [`Families::mark_told`].
@@ -111,7 +111,7 @@ impl Families {
         stems.iter().find_map(|suffix| {
             let stem = metric.strip_suffix(suffix)?;
             let family = self.by_name.get(stem)?;
-            (family.is_changed && is_part(metric, stem, family.metadata.kind)).then_some(&family.metadata)
+            (family.is_changed && family.metadata.kind.is_part(metric, stem)).then_some(&family.metadata)
         })
     }
 
@@ -135,21 +135,4 @@ impl Families {
         list.sort_by(|a, b| a.0.cmp(&b.0));
         Some(list.into())
     }
-}
-
-/// Says whether a series of this name is one of those that a family of this type consists of.
-fn is_part(metric: &str, family: &str, kind: MetricType) -> bool {
-    if kind == MetricType::Counter {
-        // OpenMetrics names the family without `_total`, the text format with it.
-        let stem = |name| str::strip_suffix(name, "_total").unwrap_or(name);
-        return stem(metric) == stem(family);
-    }
-    let suffixes: &[&str] = match kind {
-        MetricType::Histogram => &["_bucket", "_sum", "_count"],
-        MetricType::GaugeHistogram => &["_bucket", "_gsum", "_gcount"],
-        MetricType::Summary => &["_sum", "_count"],
-        MetricType::Info => &["_info"],
-        _ => &[],
-    };
-    metric.strip_prefix(family).is_some_and(|suffix| suffix.is_empty() || suffixes.contains(&suffix))
 }

@@ -17,9 +17,11 @@ impl<'a> Parser<'a> {
         loop {
             self.lexer.begin_entry();
             match self.lexer.next_token() {
-                Token::Eof if is_open_metrics => return Err(Error::MissingEof),
+                Token::Eof if is_open_metrics && !self.is_piece => return Err(Error::MissingEof),
                 Token::Eof => return Ok(None),
+                _ if self.has_ended => return Err(Error::DataAfterEof),
                 Token::EofWord => {
+                    self.has_ended = true;
                     return match self.lexer.next_token() {
                         Token::Eof => Ok(None),
                         _ => Err(Error::DataAfterEof),

@@ -330,3 +330,34 @@ fn every_nan_is_the_canonical_one() {
         }
     }
 }
+
+/// Cut between any two lines, a body reads as it does whole.
+#[test]
+fn a_body_is_read_in_pieces() {
+    let body = "# TYPE h histogram\nh_bucket{le=\"1\"} 2 1.5\nh_bucket{le=\"+Inf\"} 3 1.5\n# EOF\n";
+    let series = |parser: &mut Parser<'_>| -> Vec<String> {
+        let entries = parser.map(|entry| entry.expect("valid"));
+        let samples = entries.filter_map(|entry| match entry {
+            Entry::Sample(sample) => Some(sample.series.to_labels().expect("valid").to_string()),
+            _ => None,
+        });
+        samples.collect()
+    };
+    let want = series(&mut Parser::open_metrics(body.as_bytes()));
+    assert!(want[0].contains("1.0"), "the type of the family counts: {want:?}");
+    for (cut, _) in body.match_indices('\n') {
+        let (first, second) = body.split_at(cut + 1);
+        let mut parser = Parser::open_metrics_piece(first.as_bytes(), OpenMetricsState::default());
+        let mut got = series(&mut parser);
+        assert_eq!(parser.position(), first.len());
+        let mut parser = Parser::open_metrics_piece(second.as_bytes(), parser.state());
+        got.extend(series(&mut parser));
+        assert_eq!(got, want);
+        assert_eq!(parser.state().finish(), Ok(()));
+        let mut parser = Parser::open_metrics_piece(b"a 1\n", parser.state());
+        assert_eq!(parser.next(), Some(Err(Error::DataAfterEof)));
+    }
+    let mut parser = Parser::open_metrics_piece(b"a 1\n", OpenMetricsState::default());
+    assert!(parser.next().is_some_and(|entry| entry.is_ok()) && parser.next().is_none());
+    assert_eq!(parser.state().finish(), Err(Error::MissingEof));
+}

@@ -92,9 +92,9 @@ fn timeline_bytes(timeline: &Timeline) -> usize {
     size_of_val::<[i64]>(timeline)
 }
 
-/// Bytes of samples without their times, about.
-fn row_bytes(samples: &SeriesSamples) -> usize {
-    let numbers = |h: &Histogram| match h {
+/// Bytes of a histogram, about.
+pub(crate) fn histogram_bytes(histogram: &Histogram) -> usize {
+    let numbers = match histogram {
         Histogram::Integer(h) => {
             h.positive_deltas.len()
                 + h.negative_deltas.len()
@@ -108,8 +108,12 @@ fn row_bytes(samples: &SeriesSamples) -> usize {
                 + h.negative_spans.len()
         }
     };
-    let histograms: usize =
-        samples.histograms.values.iter().map(|h| size_of::<Histogram>() + 8 * numbers(h)).sum();
+    size_of::<Histogram>() + 8 * numbers
+}
+
+/// Bytes of samples without their times, about.
+fn row_bytes(samples: &SeriesSamples) -> usize {
+    let histograms: usize = samples.histograms.values.iter().map(|h| histogram_bytes(h)).sum();
     let exemplars: usize = samples.exemplars.iter().map(|e| size_of_val(e) + e.labels.byte_len()).sum();
     size_of_val::<[f64]>(&samples.floats.values)
         + histograms

@@ -15,9 +15,9 @@ pub const DAY_WINDOW_MS: i64 = 8 * 3_600_000;
 /// Milliseconds in a day.
 pub(crate) const DAY_MS: i64 = 24 * 3_600_000;
 /// The first instant a file can hold: 0001-01-01, since a Delta date has four digits.
-const TIME_MIN: i64 = -62_135_596_800_000;
+pub(crate) const TIME_MIN: i64 = -62_135_596_800_000;
 /// The last instant a file can hold: the end of 9999-12-31.
-const TIME_MAX: i64 = 253_402_300_799_999;
+pub(crate) const TIME_MAX: i64 = 253_402_300_799_999;
 
 /// What one series has in one window: ranges into its columns.
 #[derive(Debug, Clone)]

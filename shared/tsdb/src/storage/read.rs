@@ -60,13 +60,15 @@ impl Storage {
         let coverage = self.read_head().coverage.clone();
         let own = (Arc::clone(&self.log), coverage.acknowledged);
         let held = std::iter::once(own).chain(coverage.adopted).map(|log| (log, coverage.complete_since));
+        // Others bring samples into the table as well: who asks is to see them as soon as they are known here.
+        let table_version = coverage.table_version.max(self.options.table.known_version());
         // Of these a reader finds everything in the table.
         let drained = coverage.drained.into_iter().map(|log| (log, i64::MAX));
         let logs = held.chain(drained).map(|((log, acked_seq), complete_since)| LogState {
             log,
             acked_seq,
             complete_since: Timestamp(complete_since),
-            table_version: coverage.table_version,
+            table_version,
         });
         HeadState { logs: logs.collect() }
     }
