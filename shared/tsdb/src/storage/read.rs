@@ -72,7 +72,7 @@ impl Storage {
     #[must_use]
     pub fn state(&self) -> HeadState {
         let coverage = self.read_head().coverage.clone();
-        let own = (Arc::clone(&self.log), coverage.acknowledged);
+        let own = (coverage.log, coverage.acknowledged);
         let held = std::iter::once(own).chain(coverage.adopted).map(|log| (log, coverage.complete_since));
         // Of these a reader finds everything in the table.
         let drained = coverage.drained.into_iter().map(|log| (log, i64::MAX));
