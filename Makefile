@@ -3,7 +3,7 @@
 #   make run      builds and runs Tributary with node_exporter beside it: http://127.0.0.1:9090
 #   make cluster  the same as five roles in eight processes, with etcd and an S3 server, on loopback
 #   make test     every test
-#   make soak     the long forms of the stories: minutes of outage
+#   make soak     the long forms: minutes of outage, every place of a crash three times, many seeds
 #   make bench    the repository's own benchmarks
 #   make golden   writes golden files anew; the difference is for review
 #   make check    formatting, lints, architecture, docs
@@ -38,14 +38,16 @@ test: parts
 	PATH="$(PARTS)/venv/bin:$$PATH" cargo test --workspace --no-fail-fast
 	# The stories once more, against a cluster. Those left out say by themselves what they start.
 	PATH="$(PARTS)/venv/bin:$$PATH" TRIBUTARY_SHAPE=cluster cargo test --workspace --test stories -- \
-		--test-threads=2 --skip cluster:: --skip diskless:: --skip storage_url:: --skip containers:: --skip deploy:: \
-		--skip tree::
+		--test-threads=2 --skip cluster:: --skip diskless:: --skip disk_full:: --skip damaged_files:: \
+		--skip storage_url:: --skip containers:: --skip deploy:: --skip tree::
 	cargo test -p promql-engine --features planted-faults --test planted_faults
+	cargo test --workspace --features tsdb/planted-faults --test faults
 	@$(MAKE) --no-print-directory conformance
 
 soak: parts
 	cargo build --workspace --lib --bins --tests
 	PATH="$(PARTS)/venv/bin:$$PATH" TRIBUTARY_SOAK=true cargo test --workspace --test stories cluster::
+	TRIBUTARY_SOAK=true cargo test --workspace --features tsdb/planted-faults --test faults nothing_acknowledged
 
 bench: parts
 	# With the program that is measured, in one set of features.
@@ -72,6 +74,7 @@ check:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy -p promql-engine --all-targets --features planted-faults -- -D warnings
+	cargo clippy --workspace --all-targets --features tsdb/planted-faults -- -D warnings
 	cargo test --workspace --test tidy
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 

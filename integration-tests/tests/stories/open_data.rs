@@ -17,19 +17,32 @@ use crate::ledger::{self, Floats};
 
 const STEPS: i64 = 40;
 const INTERVAL_MS: i64 = 15_000;
-/// How far back the first sample lies; more than the samples span.
-const BACK_MS: i64 = 12 * 60_000;
+/// How far back the first sample lies; the last lies further back than what a start loads into memory.
+const BACK_MS: i64 = 90 * 60_000;
 
 #[test]
 fn foreign_readers_see_every_bit() {
-    let mut server = Server::start(Kind::Tributary, "");
+    let mut server = Server::start(Kind::Tributary, "storage: {tsdb: {out_of_order_time_window: 3h}}\n");
     let base = now_ms() - BACK_MS;
-    let written = [float_series(base), histogram_series(base)].concat();
-    let reply = write(&server.http(), &written).expect("an answer");
-    assert_eq!(reply.status, 204, "{}", reply.body);
-
+    let parts = [float_series(base), histogram_series(base)];
+    for (number, part) in parts.iter().enumerate() {
+        if number > 0 {
+            server.flush();
+        }
+        let reply = write(&server.http(), part).expect("an answer");
+        assert_eq!(reply.status, 204, "{}", reply.body);
+    }
+    let written = parts.concat();
     compare_with_promql(&server.http(), &written, base);
     server.flush();
+    compare_with_promql(&server.http(), &written, base);
+    // From the files alone: a start loads no more than the window and the lookback into memory.
+    server.stop();
+    server.write_config("");
+    server.start_again();
+    compare_with_promql(&server.http(), &written, base);
+    let reply = server.http().post_form("/api/v1/admin/tsdb/compact", &[]);
+    assert!(reply.status == 200 && reply.data()["compactions"].as_u64() > Some(0), "{}", reply.body);
     compare_with_promql(&server.http(), &written, base);
     server.stop();
 
@@ -219,7 +232,7 @@ fn columns(histogram: &Histogram) -> Value {
 
 /// PromQL returns what was written: floats bit for bit but for the one NaN that it knows, no staleness markers.
 fn compare_with_promql(server: &Http, written: &[SeriesOut], base: i64) {
-    let answer = promql::instant(server, "{__name__=~\"opened.*|bare\"}[20m]", base + BACK_MS);
+    let answer = promql::instant(server, "{__name__=~\"opened.*|bare\"}[20m]", base + 15 * 60_000);
     assert_eq!(answer.series.len(), written.len());
     for series in written {
         let labels: BTreeMap<_, _> =

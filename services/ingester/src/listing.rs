@@ -31,7 +31,9 @@ pub(crate) struct Listing {
 #[derive(Debug, Default)]
 struct Listed {
     listed: BTreeSet<Arc<str>>,
-    /// Taken over, all in the table, and struck off whoever had listed them.
+    /// Taken over and all in the table: to be struck off, whoever had listed them.
+    flushed: BTreeSet<Arc<str>>,
+    /// Those that were, as long as they are answered for.
     struck: BTreeSet<Arc<str>>,
 }
 
@@ -61,7 +63,7 @@ impl Listing {
     /// Lists and strikes off.
     async fn update(&self, storage: &Storage) {
         let mut list = self.listed.lock().await;
-        let Listed { listed, struck } = &mut *list;
+        let Listed { listed, flushed, struck } = &mut *list;
         let wanted: BTreeSet<Arc<str>> = storage.unflushed_logs().await.into_iter().collect();
         for log in &wanted - listed {
             match logs::list(&*self.coordinator, &log, &self.holder).await {
@@ -69,11 +71,16 @@ impl Listing {
                 Err(error) => tracing::warn!(%error, %log, "log is not listed yet"),
             }
         }
-        let drained: BTreeSet<Arc<str>> = storage.drained_logs().into_iter().collect();
-        struck.retain(|log| drained.contains(log));
-        for log in &drained - struck {
+        let answered: BTreeSet<Arc<str>> = storage.flushed_logs().await.into_iter().collect();
+        struck.retain(|log| answered.contains(log));
+        // One whose turn came while the coordinator was away stays until it is done, whatever has become of the log.
+        flushed.extend(&answered - struck);
+        for log in flushed.clone() {
             match logs::strike(&*self.coordinator, &log).await {
-                Ok(()) => drop(struck.insert(log)),
+                Ok(()) => {
+                    flushed.remove(&log);
+                    struck.insert(log);
+                }
                 Err(error) => tracing::warn!(%error, %log, "log is listed for longer than it should be"),
             }
         }
@@ -82,6 +89,75 @@ impl Listing {
                 Ok(()) => drop(listed.remove(&log)),
                 Err(error) => tracing::warn!(%error, %log, "log is listed for longer than it should be"),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use coordination::{InMemory, Role};
+    use model::{Clock, Labels, Tenant, Timestamp};
+    use tokio::runtime::Handle;
+    use tsdb::table::Table;
+    use tsdb::{GroupAppend, GroupDeclaration, Location, MemberDeclaration, Presence, StorageOptions};
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_800_000_000_000);
+
+    async fn open(folder: &std::path::Path) -> Arc<Storage> {
+        let clock = Clock::fixed(NOW);
+        let table = Table::open_in(&Location::folder(folder), clock.clone()).await.expect("a table");
+        let options = StorageOptions::new(folder, table, clock, Handle::current());
+        Storage::open(options).await.expect("a storage")
+    }
+
+    async fn write(storage: &Storage) {
+        let labels = Labels::from_pairs([("__name__", "a")]);
+        let group = storage.declare(GroupDeclaration {
+            tenant: Tenant::default(),
+            key: labels.clone(),
+            sub_group: 0,
+            epoch: 0,
+            displaced: false,
+            members: vec![MemberDeclaration { labels, metadata: Arc::default() }],
+        });
+        let append = GroupAppend {
+            group: group.expect("declared"),
+            timestamp: NOW,
+            absent: Presence::All,
+            values: vec![1.0],
+            histograms: Vec::new(),
+            start_timestamps: Vec::new(),
+            exemplars: Vec::new(),
+        };
+        storage.append(vec![append], true).await.expect("stored");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_log_that_was_flushed_before_a_crash_does_not_stay_listed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let coordinator: Arc<dyn Coordinator> = Arc::new(InMemory::new());
+        let environment = || Environment::alone(Role::Ingester, Clock::fixed(NOW), Arc::clone(&coordinator));
+        let listed = async || {
+            let entries = coordinator.list("logs/").await.expect("read").entries;
+            entries.into_iter().map(|entry| entry.key).collect::<Vec<_>>()
+        };
+        for is_flushed in [true, false] {
+            let before = open(folder.path()).await;
+            Listing::new(&environment()).settle(&before).await;
+            write(&before).await;
+            if is_flushed {
+                before.flush().await.expect("flushed");
+            }
+            let log = format!("logs/{}", before.log());
+            assert!(listed().await.contains(&log));
+            drop(before);
+
+            let after = open(folder.path()).await;
+            Listing::new(&environment()).settle(&after).await;
+            assert_eq!(listed().await.contains(&log), !is_flushed);
+            assert!(listed().await.contains(&format!("logs/{}", after.log())));
         }
     }
 }

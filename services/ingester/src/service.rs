@@ -11,8 +11,8 @@ use rpc::pb::ingester::ingester_server::IngesterServer;
 use service_runtime::{BoxError, Environment, GrpcServices, Latch, Peers, Shutdown, Surface, Task};
 use tsdb::table::Table;
 use tsdb::{
-    Location, LogOwner, LogStore, Maintenance, MaintenanceOptions, ObjectLogOptions, ObjectLogs, Storage,
-    StorageOptions,
+    Location, LogFailure, LogOwner, LogStore, Maintenance, MaintenanceOptions, ObjectLogOptions, ObjectLogs,
+    Storage, StorageOptions,
 };
 
 use crate::adoption::Adoption;
@@ -115,7 +115,7 @@ impl service_runtime::Service for Service {
 }
 
 /// The storage from its opening on: it is kept in order, listed and configured, and another takes its place when its log
-/// in the object store has ended.
+/// in the object store has ended, or its disk was full and is not any more.
 struct Life {
     config: Config,
     clock: Clock,
@@ -142,8 +142,13 @@ impl Life {
         let mut adoption =
             logs.clone().map(|logs| Adoption::new(logs, Arc::clone(&self.coordinator), self.peers.clone()));
         let mut latch = Some(latch);
+        let mut successor: Option<Arc<Storage>> = None;
         loop {
-            let storage = match Storage::open(self.options(&table, logs.as_ref())?).await {
+            let opening = match successor.take() {
+                Some(storage) => Ok(storage),
+                None => Storage::open(self.options(&table, logs.as_ref())?).await,
+            };
+            let storage = match opening {
                 Ok(storage) => storage,
                 Err(error) if latch.is_some() => return Err(error.into()),
                 Err(error) => {
@@ -156,14 +161,6 @@ impl Life {
             self.listing.settle(&storage).await;
             opened.set(Arc::clone(&storage));
             drop(latch.take());
-            let place = self.config.log.store;
-            let is_ended = async {
-                match place {
-                    LogPlace::ObjectStore => storage.failed().await,
-                    // A disk that failed once is not trusted again before somebody looked at it.
-                    LogPlace::Local => std::future::pending().await,
-                }
-            };
             let adopted = async {
                 match &mut adoption {
                     Some(adoption) => adoption.keep(&storage).await,
@@ -171,15 +168,14 @@ impl Life {
                 }
             };
             let configured = follow(&mut self.latest, &self.config, &self.receiver, &storage, &maintenance);
-            let reason = tokio::select! {
-                reason = is_ended => reason,
+            tokio::select! {
+                next = succeeded(self.config.log.store, &storage) => successor = next,
                 () = adopted => continue,
                 () = configured => continue,
                 () = Arc::clone(&storage).maintain() => continue,
                 () = self.upkeep.clone().run() => continue,
                 () = self.listing.clone().keep(Arc::clone(&storage)) => continue,
-            };
-            tracing::warn!(reason, log = %storage.log(), "another log takes the place of one that has ended");
+            }
         }
     }
 
@@ -259,6 +255,30 @@ impl Life {
             }),
             (LogPlace::ObjectStore, None) => Err("log.store: object_store needs storage.url".into()),
         }
+    }
+}
+
+/// Waits until the log has ended and another may take its place; returns the storage that has that log, where none is to
+/// be opened.
+async fn succeeded(place: LogPlace, storage: &Arc<Storage>) -> Option<Arc<Storage>> {
+    let LogFailure { reason, is_full } = storage.failed().await;
+    match place {
+        LogPlace::ObjectStore => {
+            tracing::warn!(reason, log = %storage.log(), "another log takes the place of one that has ended");
+            None
+        }
+        LogPlace::Local if is_full => {
+            tracing::error!(reason, log = %storage.log(), "nothing is stored until there is room on the disk");
+            loop {
+                match storage.successor().await {
+                    Ok(successor) => return Some(successor),
+                    Err(error) => tracing::debug!(%error, "the disk is still full"),
+                }
+                tokio::time::sleep(REOPEN_RETRY).await;
+            }
+        }
+        // A disk that failed once is not trusted again before somebody looked at it.
+        LogPlace::Local => std::future::pending().await,
     }
 }
 

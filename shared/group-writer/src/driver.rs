@@ -104,6 +104,10 @@ impl GroupWriter {
     /// # Errors
     /// [`Error::BufferFull`] when too much waits already, [`Error::Closed`] when the driver has ended.
     pub fn enqueue(&self, batch: Batch) -> Result<Pending> {
+        self.take(batch, false)
+    }
+
+    fn take(&self, batch: Batch, is_awaited: bool) -> Result<Pending> {
         let bytes: usize = batch.appends.iter().map(Append::byte_len).sum();
         let units = u32::try_from(bytes.div_ceil(BUDGET_UNIT)).unwrap_or(u32::MAX);
         let full = || Error::BufferFull {
@@ -118,7 +122,7 @@ impl GroupWriter {
             return Ok(Pending(answer));
         }
         let pieces = batch.appends.into_iter().map(|append| Piece { append, is_displaced: false }).collect();
-        let part = Part { pieces, is_atomic: batch.is_atomic, reply: Reply::new(reply, permit) };
+        let part = Part { pieces, is_atomic: batch.is_atomic, reply: Reply::new(reply, permit, is_awaited) };
         self.queue.try_send(part).map_err(|e| match e {
             mpsc::error::TrySendError::Full(_) => full(),
             mpsc::error::TrySendError::Closed(_) => Error::Closed,
@@ -129,10 +133,11 @@ impl GroupWriter {
     /// Takes a batch and waits until it is durable.
     ///
     /// # Errors
-    /// As [`GroupWriter::enqueue`]; [`Error::Refused`] when the ingester refuses the batch as a whole;
-    /// [`Error::Timeout`] when nobody answered in time, after which the batch may still be stored.
+    /// As [`GroupWriter::enqueue`]; [`Error::Refused`] when the ingester refuses the batch as a whole, or has failed for
+    /// seconds and there is no other; [`Error::Timeout`] when nobody answered in time. After the last two the batch may
+    /// still be stored.
     pub async fn write(&self, batch: Batch, deadline: Duration) -> Result<Written> {
-        let pending = self.enqueue(batch)?;
+        let pending = self.take(batch, true)?;
         tokio::time::timeout(deadline, pending).await.unwrap_or(Err(Error::Timeout(deadline)))
     }
 
@@ -168,16 +173,24 @@ pub(crate) struct Reply(Arc<Mutex<ReplyState>>);
 struct ReplyState {
     written: Result<Written>,
     sender: Option<oneshot::Sender<Result<Written>>>,
+    /// Somebody waits for the answer, and would rather hear of a failure than wait for its end.
+    is_awaited: bool,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Reply {
-    fn new(sender: oneshot::Sender<Result<Written>>, permit: OwnedSemaphorePermit) -> Self {
+    fn new(sender: oneshot::Sender<Result<Written>>, permit: OwnedSemaphorePermit, is_awaited: bool) -> Self {
         Self(Arc::new(Mutex::new(ReplyState {
             written: Ok(Written::default()),
             sender: Some(sender),
+            is_awaited,
             _permit: permit,
         })))
+    }
+
+    /// Says whether somebody waits for the answer.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.0.lock().is_awaited
     }
 
     /// Adds the answer to one part; the last part's answer goes out.

@@ -13,7 +13,8 @@ pub enum Error {
         /// The bound.
         limit: usize,
     },
-    /// The ingester refuses the batch as a whole; sending it again cannot help.
+    /// The ingester refuses the batch as a whole, or fails and there is no other; the kind says whether sending it
+    /// again can help.
     #[error("append: {message}")]
     Refused {
         /// What sort of failure it is.

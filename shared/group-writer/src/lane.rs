@@ -40,6 +40,8 @@ pub(crate) struct Lane {
     options: Options,
     /// Sent and not answered for, or to be sent again, with the time they came.
     under_way: VecDeque<(Part, Instant)>,
+    /// How many parts the ingester has answered.
+    answered: u64,
 }
 
 /// How a lane ended, with what it did not deliver.
@@ -63,7 +65,7 @@ enum End {
 
 impl Lane {
     pub(crate) fn new(member: Member, connect: Connect, queue: Arc<LaneQueue>, options: Options) -> Self {
-        Self { member, connect, queue, options, under_way: VecDeque::new() }
+        Self { member, connect, queue, options, under_way: VecDeque::new(), answered: 0 }
     }
 
     /// Runs until the queue is closed or the ingester is given up.
@@ -89,9 +91,9 @@ impl Lane {
         loop {
             let end = match self.open().await {
                 Ok((requests, responses)) => {
-                    let answered = self.under_way.len();
+                    let answered = self.answered;
                     let end = self.drive(requests, responses).await;
-                    if self.under_way.len() != answered || self.under_way.is_empty() {
+                    if self.answered != answered {
                         wait = self.options.retry_min;
                         broken = None;
                     }
@@ -123,11 +125,25 @@ impl Lane {
                     let error = status.message();
                     tracing::warn!(ingester, %kind, error, waiting, "samples wait for an ingester");
                 }
+                if *is_reported {
+                    self.refuse_awaited(kind, status.message());
+                }
             }
             if !self.wait_or_end(wait).await {
                 return false;
             }
             wait = (wait * 2).min(self.options.retry_max);
+        }
+    }
+
+    /// Tells those who wait for an answer why there is none; what nobody waits for is tried on.
+    fn refuse_awaited(&mut self, kind: fault::Kind, message: &str) {
+        let (awaited, kept) = self.under_way.drain(..).partition(|(part, _)| part.reply.is_awaited());
+        self.under_way = kept;
+        self.told();
+        let awaited: VecDeque<(Part, Instant)> = awaited;
+        for (part, _) in awaited {
+            part.reply.answer(Err(Error::Refused { kind, message: message.to_owned() }));
         }
     }
 
@@ -204,6 +220,7 @@ impl Lane {
                             return End::Broken(Status::internal("an answer without a request"));
                         };
                         sent -= 1;
+                        self.answered += 1;
                         self.told();
                         probe_at = Instant::now() + self.options.patience;
                         let written = written(response, &part);

@@ -22,6 +22,16 @@ pub enum Error {
     /// Somebody else works in this folder.
     #[error("lock {}: held by another process", .0.display())]
     Locked(PathBuf),
+    /// The disk has no room for a log.
+    #[error("{}: {free} bytes are free, and a log needs {wanted}", path.display())]
+    NoRoom {
+        /// Where.
+        path: PathBuf,
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that should be.
+        wanted: u64,
+    },
     /// The log ended: nothing is written to it again and a new one needs a new start.
     #[error("log {log} has ended: {reason}")]
     LogEnded {
@@ -101,9 +111,12 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Io { .. } | Self::Locked(_) | Self::LogEnded { .. } | Self::Dropped | Self::Closed => {
-                Kind::Unavailable
-            }
+            Self::Io { .. }
+            | Self::Locked(_)
+            | Self::NoRoom { .. }
+            | Self::LogEnded { .. }
+            | Self::Dropped
+            | Self::Closed => Kind::Unavailable,
             Self::Gap { .. } | Self::TableWentBack { .. } => Kind::Corrupt,
             Self::Stalled { .. } => Kind::Timeout,
             Self::Busy { .. } => Kind::Busy,

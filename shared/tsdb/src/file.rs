@@ -5,7 +5,9 @@
 //! A file belongs to one tenant and one UTC day (`tenant=<t>/day=<YYYY-MM-DD>/<name>.parquet`; neither is a column of
 //! the file). It is plain Parquet: no private encoding, no Arrow schema. All columns are nullable; lists are
 //! `list.element`, maps `key_value.key/value`; times are milliseconds since the Unix epoch. The file's key-value
-//! metadata holds `tributary.schema_version` = `1`.
+//! metadata holds `tributary.schema_version` = `1`, and in `tributary.page_crc32c` checksums of its pages, by which our
+//! own reader names damage: in base64 the CRC-32C of each page with its header, little-endian, in the order of row groups
+//! and their columns, a dictionary before the pages that use it.
 //!
 //! There are two sorts of row. **Timeline rows** stand first, in row groups of their own: their `metric` is null, and
 //! only `timeline`, `count`, `timestamps`, `min_time` and `max_time` are set. **Series rows** follow, sorted by
@@ -52,6 +54,7 @@
 pub(crate) mod arrays;
 pub(crate) mod block;
 pub(crate) mod cache;
+pub(crate) mod checksums;
 pub(crate) mod columns;
 pub(crate) mod decode;
 pub(crate) mod encode;

@@ -53,7 +53,9 @@ pub(crate) struct Head {
 /// What the head answers for.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Coverage {
-    /// The last acknowledged segment of the own log.
+    /// The log that is written.
+    pub(crate) log: Arc<str>,
+    /// Its last acknowledged segment.
     pub(crate) acknowledged: u64,
     /// Logs that were replayed into the head, with their last segment.
     pub(crate) adopted: Vec<(Arc<str>, u64)>,

@@ -12,7 +12,12 @@
 pub mod append;
 pub mod catalogue;
 mod compaction;
+mod disk;
 mod error;
+#[cfg(feature = "planted-faults")]
+pub mod faults;
+#[cfg(not(feature = "planted-faults"))]
+mod faults;
 pub mod file;
 mod head;
 pub mod import;
@@ -33,6 +38,7 @@ pub use append::{
 };
 pub use error::{Error, Result};
 pub use location::{Location, Secret, StorageSettings};
+pub use log::committer::LogFailure;
 pub use log::objects::{LogOwner, ObjectLogOptions, ObjectLogs};
 pub use maintenance::{Maintenance, MaintenanceOptions, MaintenanceReport, MaintenanceStats};
 pub use options::{LogStore, StorageOptions};

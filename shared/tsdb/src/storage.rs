@@ -18,6 +18,7 @@ mod last_samples;
 mod open;
 mod read;
 mod statistics;
+mod successor;
 mod upkeep;
 
 use std::fs::File;
@@ -32,7 +33,7 @@ use tokio::sync::oneshot;
 use crate::append::{Appended, GroupAppend, LogPosition, Refusal};
 use crate::error::{Error, Result};
 use crate::head::Head;
-use crate::log::committer::{Batch, Committer, lock};
+use crate::log::committer::{Batch, Committer, LogFailure, lock};
 use crate::log::{record, segment};
 use crate::options::{LogStore, StorageOptions, millis};
 use adopt::Drained;
@@ -55,14 +56,14 @@ pub struct Storage {
     committer: Committer,
     /// `StorageOptions::out_of_order_window`, which may change while the storage is open.
     out_of_order_window_ms: AtomicI64,
-    upkeep: tokio::sync::Mutex<Upkeep>,
+    upkeep: Arc<tokio::sync::Mutex<Upkeep>>,
     /// Logs of others and of earlier lives, in an object store, that this storage has brought into the table.
     drained: Mutex<Vec<Drained>>,
     /// Logs of earlier lives in an object store that could not be read.
     unread: Mutex<Vec<Arc<str>>>,
     counters: Arc<Counters>,
     /// Of the folder that holds the logs, where there is one.
-    _lock: Option<File>,
+    folder_lock: Option<Arc<File>>,
 }
 
 /// What has happened since the start.
@@ -141,8 +142,8 @@ impl Storage {
     }
 
     /// Returns why the log has failed, once it has: nothing can be stored any more, and what was acknowledged can be
-    /// read. A new storage takes over from it.
-    pub async fn failed(&self) -> String {
+    /// read. A new storage takes over from it: one that is opened, or its [`Storage::successor`].
+    pub async fn failed(&self) -> LogFailure {
         self.committer.failed().await
     }
 

@@ -26,6 +26,7 @@ use tokio::runtime::Handle;
 
 use crate::catalogue::DataFile;
 use crate::catalogue::log::{DeltaLog, Flush, new_name};
+use crate::faults::site;
 use crate::file::WINDOW_MS;
 use crate::file::cache::Cache;
 use crate::file::encode::{EncodedFile, encode};
@@ -41,8 +42,9 @@ pub use snapshot::{SelectLimits, Snapshot};
 
 /// Series rows of a file at most; a flush of more writes several. Bounds what one reader has to take in at once.
 pub(crate) const FILE_ROWS_MAX: usize = 1 << 19;
-/// A file longer than this is uploaded in parts of this length; S3 takes no parts below 5 MiB.
-const PART_BYTES: usize = 8 << 20;
+/// A file longer than this is uploaded in parts of this length; S3 takes no parts below 5 MiB. Tests of crashes have small
+/// files.
+const PART_BYTES: usize = if cfg!(feature = "planted-faults") { 16 << 10 } else { 8 << 20 };
 /// Parts of one file under way at a time.
 const PARTS_AT_ONCE: usize = 4;
 /// Files that are copied at a time.
@@ -184,15 +186,20 @@ impl Table {
     async fn upload(&self, location: &Path, bytes: Bytes) -> object_store::Result<()> {
         let store = &self.options.store;
         if bytes.len() <= PART_BYTES {
-            return store.put(location, PutPayload::from(bytes)).await.map(drop);
+            let put = store.put(location, PutPayload::from(bytes));
+            return site!("data file: put", put.await).map(drop);
         }
-        let mut upload = store.put_multipart(location).await?;
+        let mut upload = site!("large data file: begin", store.put_multipart(location).await)?;
         let starts = (0..bytes.len()).step_by(PART_BYTES);
         let parts = starts.map(|start| bytes.slice(start..bytes.len().min(start + PART_BYTES)));
-        let parts: Vec<_> = parts.map(|part| upload.put_part(PutPayload::from(part))).collect();
+        let parts = parts.map(|part| {
+            let put = upload.put_part(PutPayload::from(part));
+            async move { site!("large data file: put part", put.await) }
+        });
+        let parts: Vec<_> = parts.collect();
         let sent = futures::stream::iter(parts).buffer_unordered(PARTS_AT_ONCE).try_collect::<()>().await;
         let done = match sent {
-            Ok(()) => upload.complete().await.map(drop),
+            Ok(()) => site!("large data file: complete", upload.complete().await).map(drop),
             Err(error) => Err(error),
         };
         if done.is_err() {

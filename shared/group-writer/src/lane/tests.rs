@@ -380,6 +380,31 @@ async fn a_batch_that_breaks_the_stream_fails_alone() {
     .await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_hears_why_the_only_ingester_stores_nothing() {
+    let fake = Fake::default();
+    fake.break_after.lock().extend([0; 1_000]);
+    let (writer, driver, _members) = writer(Options::default(), &[&fake]);
+    with_driver(driver, async {
+        let g = group("default", "a");
+        g.add(series("x"), Arc::default());
+        let at = |t: i64| batch(vec![append(&g, t, Presence::All, &[1.0])]);
+        let scrape = writer.enqueue(at(1)).expect("room");
+        let refused = Error::Refused { kind: fault::Kind::Unavailable, message: "broken on demand".into() };
+        for t in 2..4 {
+            let began = Instant::now();
+            assert_eq!(writer.write(at(t), DEADLINE).await, Err(refused.clone()));
+            assert!(began.elapsed() < DEADLINE);
+        }
+        // Once it stores again, so does what nobody waited for.
+        fake.break_after.lock().clear();
+        assert_eq!(scrape.await.map(|w| w.stored), Ok(1));
+        assert_eq!(writer.write(at(4), DEADLINE).await.map(|w| w.stored), Ok(1));
+        assert_eq!(fake.stored.lock().iter().map(|(t, ..)| *t).collect::<Vec<_>>(), [1, 4]);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn the_buffer_is_bounded_and_holds_while_no_ingester_is_there() {
     let fake = Fake::default();

@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use super::action::{Add, Format, Line, Protocol, Remove, TableMetadata, Transaction};
 use super::log::{Entry, get, is_taken};
 use super::state::State;
+use crate::faults::site;
 use crate::file::arrays::{ShapeError, column, downcast, list_range};
 use crate::table::{Error, Result};
 
@@ -56,7 +57,8 @@ pub(super) async fn write(
     bytes: Vec<u8>,
 ) -> Result<()> {
     let path = checkpoint_path(directory, version);
-    match store.put_opts(&path, PutPayload::from(bytes), PutMode::Create.into()).await {
+    let put = store.put_opts(&path, PutPayload::from(bytes), PutMode::Create.into());
+    match site!("checkpoint: put", put.await) {
         Ok(_) => {}
         Err(error) if is_taken(&error) => {}
         Err(error) => return Err(Error::store(format!("write {path}"))(error)),
@@ -66,7 +68,8 @@ pub(super) async fn write(
     }
     let hint = serde_json::to_vec(&Hint { version, size }).map_err(|e| Error::Encode(e.to_string()))?;
     let path = hint_path(directory);
-    store.put(&path, PutPayload::from(hint)).await.map_err(Error::store(format!("write {path}"))).map(drop)
+    let put = store.put(&path, PutPayload::from(hint));
+    site!("checkpoint hint: put", put.await).map_err(Error::store(format!("write {path}"))).map(drop)
 }
 
 /// The version that the hint names.

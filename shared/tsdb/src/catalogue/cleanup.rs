@@ -10,6 +10,7 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 
 use super::checkpoint;
 use super::log::Entry;
+use crate::faults::site;
 use crate::table::{Error, Result};
 
 /// Removes what was written before `before` and lies behind a checkpoint that was, too; returns how many files.
@@ -51,7 +52,7 @@ fn unneeded(entries: &[ObjectMeta], named: u64, before: Timestamp) -> Vec<&Path>
 
 /// Deletes a file that may be gone already.
 pub(crate) async fn delete(store: &dyn ObjectStore, path: &Path) -> Result<()> {
-    match store.delete(path).await {
+    match site!("dead file: delete", store.delete(path).await) {
         Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
         Err(error) => Err(Error::store(format!("delete {path}"))(error)),
     }

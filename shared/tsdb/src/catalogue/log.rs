@@ -20,6 +20,7 @@ use super::action::{
 };
 use super::state::{DataFile, Origin, PARTITION_COLUMNS, State, add, remove, transaction};
 use super::{checkpoint, cleanup};
+use crate::faults::{or_fault, site};
 use crate::file::schema::delta_schema;
 use crate::table::{Error, Result};
 
@@ -228,6 +229,7 @@ impl DeltaLog {
                 return Err(Error::Stalled { attempt: "replace files of the table" });
             }
             let lost = replacement.removes.iter().find(|f| !state.files.contains_key(&f.path));
+            let lost = or_fault!(NoInputCheck, lost, None);
             lost.map_or(Ok(()), |f| Err(Error::Overtaken { path: f.path.clone() }))
         })
         .await
@@ -283,7 +285,8 @@ impl DeltaLog {
             check_writable(&self.directory, &state)?;
             let version = state.version + 1;
             let path = commit_path(&self.directory, version);
-            match self.store.put_opts(&path, body.clone(), PutMode::Create.into()).await {
+            let put = self.store.put_opts(&path, body.clone(), PutMode::Create.into());
+            match site!("commit: put", put.await) {
                 Ok(_) => {
                     self.take_over(version, &path, lines).await?;
                     return Ok(version);
@@ -346,7 +349,7 @@ fn backoff(attempt: u32, now: Timestamp) -> Duration {
 /// Rule 6 of the log: a flush counts only if the table is where the flush began.
 fn check_base(flush: &Flush<'_>, state: &State) -> Result<()> {
     let found = state.transactions.get(flush.log).copied();
-    if found == flush.base {
+    if found == or_fault!(NoBaseCheck, flush.base, found) {
         return Ok(());
     }
     Err(Error::BaseMismatch { log: flush.log.to_owned(), base: flush.base, found })
@@ -442,7 +445,8 @@ async fn create(store: &dyn ObjectStore, path: &Path, clock: &Clock) -> Result<V
     let body = PutPayload::from(encode(&lines)?);
     let mut failures = 0;
     for attempt in 0..COMMIT_ATTEMPTS_MAX {
-        let Err(error) = store.put_opts(path, body.clone(), PutMode::Create.into()).await else {
+        let put = store.put_opts(path, body.clone(), PutMode::Create.into());
+        let Err(error) = site!("first commit: put", put.await) else {
             return Ok(lines);
         };
         // Whoever wrote it, be it this put whose answer was lost: what stands there is the table.

@@ -13,6 +13,7 @@ use parquet::arrow::push_decoder::{ParquetPushDecoder, ParquetPushDecoderBuilder
 
 use super::{Context, Held};
 use crate::catalogue::DataFile;
+use crate::file::checksums::Checksums;
 use crate::file::decode::{
     self, MetadataCache, SAMPLE_COLUMNS, SERIES_COLUMNS, SharedTimes, TIMELINE_COLUMNS,
 };
@@ -81,6 +82,7 @@ struct Span {
 /// A file that is being read.
 struct OpenFile<'a> {
     source: FileSource,
+    checksums: Checksums,
     context: &'a Context,
     metadata: ArrowReaderMetadata,
     times: SharedTimes,
@@ -111,6 +113,7 @@ impl<'a> OpenFile<'a> {
         let metadata = ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new())
             .map_err(|e| corrupt(&e))?;
 
+        let checksums = Checksums::read(metadata.metadata()).map_err(|e| corrupt(&e))?;
         let groups = metadata.metadata().num_row_groups();
         let timeline_groups = timeline_row_groups(metadata.metadata());
         let mut timelines = HashMap::new();
@@ -118,7 +121,7 @@ impl<'a> OpenFile<'a> {
             let mut decoder =
                 Decoder::new(&metadata, &TIMELINE_COLUMNS, whole(&metadata, row_group), context)
                     .map_err(|e| corrupt(&e))?;
-            while let Some(batch) = decoder.next(&source, context)? {
+            while let Some(batch) = decoder.next(&source, &checksums, context)? {
                 decode::read_timelines(&batch, &mut timelines).map_err(|e| corrupt(&e))?;
             }
         }
@@ -136,6 +139,7 @@ impl<'a> OpenFile<'a> {
             rows: Vec::new().into_iter(),
             rows_held: Held::new(&context.meter),
             source,
+            checksums,
             context,
             metadata,
         })
@@ -156,7 +160,7 @@ impl<'a> OpenFile<'a> {
                     self.decoder.insert(decoder.map_err(|e| Error::corrupt(self.source.name(), e))?)
                 }
             };
-            let Some(batch) = decoder.next(&self.source, self.context)? else {
+            let Some(batch) = decoder.next(&self.source, &self.checksums, self.context)? else {
                 self.decoder = None;
                 continue;
             };
@@ -223,13 +227,18 @@ impl Decoder {
         Ok(Self { decoder, held: Held::new(&context.meter) })
     }
 
-    fn next(&mut self, source: &FileSource, context: &Context) -> Result<Option<RecordBatch>> {
+    fn next(
+        &mut self,
+        source: &FileSource,
+        checksums: &Checksums,
+        context: &Context,
+    ) -> Result<Option<RecordBatch>> {
         let corrupt = |e: parquet::errors::ParquetError| Error::corrupt(source.name(), e);
         loop {
             match self.decoder.try_decode().map_err(corrupt)? {
                 DecodeResult::Data(batch) => return Ok(Some(batch)),
                 DecodeResult::NeedsData(ranges) => {
-                    let parts = context.wait(source.fetch(&ranges))?;
+                    let parts = context.wait(source.fetch_pages(&ranges, checksums))?;
                     self.held.add(parts.iter().map(bytes::Bytes::len).sum());
                     self.decoder.push_ranges(ranges, parts).map_err(corrupt)?;
                 }

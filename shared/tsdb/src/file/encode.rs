@@ -11,9 +11,10 @@ use model::is_stale;
 use model::labels::METRIC_NAME;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
-use parquet::file::metadata::ParquetMetaData;
+use parquet::file::metadata::{KeyValue, ParquetMetaData};
 
 use super::arrays::{LabelMaps, ListShape};
+use super::checksums::{self, PAGE_CHECKSUMS_KEY};
 use super::columns::to_decimal;
 use super::histograms::{Exemplars, Histograms, Starts};
 use super::schema::{Filled, arrow_schema, writer_properties};
@@ -106,6 +107,10 @@ pub(crate) fn encode(pieces: &[Piece<'_>]) -> Result<EncodedFile> {
         let batch = series_batch(&schema, &label_columns, &pieces[range.clone()], &placements[range])?;
         writer.write(&batch).map_err(|e| failed(&e))?;
     }
+    writer.flush().map_err(|e| failed(&e))?;
+    writer.sync().map_err(|e| failed(&e))?;
+    let checksums = checksums::entry(writer.inner(), writer.flushed_row_groups()).map_err(|e| failed(&e))?;
+    writer.append_key_value_metadata(KeyValue::new(PAGE_CHECKSUMS_KEY.to_owned(), checksums));
     let metadata = writer.finish().map_err(|e| failed(&e))?;
     let bytes = std::mem::take(writer.inner_mut());
     let tail = Tail::of(&bytes, &metadata);

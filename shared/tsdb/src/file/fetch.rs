@@ -12,6 +12,7 @@ use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataPushDecoder};
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 
+use super::checksums::Checksums;
 use super::encode::Tail;
 use crate::table::{Error, Result};
 
@@ -72,6 +73,19 @@ impl FileSource {
         let reads = futures::stream::iter(merged.iter().cloned()).map(|range| self.get(range));
         let parts: Vec<Bytes> = reads.buffered(REQUESTS_MAX).try_collect().await?;
         Ok(ranges.iter().map(|r| slice_of(&merged, &parts, r)).collect())
+    }
+
+    /// Reads ranges as [`FileSource::fetch`] does, and checks the pages in them.
+    pub(crate) async fn fetch_pages(
+        &self,
+        ranges: &[Range<u64>],
+        checksums: &Checksums,
+    ) -> Result<Vec<Bytes>> {
+        let parts = self.fetch(ranges).await?;
+        for (range, bytes) in ranges.iter().zip(&parts) {
+            checksums.check(range.start, bytes).map_err(|reason| Error::corrupt(self.name(), reason))?;
+        }
+        Ok(parts)
     }
 
     async fn get(&self, range: Range<u64>) -> Result<Bytes> {

@@ -9,6 +9,7 @@ use parquet::file::page_index::offset_index::PageLocation;
 
 use super::arrays::ShapeError;
 use super::cache::Weighed;
+use super::checksums::Checksums;
 use super::page::Chunk;
 use super::prune::timeline_row_groups;
 use super::schema::{SCHEMA_VERSION, SCHEMA_VERSION_KEY, name};
@@ -115,6 +116,7 @@ pub(crate) struct Footer {
     pub(crate) leaves: Leaves,
     /// Rows of each row group of timelines; these come first.
     timeline_rows: Vec<usize>,
+    pub(crate) checksums: Checksums,
 }
 
 impl Footer {
@@ -132,11 +134,12 @@ impl Footer {
         let corrupt = |reason: ShapeError| Error::corrupt(path, reason);
         let leaves = Leaves::find(&metadata).map_err(corrupt)?;
         check_pages(&metadata, &leaves, size).map_err(corrupt)?;
+        let checksums = Checksums::read(&metadata).map_err(corrupt)?;
         let timelines = 0..timeline_row_groups(&metadata);
         let timeline_rows = timelines.map(|g| group_rows(&metadata, g)).collect();
         let arrow = ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new())
             .map_err(|e| Error::corrupt(path, e))?;
-        Ok(Self { arrow, leaves, timeline_rows })
+        Ok(Self { arrow, leaves, timeline_rows, checksums })
     }
 
     /// As the `parquet` crate wants it.
@@ -213,7 +216,7 @@ impl Footer {
 
 impl Weighed for Footer {
     fn bytes(&self) -> usize {
-        self.metadata().memory_size()
+        self.metadata().memory_size() + self.checksums.byte_len()
     }
 }
 

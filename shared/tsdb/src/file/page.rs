@@ -225,6 +225,12 @@ const DELTA_BINARY_PACKED: u32 = 5;
 const RLE_DICTIONARY: u32 = 8;
 const BYTE_STREAM_SPLIT: u32 = 9;
 
+/// Finds how long the page is that bytes begin with, header included.
+pub(crate) fn page_length(bytes: &[u8]) -> Result<usize> {
+    let header = Header::read(bytes)?;
+    header.length.checked_add(header.compressed_bytes).ok_or_else(|| "a page without an end".to_owned())
+}
+
 /// What stands before a page, in Thrift's compact protocol: `PageHeader` of the Parquet specification.
 #[derive(Debug, Default)]
 struct Header {

@@ -293,7 +293,7 @@ impl Reader {
 
     async fn fetch_pages(&self, ids: &[PageId]) -> Result<Vec<Bytes>> {
         let ranges: Vec<Range<u64>> = ids.iter().map(|id| self.footer.range(*id)).collect();
-        self.source.fetch(&ranges).await
+        self.source.fetch_pages(&ranges, &self.footer.checksums).await
     }
 
     /// Reads blocks of one row group.
@@ -379,7 +379,7 @@ impl Reader {
             }
         }
         let ranges: Vec<Range<u64>> = ranges.into_iter().map(|(start, end)| start..end).collect();
-        let bytes = self.source.fetch(&ranges).await?;
+        let bytes = self.source.fetch_pages(&ranges, &self.footer.checksums).await?;
         let bytes = ranges.into_iter().map(|r| r.start).zip(bytes).collect();
         let footer = Arc::clone(&self.footer);
         Ok(Columns { footer, row_group, leaves: leaves.to_vec(), bytes, dictionaries: HashMap::new() })
@@ -500,7 +500,7 @@ impl Reader {
             batches.extend(decoded);
             match wanted.map_err(corrupt)? {
                 Some(ranges) => {
-                    let parts = self.source.fetch(&ranges).await?;
+                    let parts = self.source.fetch_pages(&ranges, &self.footer.checksums).await?;
                     decoder.push_ranges(ranges, parts).map_err(corrupt)?;
                 }
                 None => return Ok(batches),

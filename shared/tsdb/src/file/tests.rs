@@ -95,7 +95,8 @@ fn encodings_and_statistics_are_those_of_the_schema() {
     let reader = ParquetRecordBatchReaderBuilder::try_new(file.bytes).expect("opens");
     let metadata = reader.metadata();
     let entries = metadata.file_metadata().key_value_metadata().expect("there");
-    assert_eq!(entries.iter().map(|e| e.key.as_str()).collect::<Vec<_>>(), ["tributary.schema_version"]);
+    let keys: Vec<_> = entries.iter().map(|e| e.key.as_str()).collect();
+    assert_eq!(keys, ["tributary.schema_version", "tributary.page_crc32c"]);
     assert_eq!(metadata.num_row_groups(), 2, "timelines have one of their own");
     let group = metadata.row_group(1);
     for (path, encoding, has_statistics) in [

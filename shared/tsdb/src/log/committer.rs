@@ -26,6 +26,30 @@ use crate::head::GroupSamples;
 /// Groups made visible under one lock of the head.
 const GROUPS_PER_LOCK: usize = 16;
 
+/// Why nothing can be stored in a log any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFailure {
+    /// What went wrong.
+    pub reason: String,
+    /// There was no room: another log can take its place once there is.
+    pub is_full: bool,
+}
+
+impl From<Error> for LogFailure {
+    fn from(error: Error) -> Self {
+        let is_full = matches!(&error, Error::Io { source, .. } if is_full(source));
+        match error {
+            Error::LogEnded { reason, .. } => Self { reason, is_full },
+            error => Self { reason: error.to_string(), is_full },
+        }
+    }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
+}
+
 /// Records that become durable together.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
@@ -95,7 +119,7 @@ struct Shared {
     taken: Notify,
     log: Mutex<Box<dyn Writer>>,
     /// Why the log has ended, once it has failed.
-    failed: watch::Sender<Option<String>>,
+    failed: watch::Sender<Option<LogFailure>>,
 }
 
 #[derive(Debug, Default)]
@@ -104,7 +128,7 @@ struct Queue {
     bytes: usize,
     in_flight: VecDeque<InFlight>,
     stops: bool,
-    failure: Option<String>,
+    failure: Option<LogFailure>,
 }
 
 /// A segment that was handed to the log and is not visible yet.
@@ -113,7 +137,7 @@ struct InFlight {
     seq: u64,
     samples: Arc<Vec<GroupSamples>>,
     done: Vec<oneshot::Sender<Result<u64>>>,
-    outcome: Option<Result<(), String>>,
+    outcome: Option<Result<(), LogFailure>>,
 }
 
 /// What the thread does next.
@@ -170,7 +194,7 @@ impl Committer {
     }
 
     /// Returns why the log has failed, once it has.
-    pub(crate) async fn failed(&self) -> String {
+    pub(crate) async fn failed(&self) -> LogFailure {
         let mut failed = self.shared.failed.subscribe();
         let reason = failed.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
         match reason {
@@ -228,14 +252,14 @@ impl Shared {
 
     fn check(&self, queue: &Queue) -> Result<()> {
         match &queue.failure {
-            Some(reason) => Err(self.ended(reason)),
+            Some(failure) => Err(self.ended(failure)),
             None if queue.stops => Err(Error::Closed),
             None => Ok(()),
         }
     }
 
-    fn ended(&self, reason: &str) -> Error {
-        Error::LogEnded { log: self.id.to_string(), reason: reason.to_owned() }
+    fn ended(&self, failure: &LogFailure) -> Error {
+        Error::LogEnded { log: self.id.to_string(), reason: failure.reason.clone() }
     }
 
     fn run(self: &Arc<Self>, options: &CommitOptions, mut outlet: Outlet) {
@@ -247,8 +271,8 @@ impl Shared {
             match self.next_step(options, born, &mut due, &mut seq) {
                 Step::Write(role, records) => self.write(role, &records, seq, options),
                 Step::Settle => {
-                    if let Err(reason) = self.settle(&mut outlet) {
-                        self.fail(&reason);
+                    if let Err(failure) = self.settle(&mut outlet) {
+                        self.fail(failure);
                         break;
                     }
                 }
@@ -320,10 +344,7 @@ impl Shared {
             let mut queue = shared.queue();
             let segment = queue.in_flight.iter_mut().find(|s| s.seq == seq && s.outcome.is_none());
             if let Some(segment) = segment {
-                segment.outcome = Some(outcome.map_err(|error| match error {
-                    Error::LogEnded { reason, .. } => reason,
-                    error => error.to_string(),
-                }));
+                segment.outcome = Some(outcome.map_err(LogFailure::from));
             }
             drop(queue);
             shared.pushed.notify_all();
@@ -332,7 +353,7 @@ impl Shared {
     }
 
     /// Takes the outcome of the first segment under way, if it has one.
-    fn settle(&self, outlet: &mut Outlet) -> Result<(), String> {
+    fn settle(&self, outlet: &mut Outlet) -> Result<(), LogFailure> {
         let (seq, samples, outcome) = {
             let queue = self.queue();
             let Some(first) = queue.in_flight.front() else { return Ok(()) };
@@ -353,10 +374,10 @@ impl Shared {
         Ok(())
     }
 
-    fn fail(&self, reason: &str) {
-        tracing::error!(log = %self.id, reason, "the log has ended; nothing more is stored in it");
-        self.queue().failure = Some(reason.to_owned());
-        self.failed.send_replace(Some(reason.to_owned()));
+    fn fail(&self, failure: LogFailure) {
+        tracing::error!(log = %self.id, reason = failure.reason, "the log has ended; nothing more is stored in it");
+        self.queue().failure = Some(failure.clone());
+        self.failed.send_replace(Some(failure));
     }
 
     fn refuse_waiting(&self) {
@@ -367,7 +388,7 @@ impl Shared {
         let failure = queue.failure.clone();
         drop(queue);
         self.taken.notify_waiters();
-        let refusal = || failure.as_deref().map_or(Error::Closed, |reason| self.ended(reason));
+        let refusal = || failure.as_ref().map_or(Error::Closed, |failure| self.ended(failure));
         for done in in_flight.into_iter().flat_map(|s| s.done) {
             answer(done, Err(refusal()));
         }
@@ -419,7 +440,7 @@ struct PanicGuard<'a>(&'a Shared);
 
 impl Drop for PanicGuard<'_> {
     fn drop(&mut self) {
-        self.0.fail("its writer panicked");
+        self.0.fail(LogFailure { reason: "its writer panicked".to_owned(), is_full: false });
         self.0.refuse_waiting();
     }
 }

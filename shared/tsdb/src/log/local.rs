@@ -6,7 +6,6 @@
 //! - a file is removed only when every segment in it is below a floor that a durable header carries.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use model::Timestamp;
@@ -14,7 +13,9 @@ use ulid::Ulid;
 
 use super::segment::{HEADER_BYTES, Header, Role};
 use super::{Done, Writer};
+use crate::disk::{self, sync_folder};
 use crate::error::{Error, Result};
+use crate::faults::or_fault;
 
 /// The name of the file that a process holds locked as long as it works in the folder.
 pub(crate) const LOCK_FILE: &str = "lock";
@@ -35,7 +36,8 @@ pub(crate) struct LocalLog {
     /// Floors that durable headers carry, with the time since when; ascending.
     durable_floors: Vec<(u64, Timestamp)>,
     ended: Option<String>,
-    _lock: File,
+    /// Until the log is abandoned.
+    lock: Option<File>,
 }
 
 #[derive(Debug)]
@@ -46,10 +48,19 @@ struct LogFile {
 }
 
 impl LocalLog {
-    /// Creates the log and its birth record.
+    /// Creates the log and its birth record; where that fails, nothing is left of it.
     pub(crate) fn create(wal: &Path, id: Ulid, nonce: u128, file_bytes_max: u64) -> Result<Self> {
         let folder = wal.join(id.to_string());
-        fs::create_dir(&folder).map_err(Error::io("create log", &folder))?;
+        disk::create_folder(&folder)?;
+        let created = Self::create_in(wal, folder.clone(), id, nonce, file_bytes_max);
+        if created.is_err() {
+            // Otherwise the next start removes it: it has acknowledged nothing.
+            drop(disk::remove_folder(&folder));
+        }
+        created
+    }
+
+    fn create_in(wal: &Path, folder: PathBuf, id: Ulid, nonce: u128, file_bytes_max: u64) -> Result<Self> {
         sync_folder(wal)?;
         let lock = lock(&folder)?;
         let file = create_file(&folder, 0)?;
@@ -66,7 +77,7 @@ impl LocalLog {
             floor: 0,
             durable_floors: Vec::new(),
             ended: None,
-            _lock: lock,
+            lock: Some(lock),
         };
         log.append(Role::Birth, &[], Timestamp(0))?;
         Ok(log)
@@ -115,9 +126,9 @@ impl LocalLog {
         };
         let file = self.files.last_mut().expect("a log has a file");
         let path = &file.path;
-        self.file.write_all(&header.encode()).map_err(Error::io("write log", path))?;
-        self.file.write_all(payload).map_err(Error::io("write log", path))?;
-        self.file.sync_data().map_err(Error::io("sync log", path))?;
+        disk::write(&mut self.file, path, &header.encode())?;
+        disk::write(&mut self.file, path, payload)?;
+        or_fault!(NoSync, disk::sync(&self.file, path)?, ());
         file.bytes += (HEADER_BYTES + payload.len()) as u64;
         self.next_seq += 1;
         Ok(seq)
@@ -150,13 +161,14 @@ impl Writer for LocalLog {
         let floor = self.durable_floors.iter().rev().find(|(_, since)| *since <= before).map_or(0, |f| f.0);
         while self.files.len() > 1 && self.files[1].first <= floor {
             let path = self.files.remove(0).path;
-            fs::remove_file(&path).map_err(Error::io("remove log file", &path))?;
+            disk::remove_file(&path)?;
         }
         Ok(())
     }
 
     fn abandon(&mut self) {
         self.ended.get_or_insert_with(|| "it was closed".to_owned());
+        self.lock = None;
     }
 
     fn byte_len(&self) -> u64 {
@@ -167,9 +179,7 @@ impl Writer for LocalLog {
 /// Ends a log whose writer is gone: cuts off a torn end and writes a seal behind it.
 pub(crate) fn seal(folder: &Path, id: Ulid, last: &Header, torn: Option<&(PathBuf, u64)>) -> Result<()> {
     if let Some((path, length)) = torn {
-        let file = OpenOptions::new().write(true).open(path).map_err(Error::io("open log", path))?;
-        file.set_len(*length).map_err(Error::io("cut torn end of log", path))?;
-        file.sync_all().map_err(Error::io("sync log", path))?;
+        disk::cut(path, *length)?;
     }
     let seq = last.seq + 1;
     let header = Header {
@@ -183,13 +193,9 @@ pub(crate) fn seal(folder: &Path, id: Ulid, last: &Header, torn: Option<&(PathBu
     };
     let path = file_path(folder, seq);
     // A torn file of this name was cut to nothing above.
-    let mut file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(&path)
-        .map_err(Error::io("create log file", &path))?;
-    file.write_all(&header.encode()).map_err(Error::io("write log", &path))?;
-    file.sync_all().map_err(Error::io("sync log", &path))?;
+    let mut file = disk::open_to_append(&path)?;
+    disk::write(&mut file, &path, &header.encode())?;
+    disk::sync(&file, &path)?;
     sync_folder(folder)
 }
 
@@ -225,24 +231,14 @@ pub(crate) fn lock(folder: &Path) -> Result<File> {
     }
 }
 
-/// Makes the names in a folder durable.
-pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
-    let file = File::open(folder).map_err(Error::io("open folder", folder))?;
-    file.sync_all().map_err(Error::io("sync folder", folder))
-}
-
 pub(crate) fn file_path(folder: &Path, first: u64) -> PathBuf {
     folder.join(format!("{first:020}"))
 }
 
 fn create_file(folder: &Path, first: u64) -> Result<File> {
     let path = file_path(folder, first);
-    let file = OpenOptions::new()
-        .append(true)
-        .create_new(true)
-        .open(&path)
-        .map_err(Error::io("create log file", &path))?;
-    sync_folder(folder)?;
+    let file = disk::create_file(&path)?;
+    or_fault!(NoFolderSync, sync_folder(folder)?, ());
     Ok(file)
 }
 

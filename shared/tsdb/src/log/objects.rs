@@ -33,6 +33,7 @@ use super::record::{self, Record};
 use super::segment::{self, HEADER_BYTES, Header, RawRecord, RawRecords, Role};
 use crate::catalogue::log::is_taken;
 use crate::error::{Error, Result};
+use crate::faults::site;
 use crate::location::Location;
 use crate::options::millis;
 use crate::table::{self, Table};
@@ -291,8 +292,8 @@ impl ObjectLogs {
         let header = Header { role, log, seq: 0, nonce, floor: 0, acknowledged: 0, payload_bytes };
         let bytes = Bytes::from([header.encode().as_slice(), &payload].concat());
         let path = self.path(id, 0);
-        let put = self.store.put_opts(&path, PutPayload::from(bytes), PutMode::Create.into()).await;
-        match put {
+        let put = self.store.put_opts(&path, PutPayload::from(bytes), PutMode::Create.into());
+        match site!("birth record: put", put.await) {
             Ok(_) => {}
             // Nobody else knows the name: it is one's own, and the answer was lost.
             Err(error) if is_taken(&error) && self.exists(&path).await? => {}
@@ -344,7 +345,8 @@ impl ObjectLogs {
             Some((_, header)) => header.floor,
             None => self.floor_of(id, &keys, end).await?,
         };
-        let needed = base.map_or(0, |b| b + 1).max(seal.as_ref().map_or(0, |(_, header)| header.floor));
+        // The birth record holds no samples.
+        let needed = base.map_or(1, |b| b + 1).max(seal.as_ref().map_or(0, |(_, header)| header.floor));
         Ok(Some(Survey { base, floor, end, sealed: seal.map(|(modified, _)| modified), needed }))
     }
 
@@ -396,7 +398,8 @@ impl ObjectLogs {
                 (Some(_), Some(_)) => return Err(stalled()),
                 (None, Some(path)) => {
                     // Nothing but this is left of the log.
-                    self.store.delete(&path).await.map_err(store(format!("remove {path}")))?;
+                    let deleted = site!("lone seal: delete", self.store.delete(&path).await);
+                    deleted.map_err(store(format!("remove {path}")))?;
                     return Ok(None);
                 }
                 (None, None) => return Ok(None),
@@ -406,8 +409,8 @@ impl ObjectLogs {
                     if began.age(&self.options.clock) > SEAL_MAX {
                         return Err(stalled());
                     }
-                    let put = self.store.put_opts(&path, bytes.into(), PutMode::Create.into()).await;
-                    match put {
+                    let put = self.store.put_opts(&path, bytes.into(), PutMode::Create.into());
+                    match site!("seal: put", put.await) {
                         Ok(_) => created = Some(path),
                         // The next look says whether it is a segment or a seal, one's own or another's.
                         Err(error) if is_taken(&error) => {}
@@ -457,8 +460,8 @@ impl ObjectLogs {
     /// Keeps a copy of a damaged segment, which stays when the log goes.
     pub(crate) async fn set_apart(&self, id: Ulid, damaged: &Segment) -> Result<()> {
         let path = self.wal.clone().join(DAMAGED).join(id.to_string()).join(name(damaged.seq));
-        let put = self.store.put(&path, PutPayload::from(damaged.bytes.clone())).await;
-        put.map(drop).map_err(store(format!("write {path}")))
+        let put = self.store.put(&path, PutPayload::from(damaged.bytes.clone()));
+        site!("damaged segment: put", put.await).map(drop).map_err(store(format!("write {path}")))
     }
 
     /// Removes a log of which nothing is needed, when its seal is old enough; true when it is gone.
@@ -499,7 +502,8 @@ impl ObjectLogs {
     async fn delete(&self, paths: Vec<Path>) -> Result<()> {
         let deleted = self.store.delete_stream(futures::stream::iter(paths.into_iter().map(Ok)).boxed());
         let outcome = deleted.try_for_each(|path| async move {
-            tracing::debug!(%path, "removed");
+            // A crash may come between two of them.
+            site!("segment: delete", tracing::debug!(%path, "removed"));
             Ok(())
         });
         match outcome.await {

@@ -17,6 +17,7 @@ use super::open::Replay;
 use super::upkeep::Upkeep;
 use super::{Storage, adopt};
 use crate::error::{Error, Result};
+use crate::faults::or_fault;
 use crate::head::Head;
 use crate::head::select::{SeriesReader, Wanted};
 use crate::log::committer::{Batch, Cut, lock};
@@ -86,7 +87,7 @@ impl Storage {
                 id: adopted.id(),
                 base: adopted.base,
                 through: adopted.through,
-                generations: adopted.generation..=adopted.generation,
+                generations: adopted.generations.clone(),
             };
             self.run_flush(&job, report).await?;
             adopted.base = Some(job.through);
@@ -132,7 +133,7 @@ impl Storage {
         let mut appender = lock(&self.appender);
         self.committer.push(Batch { cut: Some(done), ..Batch::default() })?;
         appender.has_appended = false;
-        if !appender.is_closed {
+        if !appender.is_closed && or_fault!(NotDeclaredAgain, true, false) {
             self.redeclare(&appender)?;
         }
         Ok(cut)

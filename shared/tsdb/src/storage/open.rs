@@ -10,10 +10,11 @@ use std::time::{Duration, SystemTime};
 use model::Timestamp;
 use ulid::Ulid;
 
-use super::appender::{Appender, TrackKey, TrackUse};
+use super::appender::{Appender, FUTURE_MS_MAX, TrackKey, TrackUse};
 use super::upkeep::{Adopted, Upkeep};
 use super::{Counters, Storage, adopt};
 use crate::append::GroupChange;
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::head::{GroupSamples, Head, REMOVED};
 use crate::log::committer::{CommitOptions, Committer, Outlet, lock};
@@ -44,8 +45,8 @@ impl Storage {
 
     async fn open_folder(options: StorageOptions, dir: &Path) -> Result<Arc<Self>> {
         let wal = dir.join(WAL_FOLDER);
-        fs::create_dir_all(&wal).map_err(Error::io("create", &wal))?;
-        local::sync_folder(dir)?;
+        disk::create_folders(&wal)?;
+        disk::sync_folder(dir)?;
         let folder_lock = local::lock(&wal)?;
         let snapshot = options.table.snapshot(None).await?;
         let mut head = Head::new(options.exemplars_per_series_max);
@@ -61,7 +62,8 @@ impl Storage {
         let id = new_ulid(options.clock.now());
         let log = LocalLog::create(&wal, id, new_ulid(options.clock.now()).0, options.file_bytes_max)?;
         let birth_delay = options.birth_delay;
-        Self::start(options, replayed, Box::new(log), birth_delay, Some(folder_lock))
+        let lives = Lives::new(replayed, Some(Arc::new(folder_lock)));
+        Self::start(options, lives, Box::new(log), birth_delay)
     }
 
     /// What this ingester left in earlier lives is brought into the table before anything else.
@@ -93,7 +95,8 @@ impl Storage {
         // Who is ready acknowledges without delay.
         tokio::time::sleep(born.until(options.birth_delay)).await;
         let replayed = Replayed { head, tracks: HashMap::new(), adopted: Vec::new(), samples: 0, damages: 0 };
-        let storage = Self::start(options, replayed, Box::new(logs.writer(born)), Duration::ZERO, None)?;
+        let lives = Lives::new(replayed, None);
+        let storage = Self::start(options, lives, Box::new(logs.writer(born)), Duration::ZERO)?;
         for (id, outcome) in &drained {
             storage.note_drained(logs, *id, outcome);
         }
@@ -103,21 +106,21 @@ impl Storage {
     }
 
     /// Begins to write a log.
-    fn start(
+    pub(super) fn start(
         options: StorageOptions,
-        replayed: Replayed,
-        log: Box<dyn Writer>,
+        lives: Lives,
+        writer: Box<dyn Writer>,
         birth_delay: Duration,
-        folder_lock: Option<fs::File>,
     ) -> Result<Arc<Self>> {
-        let Replayed { mut head, tracks, adopted, samples, damages } = replayed;
-        let first_generation = head.next_generation();
-        let appender = Appender::from_head(&head, tracks);
-        let id = log.id();
-        let counters = Arc::new(Counters::default());
-        counters.samples_replayed.store(samples, Ordering::Relaxed);
-        counters.records_damaged.store(damages, Ordering::Relaxed);
-        let head = Arc::new(RwLock::new(head));
+        let Lives { head, tracks, adopted, counters, folder_lock } = lives;
+        let id = writer.id();
+        let log: Arc<str> = Arc::from(id.to_string());
+        let (first_generation, appender) = {
+            let mut head = head.write().unwrap_or_else(PoisonError::into_inner);
+            head.coverage.log = Arc::clone(&log);
+            head.coverage.acknowledged = 0;
+            (head.next_generation(), Appender::from_head(&head, tracks))
+        };
         let commit_options = CommitOptions {
             delay: options.commit_delay,
             bytes: options.commit_bytes,
@@ -128,22 +131,41 @@ impl Storage {
             clock: options.clock.clone(),
         };
         let outlet = outlet(&head, Arc::clone(&counters));
-        let committer = Committer::start(log, commit_options, outlet)?;
+        let committer = Committer::start(writer, commit_options, outlet)?;
         let upkeep = Upkeep::new(adopted, first_generation, options.clock.now(), id);
         tracing::info!(log = %id, "opened storage");
         Ok(Arc::new(Self {
             out_of_order_window_ms: AtomicI64::new(millis(options.out_of_order_window)),
             options,
-            log: Arc::from(id.to_string()),
+            log,
             head,
             appender: Mutex::new(appender),
             committer,
-            upkeep: tokio::sync::Mutex::new(upkeep),
+            upkeep: Arc::new(tokio::sync::Mutex::new(upkeep)),
             drained: Mutex::default(),
             unread: Mutex::default(),
             counters,
-            _lock: folder_lock,
+            folder_lock,
         }))
+    }
+}
+
+/// What a storage takes over from those before it.
+pub(super) struct Lives {
+    pub(super) head: Arc<RwLock<Head>>,
+    pub(super) tracks: HashMap<TrackKey, TrackUse>,
+    pub(super) adopted: Vec<Adopted>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) folder_lock: Option<Arc<fs::File>>,
+}
+
+impl Lives {
+    fn new(replayed: Replayed, folder_lock: Option<Arc<fs::File>>) -> Self {
+        let Replayed { head, tracks, adopted, samples, damages } = replayed;
+        let counters = Arc::new(Counters::default());
+        counters.samples_replayed.store(samples, Ordering::Relaxed);
+        counters.records_damaged.store(damages, Ordering::Relaxed);
+        Self { head: Arc::new(RwLock::new(head)), tracks, adopted, counters, folder_lock }
     }
 }
 
@@ -171,9 +193,16 @@ async fn load_tail(head: &mut Head, snapshot: &Snapshot, options: &StorageOption
     head.coverage.table_version = snapshot.version();
     let since = options.clock.now().add_ms(-options.recent_ms()).millis();
     for tenant in snapshot.tenants() {
-        let rows = snapshot.select(&tenant, &[], since, i64::MAX, SelectLimits::NONE).await?;
-        head.load(&tenant, rows);
-        head.coverage.complete_since = since;
+        head.coverage.complete_since = head.coverage.complete_since.max(since);
+        match snapshot.select(&tenant, &[], since, i64::MAX, SelectLimits::NONE).await {
+            Ok(rows) => head.load(&tenant, rows),
+            // A damaged file fails the queries that need it, and nothing else.
+            Err(error) if error.kind() == fault::Kind::Corrupt => {
+                tracing::error!(%error, %tenant, "the order of new samples is judged without those of late");
+                head.coverage.complete_since = options.clock.now().add_ms(FUTURE_MS_MAX).millis();
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(())
 }
@@ -241,7 +270,7 @@ fn replay_all(
             folder,
             base,
             through,
-            generation,
+            generations: generation..=generation,
             is_damaged: log_damages > 0,
             flushed_at: is_flushed.then_some(now),
             _lock: lock,
@@ -298,7 +327,7 @@ fn discard_unborn(wal: &Path, folder: &Path, bytes: u64) -> Result<()> {
         tracing::error!(folder = %folder.display(), bytes, "a log has not one valid segment");
         return super::upkeep::set_apart(wal, folder);
     }
-    fs::remove_dir_all(folder).map_err(Error::io("remove", folder))
+    disk::remove_folder(folder)
 }
 
 /// Replays the records of one log after the other.
@@ -391,7 +420,7 @@ impl Replay {
     }
 }
 
-fn new_ulid(now: Timestamp) -> Ulid {
+pub(super) fn new_ulid(now: Timestamp) -> Ulid {
     let since_epoch = Duration::from_millis(u64::try_from(now.millis()).unwrap_or(0));
     Ulid::from_datetime(SystemTime::UNIX_EPOCH + since_epoch)
 }

@@ -58,7 +58,7 @@ impl Storage {
     #[must_use]
     pub fn state(&self) -> HeadState {
         let coverage = self.read_head().coverage.clone();
-        let own = (Arc::clone(&self.log), coverage.acknowledged);
+        let own = (coverage.log, coverage.acknowledged);
         let held = std::iter::once(own).chain(coverage.adopted).map(|log| (log, coverage.complete_since));
         // Others bring samples into the table as well: who asks is to see them as soon as they are known here.
         let table_version = coverage.table_version.max(self.options.table.known_version());

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,11 +12,12 @@ use model::Timestamp;
 use ulid::Ulid;
 
 use super::{FlushReport, Storage};
+use crate::disk;
 use crate::error::{Error, Result};
+use crate::faults::or_fault;
 use crate::head::ordering::Newest;
 use crate::head::series::Series;
 use crate::log::committer::lock;
-use crate::log::local::sync_folder;
 use crate::log::segment::Role;
 use crate::options::millis;
 
@@ -52,7 +54,7 @@ pub(super) struct Adopted {
     pub(super) folder: PathBuf,
     pub(super) base: Option<u64>,
     pub(super) through: u64,
-    pub(super) generation: u32,
+    pub(super) generations: RangeInclusive<u32>,
     pub(super) is_damaged: bool,
     pub(super) flushed_at: Option<Timestamp>,
     pub(super) _lock: fs::File,
@@ -116,6 +118,7 @@ impl Storage {
         }
         let storage = Arc::clone(self);
         let before = self.options.clock.now().add_ms(-millis(self.options.deletion_delay));
+        let before = or_fault!(DeletedAtOnce, before, Timestamp(i64::MAX));
         let tidy = move || {
             if is_drop_due {
                 storage.drop_flushed()?;
@@ -227,13 +230,20 @@ impl Storage {
                 let wal = adopted.folder.parent().unwrap_or(&adopted.folder);
                 set_apart(wal, &adopted.folder)?;
             } else {
-                fs::remove_dir_all(&adopted.folder).map_err(Error::io("remove log", &adopted.folder))?;
+                disk::remove_folder(&adopted.folder)?;
             }
             tracing::info!(log = %adopted.log, "removed a log that is in the table");
             let gone = upkeep.adopted.remove(at);
             self.write_head().coverage.adopted.retain(|(log, _)| *log != gone.log);
         }
         Ok(())
+    }
+
+    /// The logs of others and of earlier lives that this storage answers for and of which all is in the table.
+    pub async fn flushed_logs(&self) -> Vec<Arc<str>> {
+        let upkeep = self.upkeep.lock().await;
+        let earlier = upkeep.adopted.iter().filter(|a| a.flushed_at.is_some()).map(|a| Arc::clone(&a.log));
+        earlier.chain(self.drained_logs()).collect()
     }
 
     /// Stops taking samples, flushes everything and ends the log. Reads go on.
@@ -276,9 +286,9 @@ struct Pending {
 /// Moves a damaged log out of the way and keeps it.
 pub(super) fn set_apart(wal: &Path, folder: &Path) -> Result<()> {
     let kept = wal.join(SET_APART_FOLDER);
-    fs::create_dir_all(&kept).map_err(Error::io("create", &kept))?;
+    disk::create_folders(&kept)?;
     let name = folder.file_name().unwrap_or_default();
-    fs::rename(folder, kept.join(name)).map_err(Error::io("set apart", folder))?;
-    sync_folder(&kept)?;
-    sync_folder(wal)
+    disk::rename_folder(folder, &kept.join(name))?;
+    disk::sync_folder(&kept)?;
+    disk::sync_folder(wal)
 }

@@ -8,10 +8,12 @@ use fault::Kind;
 use model::{
     Exemplar, Histogram, IntegerHistogram, Labels, Matcher, Metadata, MetricType, Tenant, Timestamp,
 };
+use object_store::ObjectStoreExt as _;
 use tsdb::table::SelectLimits;
 use tsdb::{Error, GroupChange, GroupId, MemberDeclaration, Presence, Storage, StorageOptions};
 
 use super::support::{MINUTE, START, World, append, declaration, flatten, head_rows, labels, samples};
+use super::unreliable::Random;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn acknowledged_samples_survive_a_crash() {
@@ -219,6 +221,85 @@ async fn a_log_that_fails_has_ended_for_good() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn another_log_takes_the_place_of_one_that_has_failed() {
+    let world = World::new();
+    let options = StorageOptions { file_bytes_max: 1, ..world.options().await };
+    let storage = Storage::open(options).await.expect("open");
+    let group = storage.declare(declaration("a", 1)).expect("declared");
+    append(&storage, group, START, &[1.0]).await;
+    storage.flush().await.expect("flushed");
+    append(&storage, group, START + 1, &[2.0]).await;
+    let folder = world.dir.path().join("wal").join(&**storage.log());
+    let moved = world.dir.path().join("elsewhere");
+    fs::rename(&folder, &moved).expect("moved");
+    storage.append(vec![samples(group, START + 2, &[3.0])], false).await.expect_err("not durable");
+    assert!(!storage.failed().await.is_full, "the disk is not full, the folder is gone");
+    storage.successor().await.expect_err("as long as it is gone");
+    fs::rename(&moved, &folder).expect("moved back");
+    let logs = |world: &World| fs::read_dir(world.dir.path().join("wal")).expect("a folder").count();
+    assert_eq!(logs(&world), 2, "the lock and the log: an attempt leaves nothing behind");
+
+    let next = storage.successor().await.expect("begun");
+    assert_ne!(next.log(), storage.log());
+    let one = |t: i64, x: f64| (START + t, x.to_bits());
+    let of_a = |found: super::support::Samples| found[&labels("a", 0).to_string()].clone();
+    assert_eq!(of_a(world.everything(&next).await), [one(0, 1.0), one(1, 2.0)].into());
+    assert_eq!(of_a(flatten(&head_rows(&storage, &Tenant::default()))), [one(0, 1.0), one(1, 2.0)].into());
+    assert!(matches!(
+        storage.append(vec![samples(group, START + 2, &[3.0])], false).await,
+        Err(Error::LogEnded { .. })
+    ));
+    let again = next.declare(declaration("a", 1)).expect("declared");
+    append(&next, again, START + 2, &[3.0]).await;
+    let refused = next.append(vec![samples(again, START + 2, &[9.0])], false).await.expect("judged");
+    assert_eq!(refused.refused.len(), 1, "the order of samples is known");
+    let all = [one(0, 1.0), one(1, 2.0), one(2, 3.0)].into();
+    // Before and after a flush, also for who finds it after a crash.
+    for _ in 0..2 {
+        let crashed = world.crashed();
+        assert_eq!(of_a(crashed.everything(&*crashed.open().await).await), all);
+        next.flush().await.expect("flushed");
+    }
+    assert_eq!(of_a(flatten(&world.table_rows(&Tenant::default()).await)), all);
+    for log in [storage.log(), next.log()] {
+        super::support::assert_gapless(&super::support::commits(&world, log).await);
+    }
+    // The ended log goes when its time has come.
+    world.pass(61 * MINUTE);
+    next.maintain_once().await.expect("tidy");
+    assert!(!folder.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_file_stops_no_start() {
+    let world = World::new();
+    let storage = world.open().await;
+    let group = storage.declare(declaration("a", 1)).expect("declared");
+    append(&storage, group, START, &[1.0]).await;
+    storage.flush().await.expect("flushed");
+    append(&storage, group, START + 1, &[2.0]).await;
+    let snapshot = world.table().await.snapshot(None).await.expect("a snapshot");
+    let file = snapshot.files(&Tenant::default()).next().expect("a file").path.clone();
+    let path = object_store::path::Path::parse(format!("metrics/{file}")).expect("a path");
+    let mut bytes = world.store.get(&path).await.expect("there").bytes().await.expect("readable").to_vec();
+    bytes[10] ^= 1;
+    world.store.put(&path, bytes.into()).await.expect("damaged");
+    let crashed = world.crashed();
+    let again = crashed.open().await;
+    let head = flatten(&head_rows(&again, &Tenant::default()));
+    assert_eq!(head[&labels("a", 0).to_string()], [(START + 1, 2.0_f64.to_bits())].into());
+    assert!(
+        again.state().logs.iter().all(|log| log.complete_since.millis() > START + 1),
+        "the table is asked"
+    );
+    let error = snapshot
+        .select(&Tenant::default(), &[], i64::MIN, i64::MAX, SelectLimits::NONE)
+        .await
+        .expect_err("damaged");
+    assert!(error.to_string().contains(&file), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_process_works_in_a_folder() {
     let world = World::new();
     let storage = world.open().await;
@@ -258,6 +339,59 @@ async fn damage_in_a_log_costs_one_record_and_is_counted() {
         crashed.dir.path().join("wal/damaged").join(&**storage.log()).exists(),
         "kept for people to look at"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flipped_bits_in_a_log_are_never_read_as_values() {
+    const SAMPLES: i64 = 20;
+    let world = World::new();
+    let options = StorageOptions { file_bytes_max: 600, ..world.options().await };
+    let storage = Storage::open(options).await.expect("open");
+    let groups = ["a", "b"].map(|name| storage.declare(declaration(name, 2)).expect("declared"));
+    for i in 0..SAMPLES {
+        append(&storage, groups[usize::from(i % 2 == 1)], START + i, &[i as f64, i as f64 / 3.0]).await;
+    }
+    let written = world.everything(&storage).await;
+    let log = storage.log().to_string();
+    let mut random = Random(7);
+    let mut seen = 0;
+    for _ in 0..150 {
+        let crashed = world.crashed();
+        let folder = crashed.dir.path().join("wal").join(&log);
+        let files = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+        let mut files: Vec<_> = files.filter(|path| path.metadata().is_ok_and(|m| m.len() > 0)).collect();
+        files.sort();
+        let mut pick = |count: usize| usize::try_from(random.below(count as u64)).expect("small");
+        let file = &files[pick(files.len())];
+        let mut bytes = fs::read(file).expect("readable");
+        let at = pick(bytes.len());
+        bytes[at] ^= 1 << pick(8);
+        fs::write(file, bytes).expect("written");
+        let again = match Storage::open(crashed.options().await).await {
+            Ok(again) => again,
+            Err(error) => {
+                assert!(error.kind() == Kind::Corrupt && error.to_string().contains(&log), "{error}");
+                continue;
+            }
+        };
+        let found = crashed.everything(&again).await;
+        let mut missing: Vec<i64> = Vec::new();
+        for (series, samples) in &written {
+            let kept = found.get(series);
+            let gone = samples.keys().filter(|t| kept.is_none_or(|kept| !kept.contains_key(*t)));
+            missing.extend(gone);
+        }
+        for (series, samples) in &found {
+            for (t, bits) in samples {
+                assert_eq!(written.get(series).and_then(|w| w.get(t)), Some(bits), "{series} at {t}");
+            }
+        }
+        // The end of a log that is damaged cannot be told from one that was never written to its end.
+        let is_end = missing.iter().all(|t| *t == START + SAMPLES - 1);
+        assert!(is_end || again.stats().log_damages_total > 0, "{missing:?} are missing and nobody says so");
+        seen += usize::from(!missing.is_empty());
+    }
+    assert!(seen > 20, "{seen}: bits that matter were flipped");
 }
 
 #[tokio::test(flavor = "multi_thread")]

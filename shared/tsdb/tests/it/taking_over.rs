@@ -189,7 +189,7 @@ async fn a_writer_that_is_sealed_out_begins_another_log(kind: Kind) {
     let refused = first.try_append().await.expect_err("it is fenced");
     assert!(matches!(refused, Error::LogEnded { .. }), "{refused}");
     assert_eq!(refused.kind(), Fault::Unavailable, "to be tried elsewhere");
-    assert!(first.storage.failed().await.contains("sealed"));
+    assert!(first.storage.failed().await.reason.contains("sealed"));
     assert!(first.try_append().await.is_err(), "for good");
     assert_eq!(in_table(&world).await, ledger(&[("a", 4)]), "what was acknowledged, and no more");
     // The next log was born in advance.

@@ -23,6 +23,7 @@ use ulid::Ulid;
 use super::{Born, Moment, ObjectLogs};
 use crate::catalogue::log::is_taken;
 use crate::error::{Error, Result};
+use crate::faults::{or_fault, site};
 use crate::log::committer::lock;
 use crate::log::segment::{Header, Role};
 use crate::log::{Done, Writer};
@@ -178,7 +179,7 @@ impl Life {
         let began = Moment::now(&self.logs.options.clock);
         self.put(header, bytes).await?;
         if let Some(before) = before
-            && !before.await.unwrap_or(false)
+            && or_fault!(AcknowledgedOutOfOrder, !before.await.unwrap_or(false), false)
         {
             return Err(self.ended("a segment before it failed"));
         }
@@ -202,12 +203,14 @@ impl Life {
         let mut pause = RETRY_MIN;
         loop {
             let payload = PutPayload::from(bytes.clone());
-            let failure = match self.logs.store.put_opts(&path, payload, PutMode::Create.into()).await {
+            let put = self.logs.store.put_opts(&path, payload, PutMode::Create.into());
+            let failure = match site!("segment: put", put.await) {
                 Ok(_) => return Ok(()),
                 Err(error) if is_taken(&error) => match self.logs.head(&path).await {
                     Ok(Some((found, size))) => {
                         // The answer was lost.
                         let is_own = found[..] == header.encode() && size == bytes.len() as u64;
+                        let is_own = or_fault!(NoSealCheck, is_own, true);
                         return if is_own { Ok(()) } else { Err(self.ended("it was sealed")) };
                     }
                     // S3 also says so of a put that met another one under way, and then nothing need stand there.
