@@ -60,6 +60,9 @@ struct Known {
     deleted: Tombstones<Labels>,
 }
 
+/// Takes a sample with the labels and the metadata of its series.
+pub type TakeSample<'a> = &'a mut dyn FnMut(&Labels, Option<&Arc<Metadata>>, HeadSample) -> Result<()>;
+
 impl Head {
     /// Finds the files of the head; `None` where there are none.
     pub(crate) fn find(folder: &Path, min_valid_time: i64) -> Result<Option<Self>> {
@@ -114,12 +117,7 @@ impl Head {
     ///
     /// # Errors
     /// Whatever `take` and `damage` hand back, and what the disk says.
-    pub fn read(
-        &self,
-        bytes_read: &AtomicU64,
-        take: &mut dyn FnMut(&Labels, Option<&Arc<Metadata>>, HeadSample) -> Result<()>,
-        damage: OnDamage<'_>,
-    ) -> Result<()> {
+    pub fn read(&self, bytes_read: &AtomicU64, take: TakeSample<'_>, damage: OnDamage<'_>) -> Result<()> {
         let known = self.known(bytes_read, damage)?;
         let mut hand_over = |series: u64, sample: HeadSample, since: i64| {
             // Chunks and samples of series that are gone stay for a while.

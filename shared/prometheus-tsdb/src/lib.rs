@@ -33,4 +33,4 @@ pub use block::{Block, Meta, SeriesReader};
 pub use chunk::{Encoding, Samples, decode};
 pub use directory::Directory;
 pub use error::{Error, Result};
-pub use head::{Head, HeadSample};
+pub use head::{Head, HeadSample, TakeSample};

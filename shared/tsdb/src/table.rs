@@ -194,7 +194,10 @@ impl Table {
         let parts = starts.map(|start| bytes.slice(start..bytes.len().min(start + PART_BYTES)));
         let parts = parts.map(|part| {
             let put = upload.put_part(PutPayload::from(part));
-            async move { site!("large data file: put part", put.await) }
+            async move {
+                site!("large data file: put part", put.await)?;
+                Ok(())
+            }
         });
         let parts: Vec<_> = parts.collect();
         let sent = futures::stream::iter(parts).buffer_unordered(PARTS_AT_ONCE).try_collect::<()>().await;

@@ -213,10 +213,13 @@ async fn an_alertmanager_that_is_reached_in_another_way_keeps_its_metrics() {
     let target = FakeTarget::start(Answer::status(200).after(Duration::from_millis(300))).await;
     let world = World::new(OPTIONS);
     let url = target.url("/");
-    world.apply(Vec::new(), vec![set(&[url.clone()])]);
+    world.apply(Vec::new(), vec![set(std::slice::from_ref(&url))]);
     world.notifier.send(vec![alert("one")]);
     target.wait_for(1).await;
-    world.apply(Vec::new(), vec![pb::AlertmanagerSet { timeout_ms: 9_000, ..set(&[url.clone()]) }]);
+    world.apply(
+        Vec::new(),
+        vec![pb::AlertmanagerSet { timeout_ms: 9_000, ..set(std::slice::from_ref(&url)) }],
+    );
     until(|| world.metric("sent_total", Some(&url)) == Some(1.0)).await;
     world.notifier.send(vec![alert("two")]);
     until(|| world.metric("sent_total", Some(&url)) == Some(2.0)).await;

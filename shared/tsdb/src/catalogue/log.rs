@@ -228,8 +228,8 @@ impl DeltaLog {
             if self.clock.now().since_ms(replacement.started) > WORK_MS_MAX {
                 return Err(Error::Stalled { attempt: "replace files of the table" });
             }
-            let lost = replacement.removes.iter().find(|f| !state.files.contains_key(&f.path));
-            let lost = or_fault!(NoInputCheck, lost, None);
+            let mut removes = replacement.removes.iter();
+            let lost = removes.find(|f| or_fault!(NoInputCheck, !state.files.contains_key(&f.path), false));
             lost.map_or(Ok(()), |f| Err(Error::Overtaken { path: f.path.clone() }))
         })
         .await

@@ -133,7 +133,7 @@ impl Storage {
         let mut appender = lock(&self.appender);
         self.committer.push(Batch { cut: Some(done), ..Batch::default() })?;
         appender.has_appended = false;
-        if !appender.is_closed && or_fault!(NotDeclaredAgain, true, false) {
+        if or_fault!(NotDeclaredAgain, !appender.is_closed, false) {
             self.redeclare(&appender)?;
         }
         Ok(cut)

@@ -117,8 +117,8 @@ impl Storage {
             upkeep.last_drop = now;
         }
         let storage = Arc::clone(self);
-        let before = self.options.clock.now().add_ms(-millis(self.options.deletion_delay));
-        let before = or_fault!(DeletedAtOnce, before, Timestamp(i64::MAX));
+        let delay = or_fault!(DeletedAtOnce, millis(self.options.deletion_delay), i64::MIN);
+        let before = self.options.clock.now().add_ms(delay.saturating_neg());
         let tidy = move || {
             if is_drop_due {
                 storage.drop_flushed()?;

@@ -209,8 +209,11 @@ impl Life {
                 Err(error) if is_taken(&error) => match self.logs.head(&path).await {
                     Ok(Some((found, size))) => {
                         // The answer was lost.
-                        let is_own = found[..] == header.encode() && size == bytes.len() as u64;
-                        let is_own = or_fault!(NoSealCheck, is_own, true);
+                        let is_own = or_fault!(
+                            NoSealCheck,
+                            found[..] == header.encode() && size == bytes.len() as u64,
+                            true
+                        );
                         return if is_own { Ok(()) } else { Err(self.ended("it was sealed")) };
                     }
                     // S3 also says so of a put that met another one under way, and then nothing need stand there.
