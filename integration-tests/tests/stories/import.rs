@@ -17,7 +17,12 @@ use serde_json::Value;
 const INTERVAL_MS: i64 = 15_000;
 /// Enough for several chunks of each series, which go to files of the head.
 const STEPS: i64 = 400;
-const EVERYTHING: &str = "{__name__=~\".+\"}[3h]";
+/// What each query finds of everything: 2.42 mixes up histograms of several series in one answer.
+const EVERYTHING: [&str; 3] = [
+    "{__name__=~\".+\",of!=\"floats\",of!=\"custom\"}[3h]",
+    "requests{of=\"floats\"}[3h]",
+    "requests{of=\"custom\"}[3h]",
+];
 const CONFIG: &str = "storage:\n  tsdb:\n    out_of_order_time_window: 2h\n";
 
 fn import(directory: &Path, server: &Server, flags: &[&str]) -> Output {
@@ -151,7 +156,10 @@ fn filled(kind: Kind) -> (Server, i64) {
 
 /// Every sample, as the API has it; floats bit for bit but for NaNs.
 fn all(server: &Server, at: i64) -> promql::Answer {
-    promql::instant(&server.http(), EVERYTHING, at)
+    let mut answers = EVERYTHING.map(|query| promql::instant(&server.http(), query, at)).into_iter();
+    let mut all = answers.next().expect("three");
+    all.series.extend(answers.flat_map(|answer| answer.series));
+    all
 }
 
 /// The samples that came in order.
@@ -179,10 +187,13 @@ fn moves(kind: Kind) {
     let snapshot = server.data_folder().join("snapshots").join(name);
 
     let mut of_logs = Server::stopped(Kind::Tributary, CONFIG);
-    let refused = import(&server.data_folder(), &of_logs, &[]);
-    assert_eq!(refused.status.code(), Some(1));
-    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(text.contains("a server runs on this directory"), "{text}");
+    // Debian's 2.42 takes no lock unless it is told to.
+    if kind == Kind::Prometheus3 {
+        let refused = import(&server.data_folder(), &of_logs, &[]);
+        assert_eq!(refused.status.code(), Some(1));
+        let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(text.contains("a server runs on this directory"), "{text}");
+    }
     server.kill_9();
     assert_success(&import(&server.data_folder(), &of_logs, &[]));
     of_logs.start_again();

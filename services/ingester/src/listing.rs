@@ -112,7 +112,7 @@ mod tests {
         Storage::open(options).await.expect("a storage")
     }
 
-    async fn write(storage: &Storage) {
+    async fn write(storage: &Storage, timestamp: Timestamp) {
         let labels = Labels::from_pairs([("__name__", "a")]);
         let group = storage.declare(GroupDeclaration {
             tenant: Tenant::default(),
@@ -124,7 +124,7 @@ mod tests {
         });
         let append = GroupAppend {
             group: group.expect("declared"),
-            timestamp: NOW,
+            timestamp,
             absent: Presence::All,
             values: vec![1.0],
             histograms: Vec::new(),
@@ -143,10 +143,10 @@ mod tests {
             let entries = coordinator.list("logs/").await.expect("read").entries;
             entries.into_iter().map(|entry| entry.key).collect::<Vec<_>>()
         };
-        for is_flushed in [true, false] {
+        for (is_flushed, time) in [(true, NOW), (false, NOW.add_ms(1))] {
             let before = open(folder.path()).await;
             Listing::new(&environment()).settle(&before).await;
-            write(&before).await;
+            write(&before, time).await;
             if is_flushed {
                 before.flush().await.expect("flushed");
             }
