@@ -49,10 +49,11 @@ soak: parts
 	PATH="$(PARTS)/venv/bin:$$PATH" TRIBUTARY_SOAK=true cargo test --workspace --test stories cluster::
 	TRIBUTARY_SOAK=true cargo test --workspace --features tsdb/planted-faults --test faults nothing_acknowledged
 
+bench: BENCHES := --bench eval --bench storage --bench rules --bench federate
 bench: parts
 	# With the program that is measured, in one set of features.
-	cargo build --release --workspace --lib --bins --benches
-	cargo bench --workspace --bench eval --bench storage --bench rules --bench federate
+	cargo build --release --workspace --lib --bins $(BENCHES)
+	cargo bench --workspace $(BENCHES)
 
 golden:
 	TRIBUTARY_GOLDEN=1 cargo test --workspace --lib -- the_defaults_are_these damaged_logs_come_to
