@@ -35,7 +35,7 @@ struct Size {
 
 impl Size {
     const FULL: Self =
-        Self { targets: 100, warm_up: Duration::from_secs(120), measured: Duration::from_secs(180) };
+        Self { targets: 100, warm_up: Duration::from_secs(75), measured: Duration::from_secs(60) };
     const SMALL: Self =
         Self { targets: 2, warm_up: Duration::from_secs(20), measured: Duration::from_secs(30) };
 
