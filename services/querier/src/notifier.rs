@@ -18,7 +18,7 @@ use std::time::Duration;
 use http_client::{Client, HttpSettings, Roots};
 use model::{Labels, Timestamp};
 use parking_lot::Mutex;
-use relabel::{NameValidation, Rule, RuleConfig};
+use relabel::{NameValidation, Rule};
 use rpc::pb::discovery as pb;
 use service_runtime::{Backoff, Task, Tasks};
 use tokio_util::sync::CancellationToken;
@@ -210,18 +210,7 @@ fn relabelled(alert: Notification, rules: &[Rule]) -> Option<Notification> {
 }
 
 fn rules(messages: Vec<pb::RelabelRule>, name_validation: NameValidation) -> Result<Vec<Rule>, String> {
-    let rule = |message: pb::RelabelRule| {
-        Rule::new(RuleConfig {
-            source_labels: message.source_labels,
-            separator: message.separator,
-            regex: message.regex,
-            modulus: message.modulus,
-            target_label: message.target_label,
-            replacement: message.replacement,
-            action: message.action.parse()?,
-            name_validation,
-        })
-    };
+    let rule = |message| config_watch::relabel_rule(message, name_validation);
     messages.into_iter().map(rule).collect::<relabel::Result<_>>().map_err(|error| error.to_string())
 }
 

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::Labels;
+use relabel::{NameValidation, Rule, RuleConfig};
 use rpc::Channel;
-use rpc::pb::discovery::WatchConfigRequest;
 pub use rpc::pb::discovery::WatchConfigResponse;
 use rpc::pb::discovery::discovery_client::DiscoveryClient;
+use rpc::pb::discovery::{RelabelRule, WatchConfigRequest};
 use tokio::sync::watch;
 use tonic::Status;
 
@@ -49,6 +50,23 @@ pub fn follow(discovery: Channel) -> (Latest, impl Future<Output = ()> + Send) {
         }
     };
     (latest, following)
+}
+
+/// Reads a relabel rule as discovery hands it out.
+///
+/// # Errors
+/// When it is none that discovery accepts.
+pub fn relabel_rule(message: RelabelRule, name_validation: NameValidation) -> relabel::Result<Rule> {
+    Rule::new(RuleConfig {
+        source_labels: message.source_labels,
+        separator: message.separator,
+        regex: message.regex,
+        modulus: message.modulus,
+        target_label: message.target_label,
+        replacement: message.replacement,
+        action: message.action.parse()?,
+        name_validation,
+    })
 }
 
 async fn watch_once(

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use exposition::{EscapingScheme, ScrapeProtocol};
 use http_client::HttpSettings;
-use relabel::{NameValidation, Rule, RuleConfig};
+use relabel::NameValidation;
 use rpc::pb::discovery as pb;
 use rpc::{Error, Result};
 
@@ -115,8 +115,9 @@ fn job(message: pb::ScrapeJob) -> Job {
     faults.ignore("convert_classic_histograms_to_nhcb", message.convert_classic_histograms_to_nhcb);
     let protocols = protocols(&message, &mut faults);
     let names = if message.is_legacy_names { NameValidation::Legacy } else { NameValidation::Utf8 };
-    let rule =
-        |message: pb::RelabelRule| rule(message, names).map_err(|e| format!("metric_relabel_configs: {e}"));
+    let rule = |message: pb::RelabelRule| {
+        config_watch::relabel_rule(message, names).map_err(|e| format!("metric_relabel_configs: {e}"))
+    };
     let relabel = message.metric_relabel.into_iter().map(rule).collect::<std::result::Result<_, _>>();
     let fallback = Some(message.fallback_scrape_protocol).filter(|name| !name.is_empty());
     let fallback = fallback.map(|name| name.parse::<ScrapeProtocol>()).transpose();
@@ -164,19 +165,6 @@ fn protocols(message: &pb::ScrapeJob, faults: &mut Faults) -> Vec<ScrapeProtocol
         faults.refusal.get_or_insert(refusal.to_owned());
     }
     protocols
-}
-
-fn rule(message: pb::RelabelRule, name_validation: NameValidation) -> relabel::Result<Rule> {
-    Rule::new(RuleConfig {
-        source_labels: message.source_labels,
-        separator: message.separator,
-        regex: message.regex,
-        modulus: message.modulus,
-        target_label: message.target_label,
-        replacement: message.replacement,
-        action: message.action.parse()?,
-        name_validation,
-    })
 }
 
 fn http_settings(message: pb::HttpClient, faults: &mut Faults) -> HttpSettings {
