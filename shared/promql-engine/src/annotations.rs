@@ -25,7 +25,8 @@ struct Note {
     span: Span,
 }
 
-/// The notes of one query. Equal texts are one note, at the place where it came up first.
+/// The notes of one query. Equal texts are one note, at the last of its places: what comes first depends on where an
+/// aggregation is computed.
 #[derive(Debug, Default)]
 pub(crate) struct Annotations {
     notes: Vec<Note>,
@@ -68,7 +69,10 @@ impl Annotations {
     pub(crate) fn start_time_overlap(&mut self, metric: &str, span: Span, count: u64) {
         let is_full = self.overlaps.len() >= NOTES_MAX;
         match self.overlaps.iter_mut().find(|(m, _, _)| m == metric) {
-            Some((_, _, total)) => *total += count,
+            Some((_, place, total)) => {
+                *total += count;
+                *place = later(*place, span);
+            }
             None if !is_full => self.overlaps.push((metric.to_owned(), span, count)),
             None => {}
         }
@@ -79,6 +83,7 @@ impl Annotations {
         let is_full = self.monotonicity.len() >= NOTES_MAX;
         match self.monotonicity.iter_mut().find(|m| m.metric == new.metric) {
             Some(m) => {
+                m.span = later(m.span, new.span);
                 m.count += new.count;
                 m.buckets = (m.buckets.0.min(new.buckets.0), m.buckets.1.max(new.buckets.1));
                 m.max_difference = m.max_difference.max(new.max_difference);
@@ -116,9 +121,16 @@ impl Annotations {
 
     fn note(&mut self, level: Level, text: String, span: Span) {
         let key = (level, text);
-        if self.notes.len() < NOTES_MAX && !self.by_text.contains_key(&key) {
-            self.notes.push(Note { level, text: key.1.clone(), span });
-            self.by_text.insert(key, self.notes.len() - 1);
+        match self.by_text.get(&key) {
+            Some(known) => {
+                let place = &mut self.notes[*known].span;
+                *place = later(*place, span);
+            }
+            None if self.notes.len() < NOTES_MAX => {
+                self.notes.push(Note { level, text: key.1.clone(), span });
+                self.by_text.insert(key, self.notes.len() - 1);
+            }
+            None => {}
         }
     }
 
@@ -138,6 +150,7 @@ impl Annotations {
             let text = m.text();
             self.info(text, m.span);
         }
+        self.notes.sort_by(|a, b| (a.span.start, &a.text).cmp(&(b.span.start, &b.text)));
         let of = |level: Level, name: &str| -> Vec<String> {
             self.notes
                 .iter()
@@ -154,6 +167,11 @@ impl Annotations {
         warnings.extend(self.from_source);
         (capped(warnings, "warning", max), capped(infos, "info", max))
     }
+}
+
+/// The place that the reference comes to last: it evaluates from left to right, and what is inside first.
+fn later(a: Span, b: Span) -> Span {
+    std::cmp::max_by_key(a, b, |span| (span.end, std::cmp::Reverse(span.start)))
 }
 
 fn capped(mut all: Vec<String>, name: &str, max: usize) -> Vec<String> {
@@ -235,13 +253,15 @@ mod tests {
         for i in 0..12 {
             annotations.warn(format!("w{i}"), Span::new(2, 3));
             annotations.warn(format!("w{i}"), Span::new(0, 1));
+            annotations.info("nested", Span::new(2, 5));
+            annotations.info("nested", Span::new(4, 5));
         }
         annotations.info("i", Span::new(4, 5));
         let (warnings, infos) = annotations.finish("a\nb\nc", 10);
         assert_eq!(warnings.len(), 11);
         assert_eq!(warnings[0], "PromQL warning: w0 (2:1)");
         assert_eq!(warnings[10], "2 more warning annotations omitted");
-        assert_eq!(infos, ["PromQL info: i (3:1)"]);
+        assert_eq!(infos, ["PromQL info: nested (2:1)", "PromQL info: i (3:1)"]);
     }
 
     #[test]

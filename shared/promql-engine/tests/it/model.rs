@@ -122,8 +122,10 @@ fn eval(node: &Node, data: &[Series], time: i64) -> Outcome {
             let time = time - offset;
             let of = |series: &Series| {
                 let is_seen = |(t, x): &&(i64, f64)| *t > time - range && *t <= time && !is_stale(*x);
-                let seen: Vec<(i64, f64)> = series.samples.iter().filter(is_seen).copied().collect();
-                let value = over_time(function, &seen, series.is_histogram, (time, *range))?;
+                let sort = if series.is_histogram { Histogram } else { Float };
+                let seen = series.samples.iter().filter(is_seen).map(|(t, x)| (*t, sort(*x)));
+                let seen: Vec<(i64, Value)> = seen.collect();
+                let value = over_time(function, &seen, (time, *range))?;
                 Some((named(function, &series.labels), value))
             };
             unique(data.iter().filter(|s| s.labels["__name__"] == *name).filter_map(of).collect())
@@ -137,22 +139,8 @@ fn eval(node: &Node, data: &[Series], time: i64) -> Outcome {
                     all.entry(labels).or_default().push((at, value));
                 }
             }
-            let of = |(labels, points): (&Set, &Vec<(i64, Value)>)| {
-                let is_histogram = matches!(points[0].1, Histogram(_));
-                // No expression here turns one sort into the other, so a series has one only.
-                let seen: Vec<(i64, f64)> = points
-                    .iter()
-                    .map(|(t, v)| {
-                        (
-                            *t,
-                            match v {
-                                Float(x) | Histogram(x) => *x,
-                            },
-                        )
-                    })
-                    .collect();
-                let value = over_time(function, &seen, is_histogram, (time, *range))?;
-                Some((named(function, labels), value))
+            let of = |(labels, seen): (&Set, &Vec<(i64, Value)>)| {
+                Some((named(function, labels), over_time(function, seen, (time, *range))?))
             };
             unique(all.iter().filter_map(of).collect())
         }
@@ -186,42 +174,56 @@ fn named(function: &str, labels: &Set) -> Set {
     }
 }
 
-/// A function over the samples of a window.
+/// A function over the samples of a window. Its floats and histograms are of one series where a subquery's `or` takes
+/// them from both sides.
 #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-fn over_time(
-    function: &str,
-    seen: &[(i64, f64)],
-    is_histogram: bool,
-    (time, range): (i64, i64),
-) -> Option<Value> {
-    let (first, last) = (seen.first()?, seen.last()?);
-    let count = seen.len() as f64;
-    let values = || seen.iter().map(|(_, x)| *x);
+fn over_time(function: &str, window: &[(i64, Value)], (time, range): (i64, i64)) -> Option<Value> {
+    let (first, last) = (window.first()?, window.last()?);
+    let is_histogram = matches!(last.1, Histogram(_));
+    let count = window.len() as f64;
     let same_sort = |x| if is_histogram { Histogram(x) } else { Float(x) };
+    let seen: Vec<(i64, f64)> = window.iter().map(|(t, Float(x) | Histogram(x))| (*t, *x)).collect();
+    let values = || seen.iter().map(|(_, x)| *x);
+    let is_mixed = |window: &[(i64, Value)]| {
+        window.iter().any(|(_, v)| matches!(v, Histogram(_)) != is_histogram)
+    };
+    // Where the sort changes, so does the value, and counting begins anew.
     let pairs = |counts: fn(f64, f64) -> bool| {
-        Float(seen.windows(2).filter(|p| counts(p[0].1, p[1].1)).count() as f64)
+        let is_counted = |pair: &&[(i64, Value)]| match (pair[0].1, pair[1].1) {
+            (Float(a), Float(b)) | (Histogram(a), Histogram(b)) => counts(a, b),
+            _ => true,
+        };
+        Float(window.windows(2).filter(is_counted).count() as f64)
     };
     Some(match function {
         "count_over_time" => Float(count),
         "present_over_time" => Float(1.0),
-        "sum_over_time" => same_sort(values().sum()),
-        "avg_over_time" => same_sort(values().sum::<f64>() / count),
-        "last_over_time" => same_sort(last.1),
-        "first_over_time" => same_sort(first.1),
+        "last_over_time" => last.1,
+        "first_over_time" => first.1,
         "resets" => pairs(|a, b| b < a),
         "changes" => pairs(|a, b| a != b && !(a.is_nan() && b.is_nan())),
+        "min_over_time" | "max_over_time" => {
+            let floats = window.iter().filter_map(|(_, v)| match v {
+                Float(x) => Some(*x),
+                Histogram(_) => None,
+            });
+            let choose = if function == "min_over_time" { f64::min } else { f64::max };
+            Float(floats.reduce(choose)?)
+        }
+        "irate" if is_mixed(&window[window.len().saturating_sub(2)..]) => return None,
+        // Floats and histograms have neither a common sum nor a difference.
+        "sum_over_time" | "avg_over_time" | "increase" | "rate" if is_mixed(window) => return None,
+        "sum_over_time" => same_sort(values().sum()),
+        "avg_over_time" => same_sort(values().sum::<f64>() / count),
         "increase" | "rate" => {
-            let change = increase(seen, time, range)?;
+            let change = increase(&seen, time, range)?;
             same_sort(if function == "rate" { change * 1_000.0 / range as f64 } else { change })
         }
         "irate" => {
-            let [.., before, last] = seen else { return None };
+            let [.., before, last] = seen[..] else { return None };
             let change = if last.1 < before.1 { last.1 } else { last.1 - before.1 };
             same_sort(change * 1_000.0 / (last.0 - before.0) as f64)
         }
-        _ if is_histogram => return None,
-        "min_over_time" => Float(values().fold(f64::NAN, f64::min)),
-        "max_over_time" => Float(values().fold(f64::NAN, f64::max)),
         "quantile" => unreachable!("not over time here"),
         other => panic!("no model of {other}"),
     })
