@@ -9,6 +9,7 @@ use promql_engine::partial::Partial;
 use rpc::pb::ingester as pb;
 use service_runtime::{Answers, Missing};
 use tsdb::LogState;
+use tsdb::merge::Merger;
 use tsdb::series::{SeriesSamples, compare_labels};
 use tsdb::table::{SelectLimits, Snapshot};
 
@@ -46,6 +47,7 @@ pub(crate) struct Selection {
     holders: VecDeque<Vec<usize>>,
     heads: Vec<HeadAnswer>,
     table: tsdb::table::Selection,
+    merger: Merger,
 }
 
 impl Selection {
@@ -85,7 +87,8 @@ impl Selection {
         let mut lists: Vec<Vec<Labels>> = heads.iter_mut().map(|h| std::mem::take(&mut h.labels)).collect();
         lists.push(table.labels().to_vec());
         let (labels, holders) = union(lists);
-        Self { labels, missing, partials: Vec::new(), holders, heads, table }
+        let merger = Merger::default();
+        Self { labels, missing, partials: Vec::new(), holders, heads, table, merger }
     }
 
     /// Returns the samples of the next series, in the order of `labels`; `None` behind the last.
@@ -98,7 +101,7 @@ impl Selection {
                 None => parts.extend(self.table.next().await?),
             }
         }
-        Ok(Some(if parts.len() == 1 { parts.swap_remove(0) } else { tsdb::merge::merge(&parts) }))
+        Ok(Some(if parts.len() == 1 { parts.swap_remove(0) } else { self.merger.merge(&parts) }))
     }
 }
 

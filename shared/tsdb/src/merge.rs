@@ -8,34 +8,158 @@
 //! - the merge is commutative, associative and idempotent on parts as the log and the files hold them: a time stands
 //!   in one of the two columns only, and exemplars are sorted by (time, labels, value) without repeats;
 //! - whether something is stale is decided after the merge, never by it;
-//! - where one part holds everything, or all parts share one timeline by pointer, times are not copied.
+//! - where one part holds everything, times are not copied; where the times of parts are the same lists as those of a
+//!   series before, neither are they.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
+use std::ops::Range;
 use std::sync::Arc;
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 use model::{Exemplar, ValueRef};
 
 use crate::series::{FloatColumn, HistogramColumn, SeriesRow, SeriesSamples, Timeline, compare_labels};
 
+/// How many joins of two timelines are remembered.
+const JOINS_MAX: usize = 64;
+
 /// Merges what several sources know of one series.
 #[must_use]
 pub fn merge(parts: &[SeriesSamples]) -> SeriesSamples {
-    let mut filled = parts.iter().filter(|p| !p.is_empty());
-    let Some(first) = filled.next() else { return SeriesSamples::default() };
-    if filled.next().is_none() {
-        return first.clone();
+    Merger::default().merge(parts)
+}
+
+/// Merges series after series, and joins times once where those of several series are the same lists by pointer.
+#[derive(Debug, Default)]
+pub struct Merger {
+    /// By the addresses of both timelines, which the join keeps from being used again.
+    joins: HashMap<(usize, usize), Join>,
+}
+
+impl Merger {
+    /// Merges what several sources know of one series.
+    #[must_use]
+    pub fn merge(&mut self, parts: &[SeriesSamples]) -> SeriesSamples {
+        let mut filled = parts.iter().filter(|p| !p.is_empty());
+        let Some(first) = filled.next() else { return SeriesSamples::default() };
+        if filled.next().is_none() {
+            return first.clone();
+        }
+        let (floats, histograms) = match parts.iter().all(|p| p.histograms.is_empty()) {
+            true => (self.merge_floats(parts), HistogramColumn::default()),
+            false => merge_samples(parts),
+        };
+        let mut merged = SeriesSamples {
+            floats,
+            histograms,
+            start_timestamps: Arc::from([]),
+            exemplars: merge_exemplars(parts),
+        };
+        merged.start_timestamps = merge_start_timestamps(parts, &merged);
+        merged
     }
-    let (floats, histograms) = merge_samples(parts);
-    let mut merged = SeriesSamples {
-        floats,
-        histograms,
-        start_timestamps: Arc::from([]),
-        exemplars: merge_exemplars(parts),
-    };
-    merged.start_timestamps = merge_start_timestamps(parts, &merged);
-    merged
+
+    fn merge_floats(&mut self, parts: &[SeriesSamples]) -> FloatColumn {
+        let filled = parts.iter().map(|p| &p.floats).filter(|f| !f.is_empty()).cloned();
+        filled.reduce(|a, b| self.join(&a, &b)).unwrap_or_default()
+    }
+
+    fn join(&mut self, a: &FloatColumn, b: &FloatColumn) -> FloatColumn {
+        if Arc::ptr_eq(&a.timestamps, &b.timestamps) && Arc::ptr_eq(&a.values, &b.values) {
+            return a.clone();
+        }
+        if self.joins.len() >= JOINS_MAX {
+            self.joins.clear();
+        }
+        let key = (a.timestamps.as_ptr().addr(), b.timestamps.as_ptr().addr());
+        let join = self.joins.entry(key).or_insert_with(|| Join::of(&a.timestamps, &b.timestamps));
+        FloatColumn { timestamps: Arc::clone(&join.timestamps), values: join.values(&a.values, &b.values) }
+    }
+}
+
+/// How two ascending timelines become one.
+#[derive(Debug)]
+struct Join {
+    timestamps: Timeline,
+    runs: Vec<Run>,
+    _of: [Timeline; 2],
+}
+
+/// Times that stand behind one another in one of the timelines or in both.
+#[derive(Debug)]
+enum Run {
+    First(Range<usize>),
+    Second(Range<usize>),
+    Both(Range<usize>, Range<usize>),
+}
+
+impl Join {
+    fn of(a: &Timeline, b: &Timeline) -> Self {
+        let (mut runs, mut i, mut j) = (Vec::new(), 0, 0);
+        while i < a.len() && j < b.len() {
+            let (from_a, from_b) = (i, j);
+            runs.push(match a[i].cmp(&b[j]) {
+                Ordering::Less => {
+                    i += run_length(&a[i..], |t| t < b[j]);
+                    Run::First(from_a..i)
+                }
+                Ordering::Greater => {
+                    j += run_length(&b[j..], |t| t < a[i]);
+                    Run::Second(from_b..j)
+                }
+                Ordering::Equal => {
+                    let count = a[i..].iter().zip(&b[j..]).take_while(|(a, b)| a == b).count();
+                    (i, j) = (i + count, j + count);
+                    Run::Both(from_a..i, from_b..j)
+                }
+            });
+        }
+        runs.push(Run::First(i..a.len()));
+        runs.push(Run::Second(j..b.len()));
+        let mut timestamps = Vec::with_capacity(a.len().max(b.len()));
+        for run in &runs {
+            match run {
+                Run::First(of_a) | Run::Both(of_a, _) => timestamps.extend_from_slice(&a[of_a.clone()]),
+                Run::Second(of_b) => timestamps.extend_from_slice(&b[of_b.clone()]),
+            }
+        }
+        let known = [a, b].into_iter().find(|t| t.len() == timestamps.len()).map(Arc::clone);
+        let timestamps = known.unwrap_or_else(|| timestamps.into());
+        Self { timestamps, runs, _of: [Arc::clone(a), Arc::clone(b)] }
+    }
+
+    fn values(&self, a: &[f64], b: &[f64]) -> Arc<[f64]> {
+        let mut values = Vec::with_capacity(self.timestamps.len());
+        for run in &self.runs {
+            match run {
+                Run::First(of_a) => values.extend_from_slice(&a[of_a.clone()]),
+                Run::Second(of_b) => values.extend_from_slice(&b[of_b.clone()]),
+                Run::Both(of_a, of_b) => {
+                    values.extend(a[of_a.clone()].iter().zip(&b[of_b.clone()]).map(|(a, b)| {
+                        match ValueRef::Float(*b).compare(&ValueRef::Float(*a)).is_gt() {
+                            true => *b,
+                            false => *a,
+                        }
+                    }));
+                }
+            }
+        }
+        values.into()
+    }
+}
+
+/// How many times of an ascending list come first that are all before something; at least the first is. The list is
+/// gone through in growing steps, since runs are either short or all of it.
+fn run_length(times: &[i64], is_before: impl Fn(i64) -> bool) -> usize {
+    let mut known = 1;
+    let mut step = 1;
+    while times.get(known + step - 1).is_some_and(|t| is_before(*t)) {
+        known += step;
+        step *= 2;
+    }
+    let rest = &times[known..times.len().min(known + step)];
+    known + rest.partition_point(|t| is_before(*t))
 }
 
 /// Merges rows of one series: labels of the first, the metadata seen last, the samples merged.
@@ -168,12 +292,8 @@ pub(crate) fn last_time(samples: &SeriesSamples) -> Option<i64> {
     .flatten()
 }
 
+/// Merges floats and histograms.
 fn merge_samples(parts: &[SeriesSamples]) -> (FloatColumn, HistogramColumn) {
-    if parts.iter().all(|p| p.histograms.is_empty())
-        && let Some(floats) = merge_shared_floats(parts)
-    {
-        return (floats, HistogramColumn::default());
-    }
     let count = parts.iter().map(SeriesSamples::sample_count).sum();
     let mut samples: Vec<(i64, ValueRef<'_>)> = Vec::with_capacity(count);
     for part in parts {
@@ -208,29 +328,6 @@ fn merge_samples(parts: &[SeriesSamples]) -> (FloatColumn, HistogramColumn) {
         FloatColumn { timestamps: float_times.into(), values: values.into() },
         HistogramColumn { timestamps: histogram_times.into(), values: histograms.into() },
     )
-}
-
-/// Merges float columns that share one timeline by pointer (or are empty), without copying times.
-fn merge_shared_floats(parts: &[SeriesSamples]) -> Option<FloatColumn> {
-    let mut filled = parts.iter().map(|p| &p.floats).filter(|f| !f.is_empty());
-    let first = filled.next()?;
-    let mut values: Option<Vec<f64>> = None;
-    for other in filled {
-        if !Arc::ptr_eq(&first.timestamps, &other.timestamps) {
-            return None;
-        }
-        if Arc::ptr_eq(&first.values, &other.values) {
-            continue;
-        }
-        let values = values.get_or_insert_with(|| first.values.to_vec());
-        for (kept, offered) in values.iter_mut().zip(other.values.iter()) {
-            if ValueRef::Float(*offered).compare(&ValueRef::Float(*kept)).is_gt() {
-                *kept = *offered;
-            }
-        }
-    }
-    let values = values.map_or_else(|| Arc::clone(&first.values), Arc::from);
-    Some(FloatColumn { timestamps: Arc::clone(&first.timestamps), values })
 }
 
 /// Takes at each time the greatest start time that came with the sample that won there.

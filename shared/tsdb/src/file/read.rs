@@ -42,7 +42,7 @@ const GROUPS_AT_ONCE: usize = 4;
 const BLOCKS_IN_PLACE: usize = 8;
 
 /// A query that outlives the call, for the blocking threads.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct OwnedQuery {
     /// All of them must accept a series.
     pub matchers: Vec<Matcher>,

@@ -124,8 +124,8 @@ impl Snapshot {
 
     /// Finds the series as [`Snapshot::select`] does, to read their samples one series at a time.
     ///
-    /// `covered` is what heads have answered that the caller has asked before: files that hold nothing more in the time
-    /// asked for are passed over.
+    /// `covered` is what heads have answered that the caller has asked before: what of a file they hold as well is
+    /// passed over.
     ///
     /// # Errors
     /// As for [`Snapshot::select`].
@@ -137,13 +137,16 @@ impl Snapshot {
         limits: SelectLimits,
         covered: &[LogState],
     ) -> Result<Selection> {
-        let query = Arc::new(OwnedQuery { matchers: matchers.to_vec(), min_time, max_time, limits });
-        let mut files = self.candidate_files(tenant, &query);
-        files.retain(|file| !file.is_covered(covered, min_time));
-        let query = &query;
-        let opened = futures::stream::iter(files).map(|file| async move {
+        let query = OwnedQuery { matchers: matchers.to_vec(), min_time, max_time, limits };
+        let metric = Matcher::metric_name(matchers);
+        let lacking = |file: Arc<DataFile>| {
+            let max_time = file.lacking(metric, (min_time, max_time), covered)?;
+            Some((file, Arc::new(OwnedQuery { max_time, ..OwnedQuery::clone(&query) })))
+        };
+        let files: Vec<_> = self.candidate_files(tenant, &query).into_iter().filter_map(lacking).collect();
+        let opened = futures::stream::iter(files).map(|(file, query)| async move {
             let reader = self.reader(&file).await?;
-            let series = reader.select(query).await?;
+            let series = reader.select(&query).await?;
             Ok::<_, Error>((reader, series))
         });
         let mut opened = std::pin::pin!(opened.buffered(FILES_AT_ONCE));
@@ -257,8 +260,7 @@ impl Snapshot {
         covered: &[LogState],
     ) -> bool {
         let metric = Matcher::metric_name(matchers);
-        let is_held = |f: &DataFile| f.is_covered(covered, min_time);
-        self.files(tenant).all(|f| !f.can_hold(metric, min_time, max_time) || is_held(f))
+        self.files(tenant).all(|f| f.lacking(metric, (min_time, max_time), covered).is_none())
     }
 
     /// The files whose partition and statistics leave it open whether they hold what is asked for.
@@ -290,16 +292,19 @@ impl DataFile {
         self.stats.as_ref().and_then(|s| s.max_time).unwrap_or(i64::MAX)
     }
 
-    /// Says whether heads that answered hold all that the file has from a time on.
-    fn is_covered(&self, covered: &[LogState], min_time: i64) -> bool {
-        let is_held = |origin: &Origin| {
-            covered.iter().any(|log| {
-                *log.log == *origin.log
-                    && origin.through <= log.acked_seq
-                    && log.complete_since.millis() <= min_time
-            })
+    /// The last of the times asked for up to which heads that answered may lack what the file has, if they lack any.
+    fn lacking(&self, metric: Option<&str>, times: (i64, i64), covered: &[LogState]) -> Option<i64> {
+        let (min_time, max_time) = (times.0, times.1.min(self.held_from(covered).saturating_sub(1)));
+        (min_time <= max_time && self.can_hold(metric, min_time, max_time)).then_some(max_time)
+    }
+
+    /// From when on heads that answered hold all that the file has.
+    fn held_from(&self, covered: &[LogState]) -> i64 {
+        let of = |origin: &Origin| {
+            let log = covered.iter().find(|log| *log.log == *origin.log && origin.through <= log.acked_seq);
+            log.map_or(i64::MAX, |log| log.complete_since.millis())
         };
-        !self.origins.is_empty() && self.origins.iter().all(is_held)
+        self.origins.iter().map(of).max().unwrap_or(i64::MAX)
     }
 
     fn can_hold(&self, metric: Option<&str>, min_time: i64, max_time: i64) -> bool {
