@@ -9,6 +9,9 @@
 //! own reader names damage: in base64 the CRC-32C of each page with its header, little-endian, in the order of row groups
 //! and their columns, a dictionary before the pages that use it.
 //!
+//! Pages are compressed with zstd. Strings are encoded by dictionary, integers as `DELTA_BINARY_PACKED`, doubles as
+//! `BYTE_STREAM_SPLIT` or, where that makes a page of `floats` smaller, `PLAIN`.
+//!
 //! There are two sorts of row. **Timeline rows** stand first, in row groups of their own: their `metric` is null, and
 //! only `timeline`, `count`, `timestamps`, `min_time` and `max_time` are set. **Series rows** follow, sorted by
 //! metric name, then labels, then time: one row per series and window, cut at multiples of
@@ -57,10 +60,12 @@ pub(crate) mod cache;
 pub(crate) mod checksums;
 pub(crate) mod columns;
 pub(crate) mod decode;
+pub(crate) mod deltas;
 pub(crate) mod encode;
 pub(crate) mod fetch;
 pub(crate) mod footer;
 pub(crate) mod histograms;
+pub(crate) mod list_writer;
 pub(crate) mod lists;
 pub(crate) mod page;
 pub(crate) mod prune;

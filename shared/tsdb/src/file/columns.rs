@@ -14,15 +14,20 @@ const POWERS: [f64; SCALE_MAX + 1] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e
 /// NaNs that are no marker, and most true floats.
 pub(crate) fn to_decimal(values: &[f64], ints: &mut Vec<Option<i64>>) -> Option<usize> {
     let mut scale = 0;
-    for value in values.iter().filter(|v| !is_stale(**v)) {
-        scale = (scale..=SCALE_MAX).find(|s| scaled(*value, *s).is_some())?;
+    // Most rows are integers, and are gone through once.
+    'scales: loop {
+        ints.clear();
+        for value in values {
+            let int = scaled(*value, scale);
+            if int.is_none() && !is_stale(*value) {
+                // Not found either when it is exact at a lower scale and too large at this one.
+                scale = (scale + 1..=SCALE_MAX).find(|s| scaled(*value, *s).is_some())?;
+                continue 'scales;
+            }
+            ints.push(int);
+        }
+        return Some(scale);
     }
-    ints.clear();
-    for value in values {
-        // A value that was exact at a lower scale can be too large at this one.
-        ints.push(if is_stale(*value) { None } else { Some(scaled(*value, scale)?) });
-    }
-    Some(scale)
 }
 
 /// Reads back one value that [`to_decimal`] wrote; the scale must be at most [`SCALE_MAX`].
@@ -33,9 +38,14 @@ pub(crate) fn from_decimal(int: Option<i64>, scale: usize) -> f64 {
 
 #[expect(clippy::cast_possible_truncation, reason = "the range is checked first")]
 fn scaled(value: f64, scale: usize) -> Option<i64> {
-    let int = (value * POWERS[scale]).round();
-    let is_exact = int.abs() <= INT_MAX && from_decimal(Some(int as i64), scale).to_bits() == value.to_bits();
-    is_exact.then_some(int as i64)
+    let product = value * POWERS[scale];
+    if product.abs() > INT_MAX {
+        return None;
+    }
+    // Rounded half away from zero, without a call.
+    let whole = product as i64;
+    let int = whole + ((product - whole as f64) * 2.0) as i64;
+    (from_decimal(Some(int), scale).to_bits() == value.to_bits()).then_some(int)
 }
 
 #[cfg(test)]

@@ -10,14 +10,21 @@ use bytes::Bytes;
 use model::is_stale;
 use model::labels::METRIC_NAME;
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::arrow::arrow_writer::{
+    ArrowColumnWriter, ArrowRowGroupWriterFactory, ArrowWriterOptions, compute_leaves,
+};
 use parquet::file::metadata::{KeyValue, ParquetMetaData};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::types::ColumnDescPtr;
 
-use super::arrays::{LabelMaps, ListShape};
+use super::arrays::{LabelMaps, ListShape, downcast};
 use super::checksums::{self, PAGE_CHECKSUMS_KEY};
 use super::columns::to_decimal;
 use super::histograms::{Exemplars, Histograms, Starts};
-use super::schema::{Filled, arrow_schema, writer_properties};
+use super::list_writer::ListWriter;
+use super::schema::{
+    Filled, LIST_PAGE_SAMPLES, ROW_GROUP_ROWS, arrow_schema, lists_level, writer_properties,
+};
 use super::timelines::{Placement, Timelines, place};
 use super::windows::Piece;
 use crate::table::{Error, Result};
@@ -91,28 +98,25 @@ pub(crate) fn encode(pieces: &[Piece<'_>]) -> Result<EncodedFile> {
         .with_properties(writer_properties(&schema, &filled(pieces)))
         // The Arrow schema would only repeat the Parquet one, in a form that few readers know.
         .with_skip_arrow_metadata(true);
-    let failed = |e: &dyn std::fmt::Display| Error::Encode(e.to_string());
-    let mut writer = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&schema), options)
-        .map_err(|e| failed(&e))?;
+    let (file, factory) = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&schema), options)
+        .and_then(ArrowWriter::into_serialized_writer)
+        .map_err(failed)?;
+    let mut writer = FileWriter { file, factory };
 
     let times: Vec<&[i64]> = pieces.iter().map(Piece::float_times).collect();
     let Timelines { shared, placements } = place(&times);
-    for range in batches(shared.iter().map(|t| t.len())) {
-        let batch = timeline_batch(&schema, range.start, &shared[range]).map_err(|e| failed(&e))?;
-        writer.write(&batch).map_err(|e| failed(&e))?;
-    }
-    // Series begin in a row group of their own.
-    writer.flush().map_err(|e| failed(&e))?;
-    for range in batches(pieces.iter().map(Piece::numbers)) {
-        let batch = series_batch(&schema, &label_columns, &pieces[range.clone()], &placements[range])?;
-        writer.write(&batch).map_err(|e| failed(&e))?;
-    }
-    writer.flush().map_err(|e| failed(&e))?;
-    writer.sync().map_err(|e| failed(&e))?;
-    let checksums = checksums::entry(writer.inner(), writer.flushed_row_groups()).map_err(|e| failed(&e))?;
-    writer.append_key_value_metadata(KeyValue::new(PAGE_CHECKSUMS_KEY.to_owned(), checksums));
-    let metadata = writer.finish().map_err(|e| failed(&e))?;
-    let bytes = std::mem::take(writer.inner_mut());
+    writer.write(&batches(shared.iter().map(|t| t.len())), |range| {
+        timeline_batch(&schema, range.start, &shared[range]).map_err(failed)
+    })?;
+    writer.write(&batches(pieces.iter().map(Piece::numbers)), |range| {
+        series_batch(&schema, &label_columns, &pieces[range.clone()], &placements[range])
+    })?;
+    let FileWriter { mut file, .. } = writer;
+    file.flush().map_err(failed)?;
+    let checksums = checksums::entry(file.inner(), file.flushed_row_groups()).map_err(failed)?;
+    file.append_key_value_metadata(KeyValue::new(PAGE_CHECKSUMS_KEY.to_owned(), checksums));
+    let metadata = file.finish().map_err(failed)?;
+    let bytes = std::mem::take(file.inner_mut());
     let tail = Tail::of(&bytes, &metadata);
 
     let ranges = pieces.iter().map(Piece::time_range).filter(|(min, max)| min <= max);
@@ -128,6 +132,87 @@ pub(crate) fn encode(pieces: &[Piece<'_>]) -> Result<EncodedFile> {
     Ok(EncodedFile { bytes: bytes.into(), stats, tail })
 }
 
+fn failed(e: impl std::fmt::Display) -> Error {
+    Error::Encode(e.to_string())
+}
+
+/// A file under construction.
+struct FileWriter {
+    file: SerializedFileWriter<Vec<u8>>,
+    factory: ArrowRowGroupWriterFactory,
+}
+
+/// A column of a row group under construction.
+enum ColumnWriter {
+    /// Lists of numbers.
+    Lists(Box<ListWriter>),
+    Other(Box<ArrowColumnWriter>),
+}
+
+impl FileWriter {
+    /// Writes row groups of their own, from batches that begin where these do.
+    fn write(
+        &mut self,
+        batches: &[Range<usize>],
+        batch: impl Fn(Range<usize>) -> Result<RecordBatch>,
+    ) -> Result<()> {
+        for group in batches.chunk_by(|_, next| next.start % ROW_GROUP_ROWS != 0) {
+            let mut columns = self.columns().map_err(failed)?;
+            for range in group {
+                write_batch(&batch(range.clone())?, &mut columns)?;
+            }
+            self.append(columns).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// The columns of a new row group.
+    fn columns(&self) -> parquet::errors::Result<Vec<ColumnWriter>> {
+        let others = self.factory.create_column_writers(self.file.flushed_row_groups().len())?;
+        let leaves = self.file.schema_descr().columns();
+        let column = |(other, leaf): (ArrowColumnWriter, &ColumnDescPtr)| {
+            if !ListWriter::takes(leaf) {
+                return Ok(ColumnWriter::Other(Box::new(other)));
+            }
+            let lists = ListWriter::new(Arc::clone(leaf), LIST_PAGE_SAMPLES, lists_level())?;
+            Ok(ColumnWriter::Lists(Box::new(lists)))
+        };
+        others.into_iter().zip(leaves).map(column).collect()
+    }
+
+    fn append(&mut self, columns: Vec<ColumnWriter>) -> parquet::errors::Result<()> {
+        let mut group = self.file.next_row_group()?;
+        for column in columns {
+            match column {
+                ColumnWriter::Lists(lists) => {
+                    let (pages, close) = lists.finish()?;
+                    group.append_column(&pages, close)?;
+                }
+                ColumnWriter::Other(other) => other.close()?.append_to_row_group(&mut group)?,
+            }
+        }
+        group.close().map(drop)
+    }
+}
+
+fn write_batch(batch: &RecordBatch, columns: &mut [ColumnWriter]) -> Result<()> {
+    let mut columns = columns.iter_mut().peekable();
+    for (field, array) in batch.schema().fields().iter().zip(batch.columns()) {
+        if let Some(ColumnWriter::Lists(lists)) =
+            columns.next_if(|column| matches!(column, ColumnWriter::Lists(_)))
+        {
+            lists.write(downcast(array, field.name()).map_err(failed)?).map_err(failed)?;
+            continue;
+        }
+        for leaf in compute_leaves(field, array).map_err(failed)? {
+            if let Some(ColumnWriter::Other(column)) = columns.next() {
+                column.write(&leaf).map_err(failed)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 fn filled(pieces: &[Piece<'_>]) -> Filled {
     Filled {
         rows: pieces.len(),
@@ -138,14 +223,14 @@ fn filled(pieces: &[Piece<'_>]) -> Filled {
     }
 }
 
-/// Cuts rows into batches, given how many numbers each row holds.
+/// Cuts rows into batches, given how many numbers each row holds. One begins wherever a row group does.
 fn batches(numbers: impl Iterator<Item = usize>) -> Vec<Range<usize>> {
     let mut ranges = Vec::new();
     let (mut start, mut end, mut sum) = (0, 0, 0);
     for count in numbers {
         end += 1;
         sum += count;
-        if end - start == BATCH_ROWS || sum >= BATCH_NUMBERS {
+        if end - start == BATCH_ROWS || end % ROW_GROUP_ROWS == 0 || sum >= BATCH_NUMBERS {
             ranges.push(start..end);
             (start, sum) = (end, 0);
         }
@@ -321,6 +406,16 @@ fn series_batch(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_row_group_begins_with_a_batch() {
+        let mut numbers = vec![1; ROW_GROUP_ROWS + 1];
+        numbers[0] = BATCH_NUMBERS;
+        let got = batches(numbers.into_iter());
+        assert_eq!(got[..2], [0..1, 1..BATCH_ROWS + 1]);
+        let last = ROW_GROUP_ROWS - BATCH_ROWS + 1..ROW_GROUP_ROWS;
+        assert_eq!(got[got.len() - 2..], [last, ROW_GROUP_ROWS..ROW_GROUP_ROWS + 1]);
+    }
 
     #[test]
     fn batches_end_at_rows_and_at_numbers() {

@@ -131,13 +131,15 @@ impl DataPage {
         if self.filled == 0 {
             return Ok(Doubles::default());
         }
-        if self.encoding != BYTE_STREAM_SPLIT {
-            return Err(unsupported(self.encoding));
-        }
+        let is_split = match self.encoding {
+            BYTE_STREAM_SPLIT => true,
+            PLAIN => false,
+            other => return Err(unsupported(other)),
+        };
         if self.data.len() != self.filled.saturating_mul(8) {
             return Err("a page of doubles has another length".to_owned());
         }
-        Ok(Doubles { data: self.data, count: self.filled })
+        Ok(Doubles { data: self.data, count: self.filled, is_split })
     }
 
     /// The strings that are there, as `code` numbers them.
@@ -574,16 +576,21 @@ impl Deltas {
     }
 }
 
-/// Doubles whose bytes lie apart: all first ones, all second ones, and so on.
+/// Doubles one behind the other, or with their bytes apart: all first ones, all second ones, and so on.
 #[derive(Debug, Default)]
 pub(crate) struct Doubles {
     data: Vec<u8>,
     count: usize,
+    is_split: bool,
 }
 
 impl Doubles {
     /// Gives the doubles of a range, which has to lie within what there is.
     pub(crate) fn each(&self, range: Range<usize>, mut give: impl FnMut(f64)) {
+        if !self.is_split {
+            let (doubles, _) = self.data[range.start * 8..range.end * 8].as_chunks::<8>();
+            return doubles.iter().for_each(|bytes| give(f64::from_le_bytes(*bytes)));
+        }
         let streams: [&[u8]; 8] =
             std::array::from_fn(|k| &self.data[k * self.count + range.start..k * self.count + range.end]);
         (0..range.len()).for_each(|i| give(f64::from_le_bytes(std::array::from_fn(|k| streams[k][i]))));

@@ -17,7 +17,7 @@ pub(crate) const LABEL_PREFIX: &str = "label_";
 
 /// Samples in a page of a list column, about, 16 series of 2 h at 15 s: small pages make scattered reads cheap and cost 1
 /// to 4 % in size.
-const LIST_PAGE_SAMPLES: usize = 16 * 480;
+pub(crate) const LIST_PAGE_SAMPLES: usize = 16 * 480;
 /// Rows of a page of a map of labels: the dictionary makes them small, so that pages of 16 would be mostly header.
 const LABELS_PAGE_ROWS: usize = 128;
 /// Rows of a page of any other column.
@@ -26,8 +26,10 @@ pub(crate) const PAGE_ROWS: usize = 1_024;
 pub(crate) const ROW_GROUP_ROWS: usize = 16_384;
 /// Values between two looks at whether the page is full.
 const WRITE_BATCH_SIZE: usize = 256;
-/// A level beyond 3 gains nothing on these columns.
+/// A level beyond 3 gains nothing on most columns.
 const ZSTD_LEVEL: i32 = 3;
+/// Lists of samples gain 2 %.
+const LISTS_ZSTD_LEVEL: i32 = 5;
 
 pub(crate) mod name {
     //! The names of the columns.
@@ -175,6 +177,11 @@ impl Filled {
         let rows = rows.clamp(1, PAGE_ROWS);
         (rows * self.rows).checked_div(filled).unwrap_or(PAGE_ROWS).clamp(rows, PAGE_ROWS)
     }
+}
+
+/// How hard lists of numbers are compressed.
+pub(crate) fn lists_level() -> ZstdLevel {
+    ZstdLevel::try_new(LISTS_ZSTD_LEVEL).expect("5 is a level of zstd")
 }
 
 /// Encodings, page sizes and statistics, leaf by leaf.

@@ -477,6 +477,35 @@ on_every_store!(
     a_file_of_several_parts_arrives_whole,
 );
 
+/// Rows of many samples, next to each other as far apart as numbers can be, with what compression likes and what it
+/// does not.
+fn far_apart() -> Vec<SeriesRow> {
+    let timestamps: Timeline = (0..480).map(|i| BASE + i * 1_000).collect();
+    let largest = 9_007_199_254_740_992_i64;
+    let mut values: Vec<Vec<f64>> = Vec::new();
+    for first in [largest - 1_000, -largest, 0, largest / 2] {
+        let step = |i: i64| ((first + i) as f64, (first + i % 200) as f64, ((first + i * 4_096) / 2) as f64);
+        values.push((0..480).map(|i| step(i).0).collect());
+        values.push((0..480).map(|i| step(i).1).collect());
+        values.push((0..480).map(|i| if i % 100 == 7 { model::stale_nan() } else { step(i).2 }).collect());
+    }
+    let noise = |i: u64| f64::from_bits(i.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    values.push((0..480).map(noise).collect());
+    values.push((0..480).map(|i| noise(i / 50)).collect());
+    let special =
+        [-0.0, 0.0, f64::NAN, f64::from_bits(0xfff8_0000_0000_0123), f64::INFINITY, f64::NEG_INFINITY];
+    values.push((0..480).map(|i| special[i / 3 % special.len()]).collect());
+    let row = |(i, values): (usize, Vec<f64>)| SeriesRow {
+        labels: Labels::from_pairs([("__name__", "far_apart"), ("row", &format!("{i:02}"))]),
+        metadata: Arc::default(),
+        samples: SeriesSamples {
+            floats: FloatColumn { timestamps: Arc::clone(&timestamps), values: values.into() },
+            ..SeriesSamples::default()
+        },
+    };
+    values.into_iter().enumerate().map(row).collect()
+}
+
 /// Writes random series of two tenants to a location and lets readers that are not ours compare.
 fn check_foreign_readers(location: &Location, url: &str) {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
@@ -484,7 +513,9 @@ fn check_foreign_readers(location: &Location, url: &str) {
     run(async {
         let table = Table::open_in(location, Clock::fixed(Timestamp(BASE))).await.expect("opens");
         for (through, name) in ["default", "a*b'c!"].into_iter().enumerate() {
-            let rows = rows(300).new_tree(&mut runner).expect("generates").current();
+            let mut rows = rows(300).new_tree(&mut runner).expect("generates").current();
+            rows.extend(far_apart());
+            rows.sort_by(|a, b| compare_labels(&a.labels, &b.labels));
             let tenant = Tenant::new(name).expect("valid");
             expected += &expected_lines(&tenant, &rows);
             let files =

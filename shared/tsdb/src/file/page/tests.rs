@@ -18,6 +18,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::*;
+use crate::file::list_writer::ListWriter;
 use crate::file::lists::{Form, ListPage};
 
 /// A file of one column.
@@ -58,7 +59,27 @@ fn write(array: ArrayRef, encoding: Option<Encoding>, shape: Shape) -> Written {
     let mut writer =
         ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties.build())).expect("opens");
     writer.write(&RecordBatch::try_new(schema, vec![array]).expect("a batch")).expect("written");
-    let bytes = Bytes::from(writer.into_inner().expect("finished"));
+    read(writer.into_inner().expect("finished").into())
+}
+
+/// The same with our own writer of lists.
+fn write_lists(array: ArrayRef, page_elements: usize) -> Written {
+    let schema = Arc::new(Schema::new(vec![Field::new("c", array.data_type().clone(), true)]));
+    let writer = ArrowWriter::try_new(Vec::new(), schema, None).expect("opens");
+    let (mut file, _) = writer.into_serialized_writer().expect("is open");
+    let leaf = &file.schema_descr().columns()[0];
+    assert!(ListWriter::takes(leaf));
+    let level = ZstdLevel::try_new(3).expect("a level");
+    let mut lists = ListWriter::new(Arc::clone(leaf), page_elements, level).expect("begins");
+    lists.write(array.as_any().downcast_ref().expect("lists")).expect("written");
+    let (pages, close) = lists.finish().expect("finished");
+    let mut group = file.next_row_group().expect("begins");
+    group.append_column(&pages, close).expect("written");
+    group.close().expect("finished");
+    read(file.into_inner().expect("finished").into())
+}
+
+fn read(bytes: Bytes) -> Written {
     let mut reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Required);
     reader.try_parse(&bytes).expect("parses");
     let metadata = reader.finish().expect("metadata");
@@ -105,7 +126,7 @@ fn spread<T>(defs: &[u8], values: Vec<T>) -> Vec<Option<T>> {
 }
 
 /// Numbers that lie close together, far apart, and at the ends.
-fn numbers() -> impl Strategy<Value = i64> {
+fn numbers() -> impl Strategy<Value = i64> + Clone {
     prop_oneof![
         6 => -1_000_i64..1_000,
         2 => any::<i32>().prop_map(i64::from),
@@ -210,20 +231,48 @@ proptest! {
     fn lists_of_doubles_are_those_that_parquet_reads(rows in lists(any::<u64>().prop_map(f64::from_bits)), shape in shapes()) {
         let mut builder = ListBuilder::new(Float64Builder::new());
         rows.iter().for_each(|row| builder.append_option(row.clone()));
-        let file = write(Arc::new(builder.finish()), Some(Encoding::BYTE_STREAM_SPLIT), shape);
-        check_lists(&file, &rows, Form::Double, ListPage::of_doubles, |v| *v)?;
-        let bits = |x: &Option<f64>| x.map(f64::to_bits);
-        let mut row = 0;
-        for array in &file.read {
-            let lists = array.as_any().downcast_ref::<ListArray>().expect("lists");
-            for list in lists.iter() {
-                let list = list.map(|l| {
-                    l.as_any().downcast_ref::<Float64Array>().expect("doubles").iter().map(|x| bits(&x)).collect::<Vec<_>>()
-                });
-                prop_assert_eq!(list, rows[row].as_ref().map(|r| r.iter().map(bits).collect::<Vec<_>>()));
-                row += 1;
+        let array: ArrayRef = Arc::new(builder.finish());
+        let encodings = [Encoding::BYTE_STREAM_SPLIT, Encoding::PLAIN];
+        let ours = write_lists(Arc::clone(&array), shape.page_rows);
+        let theirs = encodings.map(|e| write(Arc::clone(&array), Some(e), Shape { has_dictionary: false, ..shape }));
+        for file in theirs.iter().chain([&ours]) {
+            check_lists(file, &rows, Form::Double, ListPage::of_doubles, |v| *v)?;
+            let bits = |x: &Option<f64>| x.map(f64::to_bits);
+            let mut row = 0;
+            for array in &file.read {
+                let lists = array.as_any().downcast_ref::<ListArray>().expect("lists");
+                for list in lists.iter() {
+                    let list = list.map(|l| {
+                        l.as_any().downcast_ref::<Float64Array>().expect("doubles").iter().map(|x| bits(&x)).collect::<Vec<_>>()
+                    });
+                    prop_assert_eq!(list, rows[row].as_ref().map(|r| r.iter().map(bits).collect::<Vec<_>>()));
+                    row += 1;
+                }
             }
         }
+    }
+
+    #[test]
+    fn lists_that_we_write_are_those_that_parquet_reads(rows in lists(numbers()), page_elements in 1_usize..700) {
+        let mut builder = ListBuilder::new(Int64Builder::new());
+        rows.iter().for_each(|row| builder.append_option(row.clone()));
+        let file = write_lists(Arc::new(builder.finish()), page_elements);
+        let mut ours = Vec::new();
+        for (range, bytes) in file.pages() {
+            let elements = |range: Range<usize>| rows[range].iter().flatten().map(Vec::len).sum::<usize>();
+            prop_assert!(elements(range.start..range.end - 1) < page_elements);
+            prop_assert!(range.end == rows.len() || elements(range.clone()) >= page_elements);
+            let page = file.chunk().data_page(bytes).expect("decodes");
+            ours.extend(page.into_numbers().expect("numbers").to_vec());
+        }
+        let want: Vec<i64> = rows.iter().flatten().flatten().flatten().copied().collect();
+        prop_assert_eq!(ours, want);
+        let list = |array: ArrayRef| array.as_any().downcast_ref::<Int64Array>().expect("numbers").iter().collect();
+        let lists = |array: &ArrayRef| -> Vec<Option<Vec<Option<i64>>>> {
+            array.as_any().downcast_ref::<ListArray>().expect("lists").iter().map(|l| l.map(list)).collect()
+        };
+        let theirs: Vec<_> = file.read.iter().flat_map(lists).collect();
+        prop_assert_eq!(theirs, rows);
     }
 
     /// Pages without compression, so that damage reaches every decoder.
@@ -290,6 +339,25 @@ fn check_lists<T>(
         }
     }
     Ok(())
+}
+
+#[test]
+fn doubles_take_the_encoding_that_makes_them_small() {
+    let mixed = |i: u64| {
+        let x = (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (x ^ (x >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+    };
+    let noise: Vec<f64> = (0..512).map(|i| f64::from_bits((0x3ff << 52) | (mixed(i) >> 12))).collect();
+    // The same few values again and again, in no order.
+    let few: Vec<f64> = (0..512).map(|i| noise[(mixed(i) >> 59) as usize]).collect();
+    for (values, encoding) in [(noise, Encoding::BYTE_STREAM_SPLIT), (few, Encoding::PLAIN)] {
+        let mut builder = ListBuilder::new(Float64Builder::new());
+        builder.append_value(values.iter().copied().map(Some));
+        let file = write_lists(Arc::new(builder.finish()), 1);
+        let encodings: Vec<Encoding> = file.metadata.row_group(0).column(0).encodings().collect();
+        assert!(encodings.contains(&encoding), "{encodings:?}");
+        assert_eq!(encodings.len(), 2, "that one and the one of levels");
+    }
 }
 
 #[test]
