@@ -1,12 +1,11 @@
 //! Queries: a place among those that run, the evaluation on a blocking thread, its end when nobody waits any more.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use model::query::{QueryAnswer, QueryValue};
 use model::{Matcher, Tenant, Timestamp};
 use parking_lot::Mutex;
-use prometheus_client::metrics::gauge::Gauge;
 use promql_engine::{Control, Engine, EngineOptions, Query, QueryOptions};
 use rpc::convert::query::AnswerNotes;
 use tokio::runtime::Handle;
@@ -120,7 +119,10 @@ impl Queries {
     /// Evaluates a query. Dropping the future cancels the evaluation.
     pub(crate) async fn run(&self, params: QueryParams) -> Result<(QueryAnswer, AnswerNotes)> {
         let started = Instant::now();
-        let outcome = self.evaluate(params, started, Running::begin(&self.metrics)).await;
+        let left = Left::default();
+        let running = Running::begin(&self.metrics, left.clone());
+        let _left = LeftOnDrop(left);
+        let outcome = self.evaluate(params, started, running).await;
         self.metrics.seconds.observe(started.elapsed().as_secs_f64());
         // Counters return what they stood at, which nobody needs here.
         let _before: u64 = match &outcome {
@@ -201,19 +203,37 @@ impl Queries {
     }
 }
 
+/// When whoever wanted a query went away.
+type Left = Arc<OnceLock<Instant>>;
+
+/// Notes that nobody wants the query any more, or that it is answered.
+struct LeftOnDrop(Left);
+
+impl Drop for LeftOnDrop {
+    fn drop(&mut self) {
+        self.0.get_or_init(Instant::now);
+    }
+}
+
 /// Counts a query for as long as it waits or its evaluation goes on, whoever still wants it.
-struct Running(Gauge);
+struct Running {
+    metrics: Metrics,
+    left: Left,
+}
 
 impl Running {
-    fn begin(metrics: &Metrics) -> Self {
+    fn begin(metrics: &Metrics, left: Left) -> Self {
         metrics.running.inc();
-        Self(metrics.running.clone())
+        Self { metrics: metrics.clone(), left }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.dec();
+        self.metrics.running.dec();
+        if let Some(left) = self.left.get() {
+            self.metrics.release_seconds.observe(left.elapsed().as_secs_f64());
+        }
     }
 }
 
