@@ -85,7 +85,7 @@ fn leave(server: &Server, end: i64, path: &str, query: &str, more: &str) {
 fn a_query_ends_with_its_client() {
     let (server, end) = filled(SERIES);
     let query = "count_over_time(sum(rate(large[1h]))[2h:1s])";
-    let nested = format!("count_over_time({query}[3h:1s])");
+    let nested = format!("count_over_time({query}[10h:1s])");
     for (path, query, more, left) in [
         ("/api/v1/query_range", query, "&start=START&end=END&step=1", 1.0),
         ("/api/v1/query", nested.as_str(), "&time=END", 2.0),

@@ -119,10 +119,7 @@ impl Queries {
     /// Evaluates a query. Dropping the future cancels the evaluation.
     pub(crate) async fn run(&self, params: QueryParams) -> Result<(QueryAnswer, AnswerNotes)> {
         let started = Instant::now();
-        let left = Left::default();
-        let running = Running::begin(&self.metrics, left.clone());
-        let _left = LeftOnDrop(left);
-        let outcome = self.evaluate(params, started, running).await;
+        let outcome = self.evaluate(params, started, Running::begin(&self.metrics)).await;
         self.metrics.seconds.observe(started.elapsed().as_secs_f64());
         // Counters return what they stood at, which nobody needs here.
         let _before: u64 = match &outcome {
@@ -172,8 +169,10 @@ impl Queries {
             ..QueryOptions::default()
         };
         let control = Control::default();
-        // The evaluation, and its waits for heads and files, end with the request that wants it.
-        let _cancel = (control.drop_guard(), canceled.drop_guard());
+        // The evaluation, and its waits for heads and files, end with the request that wants it. That it has gone is
+        // noted first.
+        let left = LeftOnDrop(Arc::clone(&running.left));
+        let _cancel = (left, control.drop_guard(), canceled.drop_guard());
         let began = Instant::now();
         let evaluation = tokio::task::spawn_blocking(move || {
             let _held = (place, running);
@@ -222,9 +221,9 @@ struct Running {
 }
 
 impl Running {
-    fn begin(metrics: &Metrics, left: Left) -> Self {
+    fn begin(metrics: &Metrics) -> Self {
         metrics.running.inc();
-        Self { metrics: metrics.clone(), left }
+        Self { metrics: metrics.clone(), left: Left::default() }
     }
 }
 
