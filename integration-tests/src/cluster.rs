@@ -63,6 +63,8 @@ pub struct Cluster {
     store: Store,
     /// Whether `web.yml` in the folder guards the gateway.
     is_secured: bool,
+    /// What the paths of the gateway's routes begin with.
+    prefix: String,
 }
 
 #[derive(Debug)]
@@ -98,7 +100,13 @@ impl Cluster {
             s3,
             store,
             is_secured: false,
+            prefix: String::new(),
         }
+    }
+
+    /// Puts the gateway's routes below a prefix.
+    pub(crate) fn below(&mut self, prefix: &str) {
+        prefix.clone_into(&mut self.prefix);
     }
 
     /// Puts the gateway behind the `web.yml` in the folder.
@@ -178,7 +186,9 @@ impl Cluster {
     /// A client of one member.
     #[must_use]
     pub fn http(&self, name: &str) -> Http {
-        Http::new(format!("http://127.0.0.1:{}", self.members[name].port))
+        let Member { role, port, .. } = &self.members[name];
+        let prefix = if *role == "gateway" { self.prefix.as_str() } else { "" };
+        Http::new(format!("http://127.0.0.1:{port}{prefix}"))
     }
 
     /// Where an ingester takes OTLP over gRPC, as `host:port`.
@@ -223,6 +233,9 @@ impl Cluster {
         if *role == "gateway" && self.is_secured {
             command.arg(format!("--web.config.file={}/web.yml", self.folder.display()));
         }
+        if *role == "gateway" && !self.prefix.is_empty() {
+            command.arg(format!("--web.route-prefix={}", self.prefix));
+        }
         if *role == "ingester" {
             command.arg(format!("--otlp.grpc-address=127.0.0.1:{otlp_port}"));
         }
@@ -250,7 +263,9 @@ impl Cluster {
             }
             "ingester" => format!("path: {folder}/{name}\n"),
             "querier" => format!("external_url: {}\n", self.external_url()),
-            "gateway" => "enable_lifecycle: true\nenable_admin_api: true\n".to_owned(),
+            "gateway" => {
+                "enable_lifecycle: true\nenable_admin_api: true\nfeatures: [search-api]\n".to_owned()
+            }
             _ => String::new(),
         }
     }

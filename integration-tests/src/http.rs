@@ -120,6 +120,38 @@ impl Http {
         request.send(body).ok().and_then(read)
     }
 
+    /// A request of any method; redirects are not followed. `None` when there is no answer.
+    #[must_use]
+    pub fn raw(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Option<Reply> {
+        let request = ureq::http::Request::builder().method(method).uri(self.url(path));
+        let request = headers.iter().fold(request, |r, (name, value)| r.header(*name, *value));
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .proxy(None)
+            .max_redirects(0)
+            .timeout_global(Some(TIMEOUT))
+            .build()
+            .into();
+        let reply = match body {
+            [] => agent.run(request.body(()).ok()?),
+            _ => agent.run(request.body(body).ok()?),
+        };
+        reply.ok().and_then(read)
+    }
+
+    /// The same server, whatever its prefix.
+    #[must_use]
+    pub fn root(&self) -> Self {
+        let base = self.base.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
+        Self { base, ..self.clone() }
+    }
+
+    /// GET of an answer that may not end: without its body. `None` when there is no answer.
+    #[must_use]
+    pub fn head_of(&self, path: &str) -> Option<Reply> {
+        self.agent.get(self.url(path)).call().ok().map(|response| reply(&response, String::new()))
+    }
+
     fn post_request(&self, path: &str) -> ureq::RequestBuilder<ureq::typestate::WithBody> {
         let request = self.agent.post(self.url(path));
         match &self.tenant {
@@ -130,10 +162,13 @@ impl Http {
 }
 
 fn read(mut response: ureq::http::Response<ureq::Body>) -> Option<Reply> {
-    let status = response.status().as_u16();
+    let body = response.body_mut().with_config().limit(BODY_BYTES_MAX).lossy_utf8(true).read_to_string();
+    let body = body.ok()?;
+    Some(reply(&response, body))
+}
+
+fn reply(response: &ureq::http::Response<ureq::Body>, body: String) -> Reply {
     let headers = response.headers().clone();
     let content_type = headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let content_type = content_type.to_owned();
-    let body = response.body_mut().with_config().limit(BODY_BYTES_MAX).lossy_utf8(true).read_to_string();
-    Some(Reply { status, content_type, body: body.ok()?, headers })
+    Reply { status: response.status().as_u16(), content_type: content_type.to_owned(), body, headers }
 }

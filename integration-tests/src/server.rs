@@ -45,7 +45,7 @@ impl Kind {
 
     fn flags(self) -> &'static [&'static str] {
         match self {
-            Self::Tributary => &["--log.level=info"],
+            Self::Tributary => &["--log.level=info", "--enable-feature=search-api"],
             Self::Prometheus => &["--enable-feature=native-histograms,exemplar-storage"],
             Self::Prometheus3 => &[
                 "--enable-feature=native-histograms,exemplar-storage",
@@ -66,6 +66,8 @@ pub struct Server {
     processes: Processes,
     /// Whether `web.yml` in its folder guards it.
     is_secured: bool,
+    /// What the paths of its web listener begin with.
+    prefix: String,
     /// Behind what works in it.
     folder: TempDir,
 }
@@ -108,6 +110,22 @@ impl Server {
         server
     }
 
+    /// Starts a server whose paths all begin with a prefix, as those of [`Server::http`] then do, and waits until it is
+    /// ready.
+    ///
+    /// # Panics
+    /// When it does not get ready.
+    #[must_use]
+    pub fn start_below(kind: Kind, config: &str, prefix: &str) -> Self {
+        let mut server = Self::stopped(kind, config);
+        prefix.clone_into(&mut server.prefix);
+        if let Processes::Cluster(cluster) = &mut server.processes {
+            cluster.below(prefix);
+        }
+        server.start_again();
+        server
+    }
+
     /// Prepares a server without starting it.
     ///
     /// # Panics
@@ -127,7 +145,9 @@ impl Server {
             Some(store) => Processes::Cluster(Box::new(Cluster::prepare(folder.path(), port, store))),
             None => Processes::One(None),
         };
-        let server = Self { kind, port, otlp_port: free_port(), processes, is_secured: false, folder };
+        let otlp_port = free_port();
+        let server =
+            Self { kind, port, otlp_port, processes, is_secured: false, prefix: String::new(), folder };
         server.write_config(config);
         server
     }
@@ -186,6 +206,7 @@ impl Server {
             .args(["--web.enable-lifecycle", "--web.enable-admin-api", "--web.enable-remote-write-receiver"])
             .args(self.kind.flags())
             .args(self.otlp_flag())
+            .args((!self.prefix.is_empty()).then(|| format!("--web.route-prefix={}", self.prefix)))
             .args(self.is_secured.then(|| format!("--web.config.file={}/web.yml", self.folder().display())))
             .current_dir(self.folder.path());
         command
@@ -243,7 +264,7 @@ impl Server {
     /// A client of the default tenant.
     #[must_use]
     pub fn http(&self) -> Http {
-        Http::new(format!("http://{}", self.address()))
+        Http::new(format!("http://{}{}", self.address(), self.prefix))
     }
 
     /// `host:port`.

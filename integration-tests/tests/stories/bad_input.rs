@@ -53,13 +53,12 @@ fn a_reload_keeps_the_old_config() {
 }
 
 /// Requests that 2.42 and 3.14 refuse in the same words: path and parameters.
-const REFUSED: [(&str, &[(&str, &str)]); 15] = [
+const REFUSED: [(&str, &[(&str, &str)]); 14] = [
     ("/api/v1/query", &[("query", "sum(")]),
     ("/api/v1/query", &[("query", "up{job=}")]),
     ("/api/v1/query", &[("query", "rate(up)")]),
     ("/api/v1/query", &[("query", "nonsense(up)")]),
     ("/api/v1/query", &[("query", "{job=\"\"}")]),
-    ("/api/v1/query", &[("query", "up"), ("time", "yesterday")]),
     ("/api/v1/query", &[("query", "up"), ("timeout", "soon")]),
     ("/api/v1/query_range", &[("query", "up"), ("start", "x"), ("end", "2"), ("step", "1")]),
     ("/api/v1/query_range", &[("query", "up"), ("start", "1"), ("end", "y"), ("step", "1")]),

@@ -103,9 +103,18 @@ pub(crate) struct Flags {
     /// The URL under which Tributary is reached from outside.
     #[arg(long = "web.external-url", value_name = "URL")]
     pub(crate) external_url: Option<String>,
-    /// Prefix of all routes.
+    /// What the paths of all routes begin with [default: the path of --web.external-url].
     #[arg(long = "web.route-prefix", value_name = "PATH")]
     pub(crate) route_prefix: Option<String>,
+    /// Clients that follow /api/v1/notifications/live at one time.
+    #[arg(long = "web.max-notifications-subscribers", value_name = "COUNT", default_value_t = 16)]
+    pub(crate) notification_subscribers_max: usize,
+    /// Most results of a request to /api/v1/search/...; 0 is no limit.
+    #[arg(long = "web.search.max-limit", value_name = "COUNT", default_value_t = 10_000)]
+    pub(crate) search_limit_max: usize,
+    /// Origins whose pages may read the API: a regular expression for the whole of one.
+    #[arg(long = "web.cors.origin", value_name = "REGEX", default_value = ".*")]
+    pub(crate) cors_origin: String,
     /// Where OTLP over gRPC is taken; nowhere when empty.
     #[arg(long = "otlp.grpc-address", value_name = "HOST:PORT", default_value = "127.0.0.1:4317", value_parser = listener)]
     pub(crate) otlp_grpc: Listener,

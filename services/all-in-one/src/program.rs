@@ -11,6 +11,7 @@ use model::Clock;
 use model::time::PrometheusDuration;
 use service_runtime::{
     BUILD, Config as _, ConfigBytes, ConfigDuration, Limits, Options, Overrides, Program, Reach, WebConfig,
+    WebUrl,
 };
 
 use crate::flags::Flags;
@@ -33,6 +34,9 @@ const PROMQL_FEATURES: [&str; 7] = [
 /// The feature that evaluates independent rules of a group at the same time.
 const CONCURRENT_RULES: &str = "concurrent-rule-eval";
 
+/// The feature that switches `/api/v1/search/...` on.
+const SEARCH: &str = "search-api";
+
 /// The services' settings as the flags have them.
 struct Settings {
     discovery: discovery::Config,
@@ -42,6 +46,7 @@ struct Settings {
     gateway: federation_gateway::Config,
     telemetry: telemetry::Options,
     web: Option<WebConfig>,
+    url: WebUrl,
 }
 
 /// Runs the program to its end.
@@ -55,7 +60,7 @@ pub(crate) fn run(flags: &Flags, shown: BTreeMap<String, String>) -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    let Settings { discovery, scraper, ingester, querier, gateway, telemetry, web } = settings;
+    let Settings { discovery, scraper, ingester, querier, gateway, telemetry, web, url } = settings;
     let options = Options {
         clock: Clock::System,
         coordinator: Arc::new(InMemory::new()),
@@ -69,7 +74,7 @@ pub(crate) fn run(flags: &Flags, shown: BTreeMap<String, String>) -> ExitCode {
         for warning in &warnings {
             tracing::warn!(flag = warning.0, "{}", warning.1);
         }
-        let program = Program::new(options).listen(WEB, flags.web_address);
+        let program = Program::new(options).listen(WEB, flags.web_address).reached_at(WEB, url);
         let program = match web {
             Some(web) => program.secure(WEB, web),
             None => program,
@@ -86,13 +91,17 @@ pub(crate) fn run(flags: &Flags, shown: BTreeMap<String, String>) -> ExitCode {
 
 /// Turns flags into settings, or says everything that is wrong with them.
 fn settings(flags: &Flags, shown: BTreeMap<String, String>) -> Result<Settings, Vec<String>> {
-    let mut faults = refused(flags);
+    let mut faults = Vec::new();
     let web = flags.web_config.as_deref().map(WebConfig::load).transpose();
     let web = web.map_err(|fault| faults.push(format!("--web.config.file: {fault}"))).unwrap_or_default();
+    let url =
+        WebUrl::new(flags.external_url.as_deref(), flags.route_prefix.as_deref(), flags.web_address.port());
+    let url = url.map_err(|fault| faults.push(fault)).unwrap_or_default();
     let path = flags.storage_path.join("tributary");
     let lookback_delta = ConfigDuration(flags.lookback_delta);
     let query_timeout = ConfigDuration(flags.query_timeout);
     let overrides = Overrides::of_process(flags.storage_url.clone(), shown);
+    let is_on = |wanted: &str| flags.features.iter().any(|feature| feature == wanted);
     let features: Vec<String> =
         flags.features.iter().filter(|f| PROMQL_FEATURES.contains(&f.as_str())).cloned().collect();
     let discovery = discovery::Config {
@@ -121,8 +130,8 @@ fn settings(flags: &Flags, shown: BTreeMap<String, String>) -> Result<Settings, 
             query_samples_max: flags.query_max_samples,
             query_concurrency_max: flags.query_max_concurrency,
             rule_concurrency_max: flags.rules_max_concurrent_evals,
-            concurrent_rules: flags.features.iter().any(|feature| feature == CONCURRENT_RULES),
-            external_url: external_url(flags, &hostname),
+            concurrent_rules: is_on(CONCURRENT_RULES),
+            external_url: url.external.clone(),
             alert_resend_delay: ConfigDuration(flags.resend_delay),
             alert_outage_tolerance: ConfigDuration(flags.outage_tolerance),
             alert_grace_period: ConfigDuration(flags.grace_period),
@@ -137,11 +146,16 @@ fn settings(flags: &Flags, shown: BTreeMap<String, String>) -> Result<Settings, 
             lookback_delta,
             enable_lifecycle: flags.enable_lifecycle,
             enable_admin_api: flags.enable_admin_api,
-            features,
+            features: features.into_iter().chain(is_on(SEARCH).then(|| SEARCH.to_owned())).collect(),
             read_samples_max: flags.read_sample_limit,
             read_concurrency_max: flags.read_concurrent_limit,
             read_frame_bytes_max: flags.read_max_bytes_in_frame,
             otlp_http_address: flags.otlp_http,
+            cors_origin: flags.cors_origin.clone(),
+            search_results_max: flags.search_limit_max,
+            notification_subscribers_max: flags.notification_subscribers_max,
+            url: url.clone(),
+            web_port: flags.web_address.port(),
             storage_retention: retention_text(ingester.retention()),
             working_directory: std::env::current_dir().map(|d| d.display().to_string()).unwrap_or_default(),
             hostname,
@@ -149,6 +163,7 @@ fn settings(flags: &Flags, shown: BTreeMap<String, String>) -> Result<Settings, 
         },
         ingester,
         web,
+        url,
         telemetry: telemetry::Options {
             name: "tributary".to_owned(),
             version: BUILD.version.to_owned(),
@@ -184,27 +199,12 @@ fn retention_text((time, size): (Option<Duration>, Option<u64>)) -> String {
     time.into_iter().chain(size).collect::<Vec<_>>().join(" or ")
 }
 
-/// Where users reach the web pages: as told, else by the host's name.
-fn external_url(flags: &Flags, hostname: &str) -> String {
-    let told = flags.external_url.as_deref().unwrap_or_default().trim_end_matches('/');
-    if told.is_empty() { format!("http://{hostname}:{}", flags.web_address.port()) } else { told.to_owned() }
-}
-
-/// Flags whose promise would be broken silently if they were only accepted.
-fn refused(flags: &Flags) -> Vec<String> {
-    let mut faults = Vec::new();
-    if flags.route_prefix.as_deref().is_some_and(|p| !matches!(p, "" | "/")) {
-        faults.push("--web.route-prefix: a prefix is not built yet".to_owned());
-    }
-    faults
-}
-
 /// Flags that are accepted and have no effect yet, with what that means.
 fn not_built(flags: &Flags) -> Vec<(String, String)> {
     let mut warnings = Vec::new();
     let mut warn = |flag: &str, text: &str| warnings.push((flag.to_owned(), text.to_owned()));
     let is_built =
-        |feature: &&String| PROMQL_FEATURES.contains(&feature.as_str()) || *feature == CONCURRENT_RULES;
+        |feature: &str| PROMQL_FEATURES.contains(&feature) || [CONCURRENT_RULES, SEARCH].contains(&feature);
     for feature in flags.features.iter().filter(|feature| !is_built(feature)) {
         warn("enable-feature", &format!("feature {feature:?} is unknown or not built yet"));
     }

@@ -129,8 +129,7 @@ impl Discovery for Grpc {
     ) -> Result<Response<pb::DroppedTargetsResponse>, Status> {
         let wanted = request.into_inner().scrape_pool;
         let published = self.handle.published.borrow().clone();
-        let pools = published.iter().flat_map(|state| &state.pools);
-        Ok(Response::new(dropped(pools.filter(|(name, _)| wanted.is_empty() || **name == wanted))))
+        Ok(Response::new(dropped(published.iter().flat_map(|state| &state.pools), &wanted)))
     }
 
     async fn reload(&self, _: Request<pb::ReloadRequest>) -> Result<Response<pb::ReloadResponse>, Status> {
@@ -265,11 +264,18 @@ fn fitting<'a>(texts: impl Iterator<Item = &'a String>) -> Vec<String> {
     texts.take_while(fits).cloned().collect()
 }
 
-fn dropped<'a>(pools: impl Iterator<Item = (&'a String, &'a Arc<Pool>)>) -> pb::DroppedTargetsResponse {
+/// What one pool has dropped, or all have where none is named; counts are those of all.
+fn dropped<'a>(
+    pools: impl Iterator<Item = (&'a String, &'a Arc<Pool>)>,
+    wanted: &str,
+) -> pb::DroppedTargetsResponse {
     let mut response = pb::DroppedTargetsResponse::default();
     let mut bytes = 0;
     for (name, pool) in pools {
         response.counts.insert(name.clone(), pool.dropped_count);
+        if !wanted.is_empty() && name != wanted {
+            continue;
+        }
         for labels in &pool.dropped {
             let discovered_labels = Some(labels.into());
             let target = pb::DroppedTarget { scrape_pool: name.clone(), discovered_labels };

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use coordination::Role;
+use model::matcher::Pattern;
 use serde::Deserialize;
-use service_runtime::{Arguments, ConfigDuration, Overrides};
+use service_runtime::{Arguments, ConfigDuration, Overrides, WebUrl};
 
 /// The gateway's own settings.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -20,7 +22,8 @@ pub struct Config {
     pub enable_lifecycle: bool,
     /// Whether `/api/v1/admin/...` answers.
     pub enable_admin_api: bool,
-    /// PromQL features that are on, by the names of `--enable-feature`; the querier decides on queries.
+    /// Features that are on, by the names of `--enable-feature`: `search-api`, and those of PromQL, where the querier
+    /// decides on queries.
     pub features: Vec<String>,
     /// Bytes of remote write that may wait for ingesters.
     pub write_buffer_bytes_max: usize,
@@ -34,6 +37,18 @@ pub struct Config {
     pub otlp_http_address: Option<SocketAddr>,
     /// The largest OTLP request over HTTP, as it comes and decompressed, in bytes.
     pub otlp_message_bytes_max: usize,
+    /// Most results of a request to `/api/v1/search/...`; 0 is no limit.
+    pub search_results_max: usize,
+    /// Clients that follow `/api/v1/notifications/live` at one time.
+    pub notification_subscribers_max: usize,
+    /// Origins whose pages may read the API: a regular expression for the whole of one.
+    pub cors_origin: String,
+    /// Where users reach the gateway.
+    #[serde(skip)]
+    pub url: WebUrl,
+    /// Where it answers HTTP itself.
+    #[serde(skip)]
+    pub web_port: u16,
     /// Shown in `/api/v1/status/flags`; what the program was started with.
     #[serde(skip)]
     pub flags: BTreeMap<String, String>,
@@ -60,6 +75,11 @@ impl Default for Config {
             read_frame_bytes_max: 1 << 20,
             otlp_http_address: None,
             otlp_message_bytes_max: 16 << 20,
+            search_results_max: 10_000,
+            notification_subscribers_max: 16,
+            cors_origin: ".*".to_owned(),
+            url: WebUrl::default(),
+            web_port: 0,
             flags: BTreeMap::new(),
             storage_retention: "15d".to_owned(),
             working_directory: String::new(),
@@ -82,6 +102,9 @@ impl service_runtime::Config for Config {
 
     fn take_flags(&mut self, arguments: &Arguments) -> Vec<String> {
         self.otlp_http_address = arguments.otlp_http_address.or(self.otlp_http_address);
+        self.web_port = arguments.web_address(Role::Gateway).port();
+        // What is wrong with it is told by whoever puts the routes there.
+        self.url = arguments.web_url(Role::Gateway).unwrap_or_default();
         arguments.refuse_otlp_grpc().into_iter().collect()
     }
 
@@ -109,6 +132,9 @@ impl service_runtime::Config for Config {
         if self.federations_max == 0 {
             faults.push("federations_max: must be above 0".to_owned());
         }
+        if let Err(error) = Pattern::new(&self.cors_origin) {
+            faults.push(format!("cors_origin: {error}"));
+        }
         if self.otlp_message_bytes_max == 0 {
             faults.push("otlp_message_bytes_max: must be above 0".to_owned());
         }
@@ -129,9 +155,9 @@ mod tests {
     #[test]
     fn every_fault_is_reported() {
         let yaml = "query_timeout: 0s\nlookback_delta: 0s\nwrite_buffer_bytes_max: 5\notlp_message_bytes_max: 0\n\
-             read_samples_max: 0\nread_concurrency_max: 0\nread_frame_bytes_max: 0\nfederations_max: 0\n";
-        let faults = service_runtime::parse_config::<Config>(yaml).expect_err("eight faults");
-        assert_eq!(faults.len(), 8, "{faults:?}");
+             read_samples_max: 0\nread_concurrency_max: 0\nread_frame_bytes_max: 0\nfederations_max: 0\ncors_origin: (\n";
+        let faults = service_runtime::parse_config::<Config>(yaml).expect_err("nine faults");
+        assert_eq!(faults.len(), 9, "{faults:?}");
         assert!(service_runtime::parse_config::<Config>("").is_ok());
     }
 }

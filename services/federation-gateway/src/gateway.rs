@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use config_watch::Revision;
 use http_api::ApiError;
+use model::matcher::Pattern;
 use model::{Clock, Timestamp};
 use service_runtime::{Readiness, Stopper};
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::notifications::Notifications;
 use crate::peers::Peers;
 use crate::remote_write::RemoteWriter;
 
@@ -31,6 +33,11 @@ pub(crate) struct Gateway {
     pub(crate) federation_turns: Semaphore,
     pub(crate) stopper: Stopper,
     pub(crate) readiness: Readiness,
+    pub(crate) notifications: Notifications,
+    /// The program's own metrics.
+    pub(crate) registry: service_runtime::Metrics,
+    /// Whose pages may read the API.
+    pub(crate) origins: Pattern,
 }
 
 impl Gateway {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, HttpBody as _};
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, Request, State};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use bytes::Bytes;
@@ -20,15 +21,20 @@ mod exemplars;
 mod expression;
 mod features;
 mod federate;
+mod notifications;
 mod openapi;
 mod otlp;
 mod packing;
+mod pages;
 mod query;
 mod read;
 mod rules;
 mod scrape_pools;
+mod search;
+mod self_metrics;
 mod series;
 mod status;
+mod status_blocks;
 mod status_tsdb;
 mod targets;
 mod write;
@@ -36,19 +42,9 @@ mod write;
 /// The largest form body, in bytes; Go's default for parsed forms.
 const FORM_BYTES_MAX: usize = 10 << 20;
 
-/// What Prometheus answers below `/api/v1` and Tributary does not yet.
-const NOT_BUILT: [&str; 6] = [
-    "/api/v1/search/metric_names",
-    "/api/v1/search/label_names",
-    "/api/v1/search/label_values",
-    "/api/v1/status/tsdb/blocks",
-    "/api/v1/status/self_metrics",
-    "/api/v1/notifications/live",
-];
-
 /// Builds the routes.
 pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
-    let mut router = Router::new()
+    let api = Router::new()
         .route("/api/v1/query", get(query::instant).post(query::instant))
         .route("/api/v1/query_range", get(query::range).post(query::range))
         .route("/api/v1/query_exemplars", get(exemplars::exemplars).post(exemplars::exemplars))
@@ -65,37 +61,55 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         .route("/api/v1/scrape_pools/config", get(scrape_pools::config))
         .route("/api/v1/openapi.yaml", get(openapi::document))
         .route("/api/v1/features", get(features::features))
-        .route("/api/v1/notifications", get(status::notifications))
-        .route("/api/v1/status/flags", get(status::flags))
         .route("/api/v1/rules", get(rules::rules))
         .route("/api/v1/alerts", get(rules::alerts))
         .route("/api/v1/alertmanagers", get(rules::alertmanagers))
+        .route("/api/v1/status/flags", get(status::flags))
         .route("/api/v1/status/buildinfo", get(status::build_info))
         .route("/api/v1/status/config", get(status::config))
         .route("/api/v1/status/runtimeinfo", get(status::runtime_info))
+        .route("/api/v1/status/self_metrics", get(self_metrics::metrics))
         .route("/api/v1/status/tsdb", get(status_tsdb::tsdb))
-        .route("/api/v1/status/walreplay", get(status_tsdb::wal_replay))
+        .route("/api/v1/status/tsdb/blocks", get(status_blocks::blocks))
         .route("/api/v1/otlp/v1/metrics", post(otlp::metrics))
         .route("/api/v1/admin/tsdb/flush", post(admin::flush).put(admin::flush))
         .route("/api/v1/admin/tsdb/compact", post(admin::compact).put(admin::compact))
         .route("/api/v1/admin/tsdb/snapshot", post(admin::snapshot).put(admin::snapshot))
         .route("/api/v1/admin/tsdb/delete_series", post(admin::deletion).put(admin::deletion))
-        .route("/api/v1/admin/tsdb/clean_tombstones", post(admin::deletion).put(admin::deletion))
+        .route("/api/v1/admin/tsdb/clean_tombstones", post(admin::deletion).put(admin::deletion));
+    let compression = tower_http::compression::CompressionLayer::new().gzip(true).deflate(true);
+    // What has a compression of its own, or none.
+    let plain = Router::new()
+        .route("/api/v1/search/metric_names", get(search::metric_names).post(search::metric_names))
+        .route("/api/v1/search/label_names", get(search::label_names).post(search::label_names))
+        .route("/api/v1/search/label_values", get(search::label_values).post(search::label_values))
+        .route("/api/v1/read", post(read::read))
+        .route("/api/v1/write", post(write::write));
+    // No HEAD of `/federate`, as in Prometheus; it looks at readiness itself.
+    let federate = get(federate::federate).head(|| std::future::ready(StatusCode::METHOD_NOT_ALLOWED));
+    let always = Router::new()
+        .route("/api/v1/notifications", get(notifications::list))
+        .route("/api/v1/notifications/live", get(notifications::live))
+        .route("/api/v1/status/walreplay", get(status_tsdb::wal_replay))
+        .route("/federate", federate.clone())
+        .route("/federation", federate)
         .route("/version", get(status::version))
         .route("/-/reload", any(admin::reload))
-        .route("/-/quit", any(admin::quit));
-    for path in NOT_BUILT {
-        router = router.route(path, any(move || async move { fail(ApiError::not_implemented(path)) }));
-    }
-    let compression = tower_http::compression::CompressionLayer::new().gzip(true).deflate(true);
-    // What has a compression of its own, or none. No HEAD of `/federate`, as in Prometheus.
-    let federate = get(federate::federate).head(|| std::future::ready(StatusCode::METHOD_NOT_ALLOWED));
-    let plain = Router::new()
-        .route("/api/v1/read", post(read::read))
-        .route("/api/v1/write", post(write::write))
-        .route("/federate", federate.clone())
-        .route("/federation", federate);
-    router.layer(compression).merge(plain).layer(axum::middleware::from_fn(cors)).with_state(gateway)
+        .route("/-/quit", any(admin::quit))
+        .route("/", get(pages::root))
+        .route("/graph", get(pages::graph));
+    let always = pages::PAGES.into_iter().fold(always, |all, page| all.route(page, get(pages::page)));
+    let gated = api.layer(compression).merge(plain).method_not_allowed_fallback(method_not_allowed);
+    let gated = gateway.readiness.gate(gated.with_state(Arc::clone(&gateway)));
+    let always = always.method_not_allowed_fallback(method_not_allowed).fallback(pages::nowhere);
+    let all = always.with_state(Arc::clone(&gateway)).merge(gated);
+    all.layer(axum::middleware::from_fn_with_state(gateway, cors))
+}
+
+/// In Go's words.
+async fn method_not_allowed() -> Response {
+    let headers = [(header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    (StatusCode::METHOD_NOT_ALLOWED, headers, "Method Not Allowed\n").into_response()
 }
 
 /// Builds the routes of the listener for OTLP alone.
@@ -103,10 +117,10 @@ pub(crate) fn otlp_router(gateway: Arc<Gateway>) -> Router {
     Router::new().route("/v1/metrics", post(otlp::metrics)).with_state(gateway)
 }
 
-/// Answers preflight requests, and lets pages of any origin read the API, as Prometheus does by default.
-async fn cors(request: Request, next: axum::middleware::Next) -> Response {
+/// Answers preflight requests, and lets pages of some origins read the API, as `--web.cors.origin` says.
+async fn cors(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
     let is_api = request.uri().path().starts_with("/api/v1/");
-    let has_origin = request.headers().contains_key(header::ORIGIN);
+    let origin = request.headers().get(header::ORIGIN).cloned();
     let mut response = if is_api && request.method() == Method::OPTIONS {
         StatusCode::NO_CONTENT.into_response()
     } else {
@@ -115,15 +129,19 @@ async fn cors(request: Request, next: axum::middleware::Next) -> Response {
     if is_api {
         let headers = response.headers_mut();
         headers.append(header::VARY, HeaderValue::from_static("Origin"));
-        if has_origin {
+        if let Some(origin) = origin {
             for (name, value) in [
                 (header::ACCESS_CONTROL_ALLOW_HEADERS, "Accept, Authorization, Content-Type, Origin"),
                 (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, OPTIONS"),
-                (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
                 (header::ACCESS_CONTROL_EXPOSE_HEADERS, "Date"),
             ] {
                 headers.insert(name, HeaderValue::from_static(value));
             }
+            let allowed = match gateway.config.cors_origin.as_str() {
+                ".*" => Some(HeaderValue::from_static("*")),
+                _ => origin.to_str().is_ok_and(|o| gateway.origins.is_match(o)).then_some(origin),
+            };
+            headers.extend(allowed.map(|value| (header::ACCESS_CONTROL_ALLOW_ORIGIN, value)));
         }
     }
     response
@@ -141,6 +159,7 @@ impl<S: Send + Sync> FromRequest<S> for Form {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Response> {
         let (parts, body) = request.into_parts();
+        // Pairs that are broken are left out: whoever minds asks for `Params::checked`.
         let tenant = tenant(&parts.headers).map_err(fail)?;
         let mut params = Params::default();
         if matches!(parts.method, Method::POST | Method::PUT) && is_form(&parts.headers) {
@@ -196,17 +215,21 @@ pub(crate) fn tenant(headers: &HeaderMap) -> Result<Tenant, ApiError> {
 }
 
 /// Parses every `match[]`. As in Prometheus, each set needs a matcher that does not accept the empty string.
-pub(crate) fn match_params(params: &Params) -> Result<Vec<Vec<Matcher>>, ApiError> {
+pub(crate) fn match_params(params: &Params) -> Result<Vec<Vec<Matcher>>, String> {
     let mut sets = Vec::new();
     for text in params.all("match[]") {
-        let set = promql_syntax::parse_selector(text).map_err(|e| ApiError::parameter("match[]", e))?;
+        let set = promql_syntax::parse_selector(text).map_err(|e| e.to_string())?;
         if set.iter().all(Matcher::matches_empty) {
-            let cause = "match[] must contain at least one non-empty matcher";
-            return Err(ApiError::parameter("match[]", cause));
+            return Err("match[] must contain at least one non-empty matcher".to_owned());
         }
         sets.push(set);
     }
     Ok(sets)
+}
+
+/// A wrong request, in words that need no more.
+fn bad(message: String) -> ApiError {
+    ApiError::new(ErrorType::BadData, message)
 }
 
 /// What a failed call means to the client.

@@ -10,15 +10,17 @@
 //!   acknowledged is durable;
 //! - what Prometheus has and Tributary has not yet answers 501.
 //!
-//! Deliberately absent: evaluation, storage, scraping.
+//! Deliberately absent: evaluation, storage, scraping, pages.
 
 mod config;
 mod federate;
 mod gateway;
 mod http;
 mod metrics;
+mod notifications;
 mod peers;
 mod remote_write;
+mod search;
 mod service;
 
 pub use config::Config;

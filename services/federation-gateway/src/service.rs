@@ -7,6 +7,7 @@ use std::sync::Arc;
 use axum::Router;
 use coordination::Role;
 use group_writer::{GroupWriter, Options};
+use model::matcher::Pattern;
 use service_runtime::{BoxError, Environment, GrpcServices, Shutdown, Surface};
 use tokio::sync::Semaphore;
 
@@ -14,6 +15,7 @@ use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::http;
 use crate::metrics::Metrics;
+use crate::notifications::Notifications;
 use crate::peers::Peers;
 use crate::remote_write::RemoteWriter;
 
@@ -51,11 +53,25 @@ impl service_runtime::Service for Service {
             driver.run().await;
             Ok(())
         });
+        let (notifications, keeping) = Notifications::follow(
+            config.notification_subscribers_max,
+            environment.clock.clone(),
+            prometheus_config.clone(),
+            environment.readiness.clone(),
+            environment.shutdown.clone(),
+        );
+        environment.tasks.spawn("keep notifications", async move {
+            keeping.await;
+            Ok(())
+        });
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         let gateway = Gateway {
             read_places: Arc::new(Semaphore::new(config.read_concurrency_max)),
             federations: Arc::new(Semaphore::new(config.federations_max)),
             federation_turns: Semaphore::new((cores / 2).max(1)),
+            notifications,
+            registry: environment.metrics.clone(),
+            origins: Pattern::new(&config.cors_origin)?,
             config,
             clock: environment.clock.clone(),
             peers,

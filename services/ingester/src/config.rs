@@ -201,7 +201,7 @@ impl service_runtime::Config for Config {
         let default = SocketAddr::from((Ipv4Addr::LOCALHOST, OTLP_GRPC_PORT));
         let given = arguments.otlp_grpc_address.or(self.otlp_grpc_address);
         self.otlp_grpc_address = Some(given.unwrap_or(default));
-        arguments.refuse_otlp_http().into_iter().chain(arguments.refuse_web_config()).collect()
+        arguments.refuse_otlp_http().into_iter().chain(arguments.refuse_web()).collect()
     }
 
     fn validate(&self) -> Vec<String> {

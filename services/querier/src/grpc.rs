@@ -14,6 +14,7 @@ use rpc::pb::querier::querier_server::Querier;
 use rpc::symbols::SymbolWriter;
 use service_runtime::Missing;
 use tonic::{Request, Response, Status};
+use tsdb::catalogue::DataFile;
 
 use crate::last_samples;
 use crate::lookups::Lookup;
@@ -27,6 +28,9 @@ use read::Reading;
 
 /// Label sets in one message.
 const LABELS_PER_MESSAGE: usize = 2_000;
+
+/// Files in one message.
+const FILES_PER_MESSAGE: usize = 2_000;
 
 /// Serves the querier's contract.
 #[derive(Debug, Clone)]
@@ -43,6 +47,17 @@ fn streamed<T: Send + 'static>(messages: impl Iterator<Item = T> + Send + 'stati
 
 fn missing(missing: Vec<Missing>) -> Vec<PbMissing> {
     missing.into_iter().map(|(source, reason)| PbMissing { source, reason }).collect()
+}
+
+fn table_file(file: &DataFile) -> pb::TableFile {
+    let stats = file.stats.as_ref();
+    pb::TableFile {
+        name: file.name().to_owned(),
+        min_time: file.oldest_time(),
+        max_time: file.newest_time(),
+        rows: stats.map_or(0, |stats| stats.rows - stats.timelines),
+        level: file.level(),
+    }
 }
 
 fn params(request: pb::QueryRequest) -> Result<QueryParams, rpc::Error> {
@@ -108,6 +123,7 @@ impl Querier for Server {
     type ReadStream = BoxStream<pb::ReadResponse>;
     type LastSamplesStream = BoxStream<ingester::LastSamplesResponse>;
     type RulesStream = BoxStream<pb::RulesResponse>;
+    type FilesStream = BoxStream<pb::FilesResponse>;
 
     async fn query(&self, request: Request<pb::QueryRequest>) -> Result<Response<Self::QueryStream>, Status> {
         let params = params(request.into_inner())?;
@@ -185,6 +201,15 @@ impl Querier for Server {
     async fn rules(&self, _: Request<pb::RulesRequest>) -> Result<Response<Self::RulesStream>, Status> {
         let groups = self.rules.groups();
         Ok(streamed(groups.into_iter().map(|group| pb::RulesResponse { groups: vec![(*group).clone()] })))
+    }
+
+    async fn files(&self, request: Request<pb::FilesRequest>) -> Result<Response<Self::FilesStream>, Status> {
+        let tenant = convert::tenant(&request.into_inner().tenant)?;
+        let snapshot = self.queries.sources.newest().await?;
+        let mut files: Vec<pb::TableFile> = snapshot.files(&tenant).map(|file| table_file(file)).collect();
+        files.sort_by(|a, b| (a.min_time, &a.name).cmp(&(b.min_time, &b.name)));
+        let batches: Vec<_> = files.chunks(FILES_PER_MESSAGE).map(<[_]>::to_vec).collect();
+        Ok(streamed(batches.into_iter().map(|files| pb::FilesResponse { files })))
     }
 
     async fn exemplars(

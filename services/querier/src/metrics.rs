@@ -57,6 +57,7 @@ struct Because {
 pub(crate) struct Metrics {
     pub(crate) running: Gauge,
     pub(crate) seconds: Histogram,
+    pub(crate) release_seconds: Histogram,
     pub(crate) samples: Counter,
     pub(crate) failures: Family<Kind, Counter>,
     in_parts: Counter,
@@ -68,6 +69,7 @@ impl Metrics {
         let metrics = Self {
             running: Gauge::default(),
             seconds: Histogram::new(SECONDS),
+            release_seconds: Histogram::new(SECONDS),
             samples: Counter::default(),
             failures: Family::default(),
             in_parts: Counter::default(),
@@ -83,6 +85,11 @@ impl Metrics {
                 "querier_query_duration_seconds",
                 "Time that queries took, waiting included",
                 metrics.seconds.clone(),
+            );
+            r.register(
+                "querier_query_release_seconds",
+                "Time that queries went on after whoever wanted them had gone",
+                metrics.release_seconds.clone(),
             );
             r.register(
                 "prometheus_engine_query_samples",

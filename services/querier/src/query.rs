@@ -1,12 +1,11 @@
 //! Queries: a place among those that run, the evaluation on a blocking thread, its end when nobody waits any more.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use model::query::{QueryAnswer, QueryValue};
 use model::{Matcher, Tenant, Timestamp};
 use parking_lot::Mutex;
-use prometheus_client::metrics::gauge::Gauge;
 use promql_engine::{Control, Engine, EngineOptions, Query, QueryOptions};
 use rpc::convert::query::AnswerNotes;
 use tokio::runtime::Handle;
@@ -170,8 +169,10 @@ impl Queries {
             ..QueryOptions::default()
         };
         let control = Control::default();
-        // The evaluation, and its waits for heads and files, end with the request that wants it.
-        let _cancel = (control.drop_guard(), canceled.drop_guard());
+        // The evaluation, and its waits for heads and files, end with the request that wants it. That it has gone is
+        // noted first.
+        let left = LeftOnDrop(Arc::clone(&running.left));
+        let _cancel = (left, control.drop_guard(), canceled.drop_guard());
         let began = Instant::now();
         let evaluation = tokio::task::spawn_blocking(move || {
             let _held = (place, running);
@@ -201,19 +202,37 @@ impl Queries {
     }
 }
 
+/// When whoever wanted a query went away.
+type Left = Arc<OnceLock<Instant>>;
+
+/// Notes that nobody wants the query any more, or that it is answered.
+struct LeftOnDrop(Left);
+
+impl Drop for LeftOnDrop {
+    fn drop(&mut self) {
+        self.0.get_or_init(Instant::now);
+    }
+}
+
 /// Counts a query for as long as it waits or its evaluation goes on, whoever still wants it.
-struct Running(Gauge);
+struct Running {
+    metrics: Metrics,
+    left: Left,
+}
 
 impl Running {
     fn begin(metrics: &Metrics) -> Self {
         metrics.running.inc();
-        Self(metrics.running.clone())
+        Self { metrics: metrics.clone(), left: Left::default() }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.dec();
+        self.metrics.running.dec();
+        if let Some(left) = self.left.get() {
+            self.metrics.release_seconds.observe(left.elapsed().as_secs_f64());
+        }
     }
 }
 

@@ -73,6 +73,11 @@ impl Sources {
         Ok(table.snapshot(at_least).await?)
     }
 
+    /// The table as it is now.
+    pub(crate) async fn newest(&self) -> Result<Arc<Snapshot>> {
+        Ok(self.table().await?.snapshot(None).await?)
+    }
+
     /// Reads a snapshot of the table as [`Sources::snapshot`] gives it; once more with a newer one where files were
     /// replaced and removed while they were read.
     pub(crate) async fn read_table<T, F>(

@@ -74,12 +74,6 @@ impl ApiError {
         Self::new(ErrorType::BadData, format!("invalid parameter {}: {cause}", model::number::Quoted(name)))
     }
 
-    /// An endpoint that Prometheus has and Tributary has not yet.
-    #[must_use]
-    pub fn not_implemented(what: &str) -> Self {
-        Self::new(ErrorType::NotImplemented, format!("{what} is not implemented yet"))
-    }
-
     /// What a failure of another service means to the caller. Here, and nowhere else, a kind becomes a status.
     pub fn from_kind(kind: Kind, message: impl Into<String>) -> Self {
         let message = message.into();
@@ -142,6 +136,6 @@ mod tests {
             assert_eq!((error.status, error.kind.as_str()), (status, name), "{kind}");
         }
         assert_eq!(ApiError::new(ErrorType::Unavailable, "admin APIs disabled").status, 500);
-        assert_eq!(ApiError::not_implemented("x").status, 501);
+        assert_eq!(ApiError::new(ErrorType::NotImplemented, "x").status, 501);
     }
 }

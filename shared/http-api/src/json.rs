@@ -27,6 +27,19 @@ pub fn success(data: &impl Serialize, warnings: &[String], infos: &[String]) -> 
     out
 }
 
+/// Writes a value as one line of an answer that is a line of JSON after the other.
+///
+/// # Panics
+/// When `value` has a map with keys that are not strings: a mistake in the caller's type.
+#[must_use]
+pub fn line(value: &impl Serialize) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut serializer = serde_json::Serializer::with_formatter(&mut out, HtmlEscaping);
+    value.serialize(&mut serializer).expect("answers have string keys and writing to memory cannot fail");
+    out.push(b'\n');
+    out
+}
+
 /// Writes an answer of exemplars by series; one without a time has that of the epoch.
 #[must_use]
 pub fn exemplars(all: &[(Labels, Vec<Exemplar>)], warnings: &[String]) -> Vec<u8> {
@@ -197,7 +210,8 @@ impl QueryWriter {
     /// Writes a scalar's answer.
     pub fn scalar(out: &mut Vec<u8>, t: Timestamp, x: f64) -> Self {
         Self::begin_pair(out, "scalar", t);
-        push_value(out, x);
+        // Unlike that of a sample, its value never has an exponent.
+        push_escaped(out, &model::number::format_fixed(x));
         out.push(b']');
         Self { is_first: true, is_list: false }
     }
@@ -222,7 +236,7 @@ impl QueryWriter {
 
     fn begin_pair(out: &mut Vec<u8>, kind: &str, t: Timestamp) {
         Self::begin(out, kind);
-        push_timestamp(out, t);
+        serde_json::to_writer(&mut *out, &seconds(t)).expect("writing to memory cannot fail");
         out.push(b',');
     }
 
@@ -448,7 +462,7 @@ mod tests {
     fn scalars_strings_and_empty_answers() {
         let mut out = Vec::new();
         QueryWriter::scalar(&mut out, Timestamp(10), 2.0).end(&mut out, None, &[], &[]);
-        assert_eq!(text(out), r#"{"status":"success","data":{"resultType":"scalar","result":[0.010,"2"]}}"#);
+        assert_eq!(text(out), r#"{"status":"success","data":{"resultType":"scalar","result":[0.01,"2"]}}"#);
         let mut out = Vec::new();
         QueryWriter::string(&mut out, Timestamp(0), "a&\"").end(&mut out, None, &[], &[]);
         assert_eq!(

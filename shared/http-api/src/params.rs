@@ -16,48 +16,65 @@ const POINTS_MAX: i64 = 11_000;
 
 /// A request's parameters, in order; names may repeat.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Params(Vec<(String, String)>);
+pub struct Params {
+    pairs: Vec<(String, String)>,
+    /// What is wrong with the first pair that was left out.
+    fault: Option<ApiError>,
+}
 
 impl Params {
     /// Adds the pairs of an `application/x-www-form-urlencoded` text. As in Go, what a form body says stands before
-    /// what the query string says: add the body first.
+    /// what the query string says: add the body first. A pair with a broken escape or a semicolon is left out, as most
+    /// endpoints of Prometheus have it; [`Params::checked`] tells.
     ///
     /// # Errors
-    /// When an escape is broken, the text is not UTF-8, or there are too many pairs.
+    /// When the text is not UTF-8, or there are too many pairs.
     pub fn add_encoded(&mut self, text: &[u8]) -> Result<(), ApiError> {
         for pair in text.split(|b| *b == b'&').filter(|p| !p.is_empty()) {
-            if self.0.len() == PARAMS_MAX {
+            if self.pairs.len() == PARAMS_MAX {
                 return Err(form_error(format!("more than {PARAMS_MAX} parameters")));
+            }
+            if let Err(fault) = check_pair(pair) {
+                self.fault.get_or_insert(fault);
+                continue;
             }
             let (name, value) = match pair.iter().position(|b| *b == b'=') {
                 Some(i) => (&pair[..i], &pair[i + 1..]),
                 None => (pair, &b""[..]),
             };
-            self.0.push((decode(name)?, decode(value)?));
+            self.pairs.push((decode(name)?, decode(value)?));
         }
         Ok(())
+    }
+
+    /// Returns the parameters where none was left out.
+    ///
+    /// # Errors
+    /// `error parsing form values: ...`
+    pub fn checked(&self) -> Result<&Self, ApiError> {
+        self.fault.clone().map_or(Ok(self), Err)
     }
 
     /// Returns the first value of a name, or the empty string.
     #[must_use]
     pub fn get(&self, name: &str) -> &str {
-        self.0.iter().find(|(n, _)| n == name).map_or("", |(_, v)| v)
+        self.pairs.iter().find(|(n, _)| n == name).map_or("", |(_, v)| v)
     }
 
     /// Returns every value of a name.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(n, _)| n == name).map(|(_, v)| v.as_str())
+        self.pairs.iter().filter(move |(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
     /// Returns a time, or the default when the parameter is absent or empty.
     ///
     /// # Errors
-    /// `invalid parameter "<name>": Invalid time value for '<name>': cannot parse ...`
+    /// `invalid parameter "<name>": invalid time value for '<name>': cannot parse ...`
     pub fn time_or(&self, name: &str, default: Timestamp) -> Result<Timestamp, ApiError> {
         match self.get(name) {
             "" => Ok(default),
             text => parse_time(text)
-                .map_err(|e| ApiError::parameter(name, format!("Invalid time value for '{name}': {e}"))),
+                .map_err(|e| ApiError::parameter(name, format!("invalid time value for '{name}': {e}"))),
         }
     }
 
@@ -69,6 +86,20 @@ impl Params {
         match self.get(name) {
             "" => Ok(None),
             text => parse_duration_ms(text).map(Some).map_err(|e| ApiError::parameter(name, e)),
+        }
+    }
+
+    /// Returns a count of metadata: absent and negative ones are no limit.
+    ///
+    /// # Errors
+    /// `<name> must be a number`
+    pub fn count(&self, name: &str) -> Result<Option<usize>, ApiError> {
+        match self.get(name) {
+            "" => Ok(None),
+            text => match text.parse::<i64>() {
+                Ok(count) => Ok(usize::try_from(count).ok()),
+                Err(_) => Err(ApiError::new(ErrorType::BadData, format!("{name} must be a number"))),
+            },
         }
     }
 
@@ -128,9 +159,6 @@ fn form_error(cause: impl std::fmt::Display) -> ApiError {
 }
 
 fn decode(text: &[u8]) -> Result<String, ApiError> {
-    if let Some(i) = text.iter().position(|b| *b == b'%') {
-        check_escapes(&text[i..])?;
-    }
     let spaced: Cow<'_, [u8]> = if text.contains(&b'+') {
         text.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect::<Vec<u8>>().into()
     } else {
@@ -140,9 +168,12 @@ fn decode(text: &[u8]) -> Result<String, ApiError> {
     Ok(decoded.into_owned())
 }
 
-fn check_escapes(text: &[u8]) -> Result<(), ApiError> {
-    for (i, _) in text.iter().enumerate().filter(|(_, b)| **b == b'%') {
-        let escape = &text[i..text.len().min(i + 3)];
+fn check_pair(pair: &[u8]) -> Result<(), ApiError> {
+    if pair.contains(&b';') {
+        return Err(form_error("invalid semicolon separator in query"));
+    }
+    for (i, _) in pair.iter().enumerate().filter(|(_, b)| **b == b'%') {
+        let escape = &pair[i..pair.len().min(i + 3)];
         if escape.len() < 3 || !escape[1..].iter().all(u8::is_ascii_hexdigit) {
             let shown = String::from_utf8_lossy(escape);
             return Err(form_error(format!("invalid URL escape {}", Quoted(&shown))));
@@ -170,10 +201,10 @@ pub fn parse_time(text: &str) -> Result<Timestamp, String> {
         }
         _ => {}
     }
-    // RFC 3339 wants a `T` and an offset; jiff is more lenient about what separates date and time.
-    let has_t = text.as_bytes().get(10).is_some_and(|b| b.eq_ignore_ascii_case(&b'T'));
+    // Go wants a `T` and an offset or a `Z`; jiff is more lenient about what separates date and time.
+    let is_go = text.as_bytes().get(10) == Some(&b'T') && !text.ends_with('z');
     let instant: jiff::Timestamp = text.parse().map_err(|_| error())?;
-    if has_t { Ok(Timestamp(instant.as_millisecond())) } else { Err(error()) }
+    if is_go { Ok(Timestamp(instant.as_millisecond())) } else { Err(error()) }
 }
 
 /// Parses float seconds or a Prometheus duration into milliseconds.
@@ -188,17 +219,11 @@ pub fn parse_duration_ms(text: &str) -> Result<i64, String> {
         return in_range((seconds * 1000.0).trunc())
             .ok_or_else(|| format!("cannot parse {} to a valid duration", Quoted(text)));
     }
-    // Prometheus takes a sign here since a lookback may be compared with zero later.
-    let (is_negative, unsigned) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text),
-    };
-    model::time::parse_duration(unsigned)
+    model::time::parse_duration(text)
         .ok()
         .as_ref()
         .map(Duration::as_millis)
         .and_then(|ms| i64::try_from(ms).ok())
-        .map(|ms| if is_negative { -ms } else { ms })
         .ok_or_else(|| format!("cannot parse {} to a valid duration", Quoted(text)))
 }
 
@@ -223,10 +248,18 @@ mod tests {
         assert_eq!(p.get("query"), r#"up{job="a b"}"#);
         assert_eq!(p.all("match[]").collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!((p.get("empty"), p.get("flag"), p.get("none")), ("", "", ""));
-        for (bad, cause) in [("a=%zz", r#""%zz""#), ("a=%2", r#""%2""#)] {
-            let error = Params::default().add_encoded(bad.as_bytes()).expect_err("broken");
-            assert_eq!(error.message, format!("error parsing form values: invalid URL escape {cause}"));
+        assert!(p.checked().is_ok());
+        for (bad, cause) in [
+            ("a=%zz&b=1", r#"invalid URL escape "%zz""#),
+            ("b=1&a=%2", r#"invalid URL escape "%2""#),
+            ("a=1;c&b=1", "invalid semicolon separator in query"),
+        ] {
+            let p = params(bad);
+            assert_eq!((p.get("a"), p.get("b")), ("", "1"), "{bad}");
+            let error = p.checked().expect_err("broken");
+            assert_eq!(error.message, format!("error parsing form values: {cause}"));
         }
+        assert!(Params::default().add_encoded(b"a=%ff").is_err());
         let many = "a&".repeat(PARAMS_MAX + 1);
         assert!(Params::default().add_encoded(many.as_bytes()).is_err());
     }
@@ -246,19 +279,20 @@ mod tests {
         ] {
             assert_eq!(parse_time(text), Ok(Timestamp(ms)), "{text}");
         }
-        for bad in ["", "foo", "30s", "2015-06-03", "2015-06-03 13:21:58Z", "NaN", "Inf", "1e300"] {
+        for bad in
+            ["", "foo", "30s", "2015-06-03", "2015-06-03 13:21:58Z", "2015-06-03T13:21:58z", "NaN", "1e300"]
+        {
             assert_eq!(parse_time(bad), Err(format!("cannot parse \"{bad}\" to a valid timestamp")));
         }
     }
 
     #[test]
     fn durations_are_seconds_or_prometheus_durations() {
-        for (text, ms) in
-            [("1", 1_000), ("0.5", 500), ("5m", 300_000), ("1h30m", 5_400_000), ("-1m", -60_000)]
+        for (text, ms) in [("1", 1_000), ("0.5", 500), ("5m", 300_000), ("1h30m", 5_400_000), ("-1", -1_000)]
         {
             assert_eq!(parse_duration_ms(text), Ok(ms), "{text}");
         }
-        for bad in ["", "foo", "5 m", "NaN"] {
+        for bad in ["", "foo", "5 m", "NaN", "-1m"] {
             assert!(parse_duration_ms(bad).is_err(), "{bad}");
         }
         assert!(parse_duration_ms("1e30").expect_err("too long").ends_with("It overflows int64"));
@@ -294,8 +328,18 @@ mod tests {
         assert_eq!(params("").time_or("time", Timestamp(5)), Ok(Timestamp(5)));
         assert_eq!(
             params("time=x").time_or("time", Timestamp(5)).expect_err("refused").message,
-            r#"invalid parameter "time": Invalid time value for 'time': cannot parse "x" to a valid timestamp"#
+            r#"invalid parameter "time": invalid time value for 'time': cannot parse "x" to a valid timestamp"#
         );
+    }
+
+    #[test]
+    fn counts_may_be_anything() {
+        let count = |text: &str| params(text).count("n").map_err(|e| e.message);
+        assert_eq!(
+            [count(""), count("n=-1"), count("n=0"), count("n=5")],
+            [Ok(None), Ok(None), Ok(Some(0)), Ok(Some(5))]
+        );
+        assert_eq!(count("n=x"), Err("n must be a number".to_owned()));
     }
 
     #[test]

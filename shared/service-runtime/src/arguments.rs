@@ -9,6 +9,8 @@ use std::time::Duration;
 use clap::{CommandFactory, FromArgMatches};
 use coordination::{Endpoint, EtcdOptions, Role};
 
+use crate::WebUrl;
+
 /// The longest prefix of keys in etcd, in bytes.
 const ETCD_PREFIX_BYTES_MAX: usize = 256;
 
@@ -25,6 +27,12 @@ pub struct Arguments {
     /// TLS and authentication of a gateway's web listener; the file is Prometheus's.
     #[arg(long = "web.config.file", value_name = "FILE")]
     pub web_config: Option<PathBuf>,
+    /// The URL under which a gateway is reached from outside.
+    #[arg(long = "web.external-url", value_name = "URL")]
+    pub external_url: Option<String>,
+    /// What the paths of a gateway's HTTP routes begin with [default: the path of --web.external-url].
+    #[arg(long = "web.route-prefix", value_name = "PATH")]
+    pub route_prefix: Option<String>,
     /// Where gRPC is answered, if not on the same port as HTTP.
     #[arg(long = "grpc.listen-address", value_name = "HOST:PORT")]
     pub grpc_address: Option<SocketAddr>,
@@ -117,11 +125,31 @@ impl Arguments {
         self.otlp_http_address.map(|_| "--otlp.http-address: only a gateway takes OTLP over HTTP".to_owned())
     }
 
-    /// What is wrong when a role that faces nobody but members is to have TLS and authentication.
+    /// What is wrong when a role that faces nobody but members is told how it faces users.
     #[must_use]
-    pub fn refuse_web_config(&self) -> Option<String> {
-        let told = self.web_config.as_ref();
-        told.map(|_| "--web.config.file: only a gateway's web listener has TLS and authentication".to_owned())
+    pub fn refuse_web(&self) -> Vec<String> {
+        let told = [
+            (self.web_config.is_some(), "--web.config.file", "TLS and authentication"),
+            (self.external_url.is_some(), "--web.external-url", "a URL from outside"),
+            (self.route_prefix.is_some(), "--web.route-prefix", "a prefix"),
+        ];
+        let told = told.into_iter().filter(|(is_told, ..)| *is_told);
+        told.map(|(_, flag, what)| format!("{flag}: only a gateway's web listener has {what}")).collect()
+    }
+
+    /// Where a role answers HTTP.
+    #[must_use]
+    pub fn web_address(&self, role: Role) -> SocketAddr {
+        self.web_address.unwrap_or_else(|| default_address(role))
+    }
+
+    /// Where users reach the role.
+    ///
+    /// # Errors
+    /// As [`WebUrl::new`].
+    pub fn web_url(&self, role: Role) -> Result<WebUrl, String> {
+        let port = self.web_address(role).port();
+        WebUrl::new(self.external_url.as_deref(), self.route_prefix.as_deref(), port)
     }
 
     /// How long a stop in order may take.

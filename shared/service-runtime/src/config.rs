@@ -23,9 +23,8 @@ pub trait Config: DeserializeOwned + Default + Send + 'static {
 
     /// Takes over the flags that only some roles have, before [`Config::validate`]; returns what is wrong with them.
     fn take_flags(&mut self, arguments: &Arguments) -> Vec<String> {
-        let refused =
-            [arguments.refuse_otlp_grpc(), arguments.refuse_otlp_http(), arguments.refuse_web_config()];
-        refused.into_iter().flatten().collect()
+        let otlp = [arguments.refuse_otlp_grpc(), arguments.refuse_otlp_http()];
+        otlp.into_iter().flatten().chain(arguments.refuse_web()).collect()
     }
 }
 

@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     Arguments, BUILD, Config as _, Error, Limits, Options, Overrides, Program, Reach, Reload, Result,
-    Service, Stopper, WebConfig, default_address, parse_flags, read_config,
+    Service, Stopper, WebConfig, WebUrl, parse_flags, read_config,
 };
 
 /// The exit status of wrong arguments or config.
@@ -52,6 +52,7 @@ pub fn main_from<S: Service>(arguments: &[OsString]) -> ExitCode {
                 arguments.config.as_deref().map_or("defaults".to_owned(), |p| p.display().to_string());
             run(&checked.telemetry, &source, async || {
                 let program = single::<S>(checked.config, checked.members, &arguments).await?;
+                let program = program.reached_at(WEB, checked.url);
                 Ok(match checked.web {
                     Some(web) => program.secure(WEB, web),
                     None => program,
@@ -156,6 +157,7 @@ struct Checked<C> {
     telemetry: telemetry::Options,
     members: Members,
     web: Option<WebConfig>,
+    url: WebUrl,
 }
 
 /// How members find each other.
@@ -196,9 +198,10 @@ fn checked<S: Service>(
     });
     let web = arguments.web_config.as_deref().map(WebConfig::load).transpose();
     let web = web.map_err(|fault| faults.push(format!("--web.config.file: {fault}"))).unwrap_or_default();
+    let url = arguments.web_url(S::ROLE).map_err(|fault| faults.push(fault)).unwrap_or_default();
     match config {
         Some(config) if faults.is_empty() => {
-            Ok(Checked { config, telemetry, members: Members { etcd, given }, web })
+            Ok(Checked { config, telemetry, members: Members { etcd, given }, web, url })
         }
         _ => Err(faults),
     }
@@ -219,7 +222,7 @@ async fn single<S: Service>(config: S::Config, members: Members, arguments: &Arg
             (coordinator, Vec::new())
         }
     };
-    let web = arguments.web_address.unwrap_or_else(|| default_address(S::ROLE));
+    let web = arguments.web_address(S::ROLE);
     let options = Options {
         clock: Clock::System,
         coordinator,

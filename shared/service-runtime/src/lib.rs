@@ -11,7 +11,7 @@
 //!   [`Peers::ask_heads`] asks all that hold what is not in the table yet.
 //! - Every request passes one set of layers ([`Limits`]): deadline, size caps, concurrency cap, span, metrics.
 //!
-//! - [`WebConfig`]: TLS and authentication of a listener that faces users.
+//! - [`WebConfig`]: TLS and authentication of a listener that faces users; [`WebUrl`]: where they reach it.
 //!
 //! Deliberately absent: our own gRPC messages, any domain, TLS between members.
 #![warn(missing_docs)]
@@ -34,6 +34,7 @@ mod shutdown;
 mod tasks;
 mod values;
 mod web;
+mod web_url;
 
 pub use arguments::{Arguments, default_address, parse_flags};
 pub use config::{Config, Overrides, parse_config, read_config};
@@ -51,3 +52,4 @@ pub use shutdown::{Reload, Shutdown, ShutdownTrigger, Stopper};
 pub use tasks::{Backoff, Task, Tasks};
 pub use values::{ConfigBytes, ConfigDuration};
 pub use web::WebConfig;
+pub use web_url::{WebUrl, not_found};

@@ -44,7 +44,7 @@ use crate::shutdown::ShutdownTrigger;
 use crate::tasks::{Failures, caught};
 use crate::{
     BoxError, Environment, Error, GrpcServices, Latch, Limits, Metrics, Peers, Readiness, Reload, Result,
-    Service, Shutdown, Stopper, Surface, Tasks, WebConfig, in_process_address,
+    Service, Shutdown, Stopper, Surface, Tasks, WebConfig, WebUrl, in_process_address,
 };
 
 /// How long members are listed that no longer say they live.
@@ -107,6 +107,7 @@ pub struct Program {
     fallback: Vec<(Role, String)>,
     listeners: Vec<(&'static str, SocketAddr)>,
     web: Option<(&'static str, WebConfig)>,
+    url: Option<(&'static str, WebUrl)>,
     plans: Vec<Plan>,
 }
 
@@ -121,7 +122,7 @@ impl Program {
     /// Makes a program without services.
     #[must_use]
     pub fn new(options: Options) -> Self {
-        Self { options, fallback: Vec::new(), listeners: Vec::new(), web: None, plans: Vec::new() }
+        Self { options, fallback: Vec::new(), listeners: Vec::new(), web: None, url: None, plans: Vec::new() }
     }
 
     /// Names members by role and address that are used for as long as the coordinator has never answered.
@@ -142,6 +143,13 @@ impl Program {
     #[must_use]
     pub fn secure(mut self, listener: &'static str, config: WebConfig) -> Self {
         self.web = Some((listener, config));
+        self
+    }
+
+    /// Puts the HTTP routes of a listener below the prefix of its URL.
+    #[must_use]
+    pub fn reached_at(mut self, listener: &'static str, url: WebUrl) -> Self {
+        self.url = Some((listener, url));
         self
     }
 
@@ -190,6 +198,7 @@ impl Program {
             listeners.push(listener);
         }
         let mut starting = Starting::new(self.options, self.fallback, listeners, stopper, reload);
+        starting.url = self.url;
         let mut roles = HashSet::new();
         for plan in self.plans {
             if !roles.insert(plan.role) {
@@ -206,6 +215,7 @@ impl Program {
 struct Starting {
     options: Options,
     listeners: Vec<Listener>,
+    url: Option<(&'static str, WebUrl)>,
     addresses: BTreeMap<&'static str, SocketAddr>,
     /// What is answered, by the listener's name.
     routers: BTreeMap<&'static str, Router>,
@@ -249,6 +259,7 @@ impl Starting {
             addresses: listeners.iter().map(|listener| (listener.name, listener.address)).collect(),
             routers: listeners.iter().map(|listener| (listener.name, Router::new())).collect(),
             listeners,
+            url: None,
             grpc: GrpcServices::new(),
             requests: RequestMetrics::register(&metrics),
             metrics,
@@ -358,6 +369,10 @@ impl Starting {
         let mut serving = Vec::new();
         for listener in self.listeners {
             let router = self.routers.remove(listener.name).unwrap_or_default().merge(shared.clone());
+            let router = match &self.url {
+                Some((name, url)) if *name == listener.name => url.around(router),
+                _ => router,
+            };
             let max = self.options.limits.connections_max;
             serving.push(spawn(listener.serve(router, max, close.clone())));
         }

@@ -38,7 +38,7 @@ fn dropped_targets_beyond_a_message_are_counted_only() {
     let large = Labels::from_pairs([("large", "v".repeat(1 << 20))]);
     let pool = Pool { dropped: vec![large; 40], dropped_count: 50, ..Pool::default() };
     let (name, pool) = ("j".to_owned(), Arc::new(pool));
-    let response = dropped([(&name, &pool)].into_iter());
+    let response = dropped([(&name, &pool)].into_iter(), "");
     // Little more than 1 MiB each, 32 MiB in all.
     assert_eq!((response.targets.len(), response.counts["j"]), (31, 50));
 }

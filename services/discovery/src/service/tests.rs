@@ -200,7 +200,7 @@ async fn dropped_targets_are_listed_by_pool() {
     world.add_scraper("scraper-0").await;
     let mut targets = world.watch("scraper-0").await;
     assert_eq!(next(&mut targets).await.targets.len(), 2);
-    for (pool, count, pools) in [("", 1, 2), ("d", 1, 1), ("e", 0, 1), ("none", 0, 0)] {
+    for (pool, count, pools) in [("", 1, 2), ("d", 1, 2), ("e", 0, 2), ("none", 0, 2)] {
         let request = pb::DroppedTargetsRequest { scrape_pool: pool.to_owned() };
         let answer = world.client.dropped_targets(request).await.expect("answered").into_inner();
         assert_eq!((answer.targets.len(), answer.counts.len()), (count, pools), "{pool:?}");

@@ -90,7 +90,7 @@ pub(super) async fn snapshot(State(gateway): State<Arc<Gateway>>, form: Form) ->
 }
 
 /// As Go reads a boolean.
-fn parse_bool(text: &str) -> Option<bool> {
+pub(super) fn parse_bool(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),

@@ -64,7 +64,8 @@ async fn answer(
 ) -> Result<Response, Refusal> {
     let bad = |text: String| (StatusCode::BAD_REQUEST, text);
     let mut params = Params::default();
-    params.add_encoded(uri.query().unwrap_or_default().as_bytes()).map_err(|error| bad(error.message))?;
+    let read = params.add_encoded(uri.query().unwrap_or_default().as_bytes());
+    read.and_then(|()| params.checked().map(|_| ())).map_err(|error| bad(error.message))?;
     let tenant = super::tenant(headers).map_err(|error| bad(error.message))?;
     let selectors = params.all("match[]").map(promql_syntax::parse_selector);
     let any_of = selectors.collect::<Result<Vec<_>, _>>().map_err(|error| bad(error.to_string()))?;

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use futures::stream;
 use http::StatusCode;
 use http_api::json::{Stats, TRUNCATED_WARNING};
-use http_api::{ApiError, QueryWriter};
+use http_api::{ApiError, Params, QueryWriter};
+use model::number::Quoted;
 use model::query::QueryValue;
 use rpc::Channel;
 use rpc::convert::query::{End, Piece};
@@ -18,7 +19,7 @@ use rpc::pb::querier::querier_client::QuerierClient;
 use rpc::pb::querier::{self as pb, query_request};
 use tonic::{Status, Streaming};
 
-use super::{Form, fail, from_status, json};
+use super::{Form, bad, fail, from_status, json};
 use crate::gateway::Gateway;
 
 /// Time a querier has beyond the query's own timeout to say that it is over.
@@ -29,29 +30,30 @@ const POINT_BYTES: usize = 36;
 
 /// `GET|POST /api/v1/query`.
 pub(super) async fn instant(State(gateway): State<Arc<Gateway>>, form: Form) -> Response {
-    let time = match form.params.time_or("time", gateway.clock.now()) {
-        Ok(time) => query_request::Time::Instant(time.millis()),
-        Err(error) => return fail(error),
+    let time = |params: &Params| {
+        let time = params.time_or("time", gateway.clock.now())?;
+        Ok(query_request::Time::Instant(time.millis()))
     };
-    run(&gateway, form, time).await
+    run(&gateway, &form, time).await
 }
 
 /// `GET|POST /api/v1/query_range`.
 pub(super) async fn range(State(gateway): State<Arc<Gateway>>, form: Form) -> Response {
-    let time = match form.params.range() {
-        Ok((start, end, step)) => query_request::Time::Range(pb::Range {
-            start: start.millis(),
-            end: end.millis(),
-            step: step.unsigned_abs(),
-        }),
-        Err(error) => return fail(error),
+    let time = |params: &Params| {
+        let (start, end, step) = params.range()?;
+        let (start, end, step) = (start.millis(), end.millis(), step.unsigned_abs());
+        Ok(query_request::Time::Range(pb::Range { start, end, step }))
     };
-    run(&gateway, form, time).await
+    run(&gateway, &form, time).await
 }
 
-async fn run(gateway: &Gateway, form: Form, time: query_request::Time) -> Response {
-    match start(gateway, &form, time).await {
-        Ok((first, rest)) => answer(first, rest, !form.params.get("stats").is_empty()),
+async fn run(
+    gateway: &Gateway,
+    form: &Form,
+    time: impl FnOnce(&Params) -> Result<query_request::Time, ApiError>,
+) -> Response {
+    match start(gateway, form, time).await {
+        Ok((first, rest)) => answer(first, rest, form.params.get("stats")),
         Err(error) => fail(error),
     }
 }
@@ -59,22 +61,28 @@ async fn run(gateway: &Gateway, form: Form, time: query_request::Time) -> Respon
 async fn start(
     gateway: &Gateway,
     form: &Form,
-    time: query_request::Time,
+    time: impl FnOnce(&Params) -> Result<query_request::Time, ApiError>,
 ) -> Result<(pb::QueryResponse, Streaming<pb::QueryResponse>), ApiError> {
     let Form { params, tenant } = form;
-    let positive = |name| -> Result<u64, ApiError> {
-        let ms = params.duration_ms(name)?.unwrap_or(0);
-        u64::try_from(ms).map_err(|_| ApiError::parameter(name, "must not be negative"))
+    // In the order in which Prometheus looks at them.
+    let limit = params.limit("limit")?;
+    let time = time(params)?;
+    let timeout_ms = u64::try_from(params.duration_ms("timeout")?.unwrap_or(0));
+    let timeout_ms = timeout_ms.map_err(|_| ApiError::parameter("timeout", "must not be negative"))?;
+    let lookback = match params.get("lookback_delta") {
+        "" => Ok(0),
+        text => http_api::params::parse_duration_ms(text),
     };
-    let timeout_ms = positive("timeout")?;
+    let lookback = lookback.map_err(|e| bad(format!("error parsing lookback delta duration: {e}")))?;
     let longest = gateway.config.query_timeout.0;
     let request = pb::QueryRequest {
         tenant: tenant.as_str().to_owned(),
         query: params.get("query").to_owned(),
         time: Some(time),
-        lookback_ms: positive("lookback_delta")?,
+        // None of its own when it is negative.
+        lookback_ms: u64::try_from(lookback).unwrap_or(0),
         timeout_ms,
-        limit: params.limit("limit")?,
+        limit,
         allow_partial: params.get("partial_response") == "true",
         per_step_stats: params.get("stats") == "all",
     };
@@ -98,8 +106,13 @@ fn query_error(status: &Status) -> ApiError {
 
 /// Moves messages of the querier into the body. A failure from here on breaks the body off, so that no client takes
 /// a part for the whole.
-fn answer(first: pb::QueryResponse, rest: Streaming<pb::QueryResponse>, with_stats: bool) -> Response {
-    let state = Pump { first: Some(first), rest, writer: None, with_stats };
+fn answer(first: pb::QueryResponse, rest: Streaming<pb::QueryResponse>, stats: &str) -> Response {
+    let stats = match stats {
+        "" => Wanted::No,
+        "true" | "all" => Wanted::Yes,
+        other => Wanted::Deprecated(other.to_owned()),
+    };
+    let state = Pump { first: Some(first), rest, writer: None, stats };
     let body = stream::try_unfold(state, |mut pump| async move {
         let message = match pump.first.take() {
             Some(first) => Some(first),
@@ -116,7 +129,16 @@ struct Pump {
     first: Option<pb::QueryResponse>,
     rest: Streaming<pb::QueryResponse>,
     writer: Option<QueryWriter>,
-    with_stats: bool,
+    stats: Wanted,
+}
+
+/// Whether statistics are wanted.
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted {
+    No,
+    Yes,
+    /// In words that will not be understood for ever.
+    Deprecated(String),
 }
 
 impl Pump {
@@ -159,6 +181,10 @@ impl Pump {
         }
         warnings
             .extend(notes.missing.iter().map(|(source, why)| format!("partial response: {source}: {why}")));
-        writer.end(out, self.with_stats.then_some(&stats), &warnings, &infos);
+        if let Wanted::Deprecated(value) = &self.stats {
+            let text = format!("stats={} is deprecated, use \"true\" or \"all\"", Quoted(value));
+            warnings.push(text);
+        }
+        writer.end(out, (self.stats != Wanted::No).then_some(&stats), &warnings, &infos);
     }
 }

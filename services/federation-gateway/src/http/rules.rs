@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::series::LabelSet;
 use super::targets::rfc3339;
-use super::{Form, fail, from_status, match_params, succeed};
+use super::{Form, bad, fail, from_status, match_params, succeed};
 use crate::gateway::Gateway;
 use crate::peers::LOOKUP_DEADLINE;
 
@@ -185,6 +185,8 @@ async fn groups(gateway: &Gateway) -> Result<Vec<pb::RuleGroup>, ApiError> {
 }
 
 fn filter(params: &Params) -> Result<Filter, ApiError> {
+    // First, as in Prometheus.
+    let any_of = match_params(params.checked()?).map_err(bad)?;
     let kind = params.get("type").to_ascii_lowercase();
     if !matches!(kind.as_str(), "" | "alert" | "record") {
         return Err(ApiError::parameter("type", format!("not supported value {}", Quoted(&kind))));
@@ -207,7 +209,7 @@ fn filter(params: &Params) -> Result<Filter, ApiError> {
         names: set("rule_name[]"),
         groups: set("rule_group[]"),
         files: set("file[]"),
-        any_of: match_params(params)?,
+        any_of,
         exclude_alerts,
     })
 }

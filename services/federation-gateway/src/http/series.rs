@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use http_api::json::TRUNCATED_WARNING;
@@ -14,7 +15,7 @@ use rpc::pb::querier::querier_client::QuerierClient;
 use rpc::symbols::SymbolReader;
 use serde::Serialize;
 
-use super::{Form, fail, from_status, match_params, missing_warnings, succeed};
+use super::{Form, bad, fail, from_status, match_params, missing_warnings, succeed};
 use crate::gateway::Gateway;
 use crate::peers::LOOKUP_DEADLINE;
 
@@ -26,39 +27,53 @@ pub(super) async fn label_names(State(gateway): State<Arc<Gateway>>, form: Form)
 /// `GET /api/v1/label/<name>/values`.
 pub(super) async fn label_values(
     State(gateway): State<Arc<Gateway>>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
     form: Form,
 ) -> Response {
+    // What is not UTF-8 is no name either.
+    let name = name.map(|Path(name)| name).unwrap_or_default();
     let name = exposition::escaping::unescape_values(&name).into_owned();
     if name.is_empty() {
-        let message = format!("invalid label name: {}", Quoted(&name));
-        return fail(ApiError::new(ErrorType::BadData, message));
+        return fail(bad(format!("invalid label name: {}", Quoted(&name))));
     }
     labels(&gateway, form, name).await.unwrap_or_else(fail)
 }
 
 async fn labels(gateway: &Gateway, form: Form, name: String) -> Result<Response, ApiError> {
     let Form { params, tenant } = form;
-    let wants_values = !name.is_empty();
+    // In the order in which Prometheus looks at them.
+    let limit = params.limit("limit")?;
+    let min_time = params.time_or("start", Timestamp::MIN)?.millis();
+    let max_time = params.time_or("end", Timestamp::MAX)?.millis();
+    let any_of = match_params(&params).map_err(bad)?;
     let request = pb::LabelsRequest {
         tenant: tenant.as_str().to_owned(),
         name,
-        any_of: rpc::convert::matcher_sets_to_pb(&match_params(&params)?),
-        min_time: params.time_or("start", Timestamp::MIN)?.millis(),
-        max_time: params.time_or("end", Timestamp::MAX)?.millis(),
-        limit: params.limit("limit")?,
+        any_of: rpc::convert::matcher_sets_to_pb(&any_of),
+        min_time,
+        max_time,
+        limit,
         allow_partial: params.get("partial_response") == "true",
     };
-    let ask = async |mut client: QuerierClient<Channel>, request| {
-        if wants_values { client.label_values(request).await } else { client.label_names(request).await }
-    };
-    let response = gateway.peers.ask_querier(request, LOOKUP_DEADLINE, ask).await;
-    let response = response.map_err(|s| from_status(&s))?.into_inner();
+    let response = names(gateway, request).await?;
     let mut warnings = missing_warnings(&response.missing);
     if response.is_truncated {
         warnings.push(TRUNCATED_WARNING.to_owned());
     }
     Ok(succeed(&response.values, &warnings))
+}
+
+/// Asks for the values of a label; for the names of labels where none is named.
+pub(super) async fn names(
+    gateway: &Gateway,
+    request: pb::LabelsRequest,
+) -> Result<pb::LabelsResponse, ApiError> {
+    let wants_values = !request.name.is_empty();
+    let ask = async |mut client: QuerierClient<Channel>, request| {
+        if wants_values { client.label_values(request).await } else { client.label_names(request).await }
+    };
+    let response = gateway.peers.ask_querier(request, LOOKUP_DEADLINE, ask).await;
+    Ok(response.map_err(|s| from_status(&s))?.into_inner())
 }
 
 /// A label set as the API shows it.
@@ -77,16 +92,19 @@ pub(super) async fn series(State(gateway): State<Arc<Gateway>>, form: Form) -> R
 
 async fn list(gateway: &Gateway, form: Form) -> Result<Response, ApiError> {
     let Form { params, tenant } = form;
-    let any_of = match_params(&params)?;
-    if any_of.is_empty() {
+    if params.checked()?.all("match[]").next().is_none() {
         return Err(ApiError::new(ErrorType::BadData, "no match[] parameter provided"));
     }
+    let limit = params.limit("limit")?;
+    let min_time = params.time_or("start", Timestamp::MIN)?.millis();
+    let max_time = params.time_or("end", Timestamp::MAX)?.millis();
+    let any_of = match_params(&params).map_err(|e| ApiError::parameter("match[]", e))?;
     let request = pb::SeriesRequest {
         tenant: tenant.as_str().to_owned(),
         any_of: rpc::convert::matcher_sets_to_pb(&any_of),
-        min_time: params.time_or("start", Timestamp::MIN)?.millis(),
-        max_time: params.time_or("end", Timestamp::MAX)?.millis(),
-        limit: params.limit("limit")?,
+        min_time,
+        max_time,
+        limit,
         allow_partial: params.get("partial_response") == "true",
     };
     let ask = async |mut client: QuerierClient<Channel>, request| client.series(request).await;

@@ -73,16 +73,3 @@ pub(super) async fn runtime_info(State(gateway): State<Arc<Gateway>>) -> Respons
 pub(super) async fn flags(State(gateway): State<Arc<Gateway>>) -> Response {
     succeed(&gateway.config.flags, &[])
 }
-
-/// `GET /api/v1/notifications`: that the configuration file on disk is refused, as long as it is.
-pub(super) async fn notifications(State(gateway): State<Arc<Gateway>>) -> Response {
-    match gateway.prometheus_config() {
-        Ok(config) if config.message.is_last_reload_successful => succeed(&json!([]), &[]),
-        Ok(_) => {
-            let text = "Configuration reload has failed.";
-            let date = rfc3339(gateway.clock.now());
-            succeed(&json!([{ "text": text, "date": date, "active": true }]), &[])
-        }
-        Err(error) => fail(error),
-    }
-}

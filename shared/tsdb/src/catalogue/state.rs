@@ -58,6 +58,30 @@ impl DataFile {
         let of_day = || day_start(&self.day).map_or(i64::MAX, |start| start + DAY_MS - 1);
         self.stats.as_ref().and_then(|s| s.max_time).unwrap_or_else(of_day)
     }
+
+    /// The earliest time in the file; the start of its day where that is not known.
+    #[must_use]
+    pub fn oldest_time(&self) -> i64 {
+        let of_day = || day_start(&self.day).unwrap_or(i64::MIN);
+        self.stats.as_ref().and_then(|s| s.min_time).unwrap_or_else(of_day)
+    }
+
+    /// Its random name, which sorts by the time it was made: the path without folders and extension.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        let name = self.path.rsplit('/').next().unwrap_or_default();
+        name.strip_suffix(".parquet").unwrap_or(name)
+    }
+
+    /// How far it is compacted: 1 as it was flushed, 2 with other files of its windows, 3 with all of its day.
+    #[must_use]
+    pub fn level(&self) -> u32 {
+        match &self.part {
+            None => 1,
+            Some(_) if self.window_ms == WINDOW_MS => 2,
+            Some(_) => 3,
+        }
+    }
 }
 
 /// One of the files that a compaction wrote: they follow each other in the order of series.
