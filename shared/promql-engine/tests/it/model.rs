@@ -184,9 +184,8 @@ fn over_time(function: &str, window: &[(i64, Value)], (time, range): (i64, i64))
     let same_sort = |x| if is_histogram { Histogram(x) } else { Float(x) };
     let seen: Vec<(i64, f64)> = window.iter().map(|(t, Float(x) | Histogram(x))| (*t, *x)).collect();
     let values = || seen.iter().map(|(_, x)| *x);
-    let is_mixed = |window: &[(i64, Value)]| {
-        window.iter().any(|(_, v)| matches!(v, Histogram(_)) != is_histogram)
-    };
+    let is_mixed =
+        |window: &[(i64, Value)]| window.iter().any(|(_, v)| matches!(v, Histogram(_)) != is_histogram);
     // Where the sort changes, so does the value, and counting begins anew.
     let pairs = |counts: fn(f64, f64) -> bool| {
         let is_counted = |pair: &&[(i64, Value)]| match (pair[0].1, pair[1].1) {

@@ -177,7 +177,9 @@ fn queries_at_one_time_share_their_reads() {
 fn what_heads_hold_is_not_read_again() {
     run(async {
         let (table, _) = counted(0, 0).await;
-        flush(&table, "one", None, 7, vec![row("m", "a", &[BASE + 1_000, BASE + 3_000], 1.0)]).await.expect("flushed");
+        flush(&table, "one", None, 7, vec![row("m", "a", &[BASE + 1_000, BASE + 3_000], 1.0)])
+            .await
+            .expect("flushed");
         flush(&table, "two", None, 3, vec![row("m", "b", &[BASE + 2_000], 1.0)]).await.expect("flushed");
         let snapshot = table.snapshot(None).await.expect("snapshot");
         let state = |log: &str, acked_seq, since| LogState {
