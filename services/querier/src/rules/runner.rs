@@ -30,8 +30,8 @@ use crate::sources::Sources;
 
 /// How long the samples of an evaluation may take to become durable.
 pub(super) const WRITE_DEADLINE: Duration = Duration::from_secs(60);
-/// How far apart the clock is looked at while a group waits: it may be set.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// How far apart the clock is looked at while a group waits: it may be set. Thousands of groups do.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// An alert that was written at most so many intervals ago, or so long ago, had an evaluator that has just stopped: it
 /// goes on as it was. The time is what a restart takes, or the noticing that a querier is gone.
 const TAKE_OVER_INTERVALS: u32 = 3;
