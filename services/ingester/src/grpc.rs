@@ -16,6 +16,7 @@ use crate::aggregate::Aggregations;
 use crate::config::Config;
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::select::{Wanted, select_many};
 use crate::session::Session;
 use crate::upkeep::Upkeep;
 
@@ -62,6 +63,19 @@ impl Server {
         Self { storage, upkeep, limits, aggregations, metrics, shutdown: environment.shutdown.clone() }
     }
 
+    fn wanted(&self, request: &pb::SelectRequest) -> Result<Wanted, Status> {
+        Ok(Wanted {
+            tenant: convert::tenant(&request.tenant)?,
+            matchers: convert::matchers(&request.matchers)?,
+            min_time: request.min_time,
+            max_time: request.max_time,
+            limits: SelectLimits {
+                series: self.limits.series.min(convert::limit(request.series_max)),
+                samples: self.limits.samples.min(convert::limit(request.samples_max)),
+            },
+        })
+    }
+
     /// Runs a read off the async threads.
     async fn read<T: Send + 'static>(
         &self,
@@ -96,6 +110,7 @@ fn streamed<T: Send + 'static>(messages: impl Iterator<Item = T> + Send + 'stati
 impl Ingester for Server {
     type AppendStream = BoxStream<pb::AppendResponse>;
     type SelectStream = BoxStream<pb::SelectResponse>;
+    type SelectManyStream = BoxStream<pb::SelectResponse>;
     type AggregateStream = BoxStream<pb::AggregateResponse>;
     type LastSamplesStream = BoxStream<pb::LastSamplesResponse>;
     type SeriesStream = BoxStream<pb::SeriesResponse>;
@@ -134,16 +149,21 @@ impl Ingester for Server {
         &self,
         request: Request<pb::SelectRequest>,
     ) -> Result<Response<Self::SelectStream>, Status> {
-        let request = request.into_inner();
-        let tenant = convert::tenant(&request.tenant)?;
-        let matchers = convert::matchers(&request.matchers)?;
-        let limits = SelectLimits {
-            series: self.limits.series.min(convert::limit(request.series_max)),
-            samples: self.limits.samples.min(convert::limit(request.samples_max)),
-        };
-        let (min, max) = (request.min_time, request.max_time);
-        let selection = self.read(move |s| s.select(&tenant, &matchers, min, max, limits)).await?;
+        let wanted = self.wanted(request.get_ref())?;
+        let selection = self.read(move |storage| wanted.select(storage)).await?;
         Ok(streamed(encode::selection(selection)))
+    }
+
+    async fn select_many(
+        &self,
+        request: Request<pb::SelectManyRequest>,
+    ) -> Result<Response<Self::SelectManyStream>, Status> {
+        let request = request.into_inner();
+        let wanted = request.selections.iter().map(|selection| self.wanted(selection));
+        let wanted = wanted.collect::<Result<Vec<_>, Status>>()?;
+        let samples_max = self.limits.samples.min(convert::limit(request.samples_max));
+        let selected = self.read(move |storage| select_many(storage, wanted, samples_max)).await?;
+        Ok(streamed(selected.into_iter().flat_map(encode::selected)))
     }
 
     async fn aggregate(

@@ -18,6 +18,7 @@ mod grpc;
 mod listing;
 mod metrics;
 mod otlp;
+mod select;
 mod service;
 mod session;
 mod upkeep;

@@ -11,6 +11,7 @@ use tonic::{Status, Streaming};
 use tsdb::series::{FloatColumn, HistogramColumn, SeriesSamples, Timeline};
 
 use crate::error::{Error, Result};
+use crate::sources::covered;
 
 /// Where the messages of an answer come from.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub(crate) enum Messages {
     Select(Streaming<pb::SelectResponse>),
     /// Behind the part of an aggregation.
     Aggregate(Streaming<pb::AggregateResponse>),
+    /// Among other answers, of which it has come already.
+    Among(std::vec::IntoIter<pb::SelectResponse>),
 }
 
 impl Messages {
@@ -25,6 +28,7 @@ impl Messages {
         use pb::aggregate_response::Piece;
         match self {
             Self::Select(stream) => stream.message().await,
+            Self::Among(messages) => Ok(messages.next()),
             Self::Aggregate(stream) => match stream.message().await?.map(|message| message.piece) {
                 None => Ok(None),
                 Some(Some(Piece::Whole(message))) => Ok(Some(message)),
@@ -60,58 +64,95 @@ impl HeadAnswer {
             ready: VecDeque::new(),
             delivered: 0,
         };
-        let first = answer.messages.next().await?.ok_or_else(|| unreadable("it sent nothing"))?;
-        answer.state = first.state.ok_or_else(|| unreadable("its first message has no state"))?;
+        let mut message = answer.messages.next().await?.ok_or_else(|| unreadable("it sent nothing"))?;
+        answer.state = message.state.take().ok_or_else(|| unreadable("its first message has no state"))?;
         loop {
-            let message = answer.messages.next().await?;
-            let message = message.ok_or_else(|| unreadable("it ended among the label sets"))?;
             let symbols = SymbolReader(&message.symbols);
             for refs in &message.labels {
                 answer.labels.push(symbols.labels(refs).map_err(unreadable)?);
             }
             if message.is_labels_end {
+                answer.take_samples(&message).map_err(unreadable)?;
                 return Ok(answer);
             }
+            let next = answer.messages.next().await?;
+            message = next.ok_or_else(|| unreadable("it ended among the label sets"))?;
         }
+    }
+
+    /// Reads several answers to their ends; `None` for those that were left out. Says which logs all of them cover.
+    pub(crate) async fn all(
+        source: &str,
+        mut messages: Streaming<pb::SelectResponse>,
+        count: usize,
+    ) -> std::result::Result<(Vec<Option<Self>>, Vec<String>), Status> {
+        let mut parts: Vec<Vec<pb::SelectResponse>> = Vec::with_capacity(count);
+        while let Some(message) = messages.message().await? {
+            match parts.last_mut() {
+                Some(part) if message.state.is_none() => part.push(message),
+                _ => parts.push(vec![message]),
+            }
+        }
+        if parts.len() != count {
+            return Err(unreadable(format!("{} answers stand where {count} are expected", parts.len())));
+        }
+        let states = || parts.iter().map(|part| part.first().and_then(|message| message.state.as_ref()));
+        let mut logs = covered(states().next().flatten());
+        logs.retain(|log| states().all(|state| covered(state).contains(log)));
+        let mut answers = Vec::with_capacity(count);
+        for part in parts {
+            answers.push(match part.first() {
+                Some(first) if !first.is_left_out => {
+                    Some(Self::begin(source.to_owned(), Messages::Among(part.into_iter())).await?)
+                }
+                _ => None,
+            });
+        }
+        Ok((answers, logs))
     }
 
     /// Returns the samples of the next series, in the order of the label sets.
     pub(crate) async fn next(&mut self) -> Result<SeriesSamples> {
         while self.ready.is_empty() {
             let message = self.message().await?.ok_or_else(|| self.broken("it ended among the samples"))?;
-            for timeline in &message.timelines {
-                let times = ascending_times(&timeline.deltas).map_err(|e| self.broken(e))?;
-                self.timelines.push(Timeline::from(times));
-            }
-            for samples in &message.samples {
-                let samples = self.decode(samples)?;
-                self.ready.push_back(samples);
-            }
+            self.take_samples(&message).map_err(|e| self.broken(e))?;
         }
         self.delivered += 1;
         self.ready.pop_front().ok_or_else(|| self.broken("no samples"))
     }
 
-    fn decode(&self, message: &pb::SeriesSamples) -> Result<SeriesSamples> {
+    fn take_samples(&mut self, message: &pb::SelectResponse) -> std::result::Result<(), String> {
+        for timeline in &message.timelines {
+            let times = ascending_times(&timeline.deltas).map_err(|e| e.to_string())?;
+            self.timelines.push(Timeline::from(times));
+        }
+        for samples in &message.samples {
+            let samples = self.decode(samples)?;
+            self.ready.push_back(samples);
+        }
+        Ok(())
+    }
+
+    fn decode(&self, message: &pb::SeriesSamples) -> std::result::Result<SeriesSamples, String> {
         let expected = self.delivered + self.ready.len();
         if usize::try_from(message.series) != Ok(expected) {
-            return Err(self.broken(format!("series {} stands where {expected} is expected", message.series)));
+            return Err(format!("series {} stands where {expected} is expected", message.series));
         }
         let timestamps = match message.timeline.checked_sub(1) {
             None => Timeline::default(),
             Some(number) => {
                 let timeline = self.timelines.get(number as usize).cloned();
-                timeline.ok_or_else(|| self.broken(format!("timeline {number} was not declared")))?
+                timeline.ok_or_else(|| format!("timeline {number} was not declared"))?
             }
         };
-        let times = |deltas: &[i64]| ascending_times(deltas).map_err(|e| self.broken(e));
+        let times = |deltas: &[i64]| ascending_times(deltas).map_err(|e| e.to_string());
         let histogram_times = times(&message.histogram_deltas)?;
         let started = times(&message.started_deltas)?;
         let is_whole = timestamps.len() == message.values.len()
             && histogram_times.len() == message.histograms.len()
             && started.len() == message.starts.len();
         if !is_whole {
-            return Err(self.broken("times and values differ in number"));
+            return Err("times and values differ in number".to_owned());
         }
         let histograms: Arc<[Arc<Histogram>]> =
             message.histograms.iter().map(|h| Arc::new(Histogram::from(h))).collect();

@@ -10,10 +10,12 @@
 //! - evaluation runs on blocking threads, a bounded number at a time;
 //! - the querier keeps nothing between requests but its view of the catalogue, and of rules what their source series
 //!   and its own writes would tell again;
-//! - a rule group is evaluated by one querier, and its samples go to its home ingester alone.
+//! - a rule group is evaluated by one querier, from one look at the heads (see `ahead`), and its samples go to its home
+//!   ingester alone.
 //!
 //! Deliberately absent: HTTP, caches.
 
+mod ahead;
 mod config;
 mod cut;
 mod error;

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::iter::Peekable;
 use std::sync::Arc;
+use std::time::Duration;
 
 use model::{Labels, Matcher, Tenant, Timestamp};
 use promql_engine::partial::Partial;
@@ -30,9 +31,31 @@ pub(crate) struct Request {
     pub(crate) samples_max: u64,
     pub(crate) allow_partial: bool,
     /// When to give up.
-    pub(crate) deadline: std::time::Duration,
+    pub(crate) deadline: Duration,
     /// The aggregation that the samples are for, where ingesters may compute parts of it.
     pub(crate) offer: Option<Offer>,
+}
+
+impl Request {
+    fn message(&self) -> pb::SelectRequest {
+        pb::SelectRequest {
+            tenant: self.tenant.as_str().to_owned(),
+            matchers: rpc::convert::matchers_to_pb(&self.matchers),
+            min_time: self.min_time.millis(),
+            max_time: self.max_time.millis(),
+            series_max: 0,
+            samples_max: self.samples_max,
+        }
+    }
+}
+
+/// A selection that was read to its end.
+#[derive(Debug)]
+pub(crate) struct Read {
+    /// Each once, sorted by metric name, then labels.
+    pub(crate) labels: Vec<Labels>,
+    /// In the same order.
+    pub(crate) samples: Vec<SeriesSamples>,
 }
 
 /// What was found: the label sets at once, the samples series by series.
@@ -60,15 +83,7 @@ impl Selection {
             return Ok(Self { partials, ..Self::of(heads, table, Vec::new()) });
         }
         let asked = sources.ask(request.allow_partial, |name, mut client| {
-            let message = pb::SelectRequest {
-                tenant: request.tenant.as_str().to_owned(),
-                matchers: rpc::convert::matchers_to_pb(&request.matchers),
-                min_time: request.min_time.millis(),
-                max_time: request.max_time.millis(),
-                series_max: 0,
-                samples_max: request.samples_max,
-            };
-            let message = rpc::with_deadline(message, request.deadline);
+            let message = rpc::with_deadline(request.message(), request.deadline);
             async move {
                 let messages = Messages::Select(client.select(message).await?.into_inner());
                 let answer = HeadAnswer::begin(name, messages).await?;
@@ -80,6 +95,60 @@ impl Selection {
         let held = Held::by(heads.iter().map(|head| &head.state));
         let table = open_table(sources, request, struck, &held).await?;
         Ok(Self::of(heads, table, missing))
+    }
+
+    /// Asks every head for several selections at once, which together have at most so many samples, and reads them to
+    /// their ends. `None` for those that would have more.
+    pub(crate) async fn read_all(
+        sources: &Sources,
+        requests: &[Request],
+        samples_max: u64,
+        deadline: Duration,
+    ) -> Result<Vec<Option<Read>>> {
+        let asked = sources.ask(false, |name, mut client| {
+            let selections = requests.iter().map(Request::message).collect();
+            let message = rpc::with_deadline(pb::SelectManyRequest { selections, samples_max }, deadline);
+            async move {
+                let messages = client.select_many(message).await?.into_inner();
+                HeadAnswer::all(&name, messages, requests.len()).await
+            }
+        });
+        let Answers { came, struck, .. } = asked.await?;
+        let mut came: Vec<_> = came.into_iter().map(Vec::into_iter).collect();
+        let mut left = samples_max;
+        let mut all = Vec::with_capacity(requests.len());
+        for request in requests {
+            let heads: Vec<_> = came.iter_mut().map(|head| head.next().flatten()).collect();
+            let read = match heads.into_iter().collect::<Option<Vec<_>>>() {
+                Some(heads) => Self::read_within(sources, request, (heads, struck), &mut left).await?,
+                None => None,
+            };
+            all.push(read);
+        }
+        Ok(all)
+    }
+
+    /// Reads what heads have answered and the table has. `None` where that is too much.
+    async fn read_within(
+        sources: &Sources,
+        request: &Request,
+        (heads, struck): (Vec<HeadAnswer>, u64),
+        left: &mut u64,
+    ) -> Result<Option<Read>> {
+        let request = Request { samples_max: *left, ..request.clone() };
+        let held = Held::by(heads.iter().map(|head| &head.state));
+        let table = match open_table(sources, &request, struck, &held).await {
+            Err(error) if error.kind() == fault::Kind::Limit => return Ok(None),
+            table => table?,
+        };
+        let mut selection = Self::of(heads, table, Vec::new());
+        let mut samples = Vec::with_capacity(selection.labels.len());
+        while let Some(next) = selection.next().await? {
+            let Some(rest) = left.checked_sub(next.sample_count() as u64) else { return Ok(None) };
+            *left = rest;
+            samples.push(next);
+        }
+        Ok(Some(Read { labels: selection.labels, samples }))
     }
 
     /// Puts together what came from heads and table.

@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::ahead::{Ahead, Look, SAMPLES_MAX, looks};
 use crate::cut::{Offer, Settings};
 use crate::error::{Error, Result};
 use crate::select::{Request, Selection, promql_order};
@@ -62,6 +63,29 @@ impl SeriesSource for Source {
             labels: Vec::new(),
             reordered: None,
         }))
+    }
+
+    fn read_ahead(&self, wanted: &[Wanted]) -> Option<Box<dyn SeriesSource + '_>> {
+        if wanted.len() < 2 {
+            return None;
+        }
+        let looks = looks(wanted);
+        let deadline = self.deadline.saturating_duration_since(Instant::now());
+        let request = |look: &Look| Request {
+            tenant: self.tenant.clone(),
+            matchers: look.matchers.clone(),
+            min_time: look.min_time,
+            max_time: look.max_time,
+            samples_max: SAMPLES_MAX,
+            allow_partial: false,
+            deadline,
+            offer: None,
+        };
+        let requests: Vec<Request> = looks.iter().map(request).collect();
+        let reading = Selection::read_all(&self.sources, &requests, SAMPLES_MAX, deadline);
+        let read = wait(&self.runtime, &self.canceled, self.deadline.into(), reading).ok()?.ok()?;
+        let series = read.into_iter().map(|read| read.map(|read| Arc::new(read.into())));
+        Some(Box::new(Ahead { below: self, looks: looks.into_iter().zip(series).collect() }))
     }
 }
 

@@ -110,6 +110,7 @@ impl FakeIngester {
 impl Ingester for FakeIngester {
     type AppendStream = Answers<pb::AppendResponse>;
     type SelectStream = Answers<pb::SelectResponse>;
+    type SelectManyStream = Answers<pb::SelectResponse>;
     type AggregateStream = Answers<pb::AggregateResponse>;
     type LastSamplesStream = Answers<pb::LastSamplesResponse>;
     type SeriesStream = Answers<pb::SeriesResponse>;
@@ -128,6 +129,13 @@ impl Ingester for FakeIngester {
     }
 
     async fn select(&self, _: Request<pb::SelectRequest>) -> Result<Response<Self::SelectStream>, Status> {
+        Err(Status::unimplemented("not used here"))
+    }
+
+    async fn select_many(
+        &self,
+        _: Request<pb::SelectManyRequest>,
+    ) -> Result<Response<Self::SelectManyStream>, Status> {
         Err(Status::unimplemented("not used here"))
     }
 

@@ -19,7 +19,7 @@ use crate::partial::{Cut, Partial};
 use crate::plan::{Around, Planner, QueryTimes};
 use crate::points::{BoxOperator, Grid, Point, clear, row};
 use crate::range::with_edges;
-use crate::source::SeriesSource;
+use crate::source::{Recorder, Selection, SeriesSource};
 
 /// How queries are evaluated. The default is that of a Prometheus server without flags.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -276,6 +276,25 @@ impl Query {
     /// When the evaluation fails, a limit is met, the time is up or the query is cancelled.
     pub fn run(&self, source: &dyn SeriesSource, control: &Control) -> Result<QueryAnswer> {
         on_stack_for(&self.expr, || self.run_here(source, control))
+    }
+
+    /// Returns what the query selects, as far as that does not depend on what is in other series. A query that cannot be
+    /// planned selects nothing.
+    #[must_use]
+    pub fn selections(&self) -> Vec<Selection> {
+        let (recorder, control) = (Recorder::default(), Control::default());
+        let planned = on_stack_for(&self.expr, || {
+            let mut cx = self.context(&recorder, &control)?;
+            let (planner, grid, around) = (Planner { times: self.times }, self.grid(), Around::default());
+            match self.expr.value_type() {
+                ValueType::Scalar => drop(planner.scalar(&mut cx, &self.expr, grid, around)?),
+                ValueType::Vector => drop(planner.vector(&mut cx, &self.expr, grid, around)?),
+                ValueType::Matrix => drop(planner.range(&mut cx, &self.expr, grid, around)?),
+                ValueType::String | ValueType::None => {}
+            }
+            Ok(())
+        });
+        planned.map_or_else(|_| Vec::new(), |()| recorder.finish())
     }
 
     fn context<'a>(&'a self, source: &'a dyn SeriesSource, control: &'a Control) -> Result<Context<'a>> {

@@ -7,7 +7,7 @@
 //! - series that share their timestamps share the very `Arc`: windows are computed once for each.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use model::{FloatHistogram, Labels, Matcher, Timestamp};
 
@@ -22,6 +22,15 @@ pub trait SeriesSource: Send + Sync {
     /// # Errors
     /// When the selection cannot be served.
     fn select(&self, selection: &Selection) -> Result<Box<dyn SeriesSet>, SourceError>;
+
+    /// Reads at once what several queries are going to ask for ([`Query::selections`]), and returns a source for them
+    /// that serves everything else as well. `None` where nothing is gained by it or it cannot be done: the queries then
+    /// ask for themselves, and hear why.
+    ///
+    /// [`Query::selections`]: crate::Query::selections
+    fn read_ahead(&self, _selections: &[Selection]) -> Option<Box<dyn SeriesSource + '_>> {
+        None
+    }
 }
 
 /// The series and samples that one selector needs.
@@ -157,6 +166,35 @@ pub struct SeriesSamples {
     pub floats: Column<f64>,
     /// Histogram samples.
     pub histograms: Column<Arc<FloatHistogram>>,
+}
+
+/// Takes note of what is selected, and has nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Recorder(Mutex<Vec<Selection>>);
+
+impl Recorder {
+    pub(crate) fn finish(self) -> Vec<Selection> {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SeriesSource for Recorder {
+    fn select(&self, selection: &Selection) -> Result<Box<dyn SeriesSet>, SourceError> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(selection.clone());
+        Ok(Box::new(Nothing))
+    }
+}
+
+struct Nothing;
+
+impl SeriesSet for Nothing {
+    fn labels(&mut self) -> Result<&[Labels], SourceError> {
+        Ok(&[])
+    }
+
+    fn next(&mut self) -> Result<Option<SeriesSamples>, SourceError> {
+        Ok(None)
+    }
 }
 
 #[cfg(test)]

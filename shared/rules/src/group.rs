@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use model::labels::METRIC_NAME;
 use model::query::{PointValue, QueryValue, VectorElement};
 use model::{Labels, MatchOp, Matcher, Timestamp, is_stale, stale_nan};
-use promql_engine::{Control, Engine, Error, Hints, Selection, SeriesSource};
+use promql_engine::{Control, Engine, Error, Hints, Query, Selection, SeriesSource};
 
 use crate::alert::{ALERT_NAME, ALERTS_FOR_STATE, Alert, AlertState, Alerts, Surroundings, ms};
 use crate::dependency;
@@ -243,10 +243,16 @@ impl Group {
             sample_count: 0,
             series: Vec::with_capacity(self.rules.len()),
         };
-        let mut ahead = self.evaluate_ahead((at, time), environment);
-        for (i, rule) in self.rules.iter_mut().enumerate() {
+        let queries: Vec<Prepared> = self.rules.iter().map(|rule| prepare(rule, time, environment)).collect();
+        let selections: Vec<Selection> = queries.iter().flatten().flat_map(Query::selections).collect();
+        let source = environment.source.read_ahead(&selections);
+        let environment =
+            &Environment { source: source.as_deref().unwrap_or(environment.source), ..*environment };
+        let mut ahead = self.evaluate_ahead(&queries, (at, time), environment);
+        for (i, (rule, query)) in self.rules.iter_mut().zip(&queries).enumerate() {
             let (outcome, took) = ahead[i].take().unwrap_or_else(|| {
-                timed(|| evaluate_rule(rule, (at, time), self.spec.limit, environment, &evaluation.samples))
+                let work = (query, (at, time), self.spec.limit);
+                timed(|| evaluate_rule(rule, work, environment, &evaluation.samples))
             });
             rule.took = took;
             rule.last_evaluation = Some(at);
@@ -279,6 +285,7 @@ impl Group {
     /// results is the same as if they had been evaluated in their turn.
     fn evaluate_ahead(
         &mut self,
+        queries: &[Prepared],
         times: (Timestamp, Timestamp),
         environment: &Environment<'_>,
     ) -> Vec<Option<(Outcome, Duration)>> {
@@ -288,12 +295,13 @@ impl Group {
             return ahead;
         }
         let (limit, nothing) = (self.spec.limit, BTreeMap::new());
-        let rules = self.rules.iter_mut().zip(&mut ahead).zip(&self.independent);
+        let rules = self.rules.iter_mut().zip(queries).zip(&mut ahead).zip(&self.independent);
         let work = Mutex::new(rules.filter(|(_, is_independent)| **is_independent).map(|(work, _)| work));
         let next = || work.lock().unwrap_or_else(PoisonError::into_inner).next();
         let evaluate = || {
-            while let Some((rule, outcome)) = next() {
-                *outcome = Some(timed(|| evaluate_rule(rule, times, limit, environment, &nothing)));
+            while let Some(((rule, query), outcome)) = next() {
+                let work = (query, times, limit);
+                *outcome = Some(timed(|| evaluate_rule(rule, work, environment, &nothing)));
             }
         };
         thread::scope(|scope| {
@@ -472,8 +480,7 @@ struct Queries<'a> {
 }
 
 impl Queries<'_> {
-    fn run(&self, expr: &str, time: Timestamp) -> Result<Vec<VectorElement>, String> {
-        let query = self.environment.engine.instant(expr, time).map_err(|error| error.to_string())?;
+    fn run(&self, query: &Query) -> Result<Vec<VectorElement>, String> {
         let answer = query.run(&self.overlay, self.environment.control);
         match answer.map_err(|error: Error| error.to_string())?.value {
             QueryValue::Vector(elements) => Ok(elements),
@@ -488,7 +495,8 @@ impl Queries<'_> {
 impl Context for Queries<'_> {
     fn query(&mut self, expr: &str) -> Result<Vec<VectorElement>, String> {
         // Not earlier by the offset: the reference's templates look at the time of the evaluation.
-        self.run(expr, self.at)
+        let query = self.environment.engine.instant(expr, self.at).map_err(|error| error.to_string())?;
+        self.run(&query)
     }
 
     fn now(&self) -> Timestamp {
@@ -498,6 +506,13 @@ impl Context for Queries<'_> {
     fn external_url(&self) -> &str {
         self.environment.external_url
     }
+}
+
+/// A rule's query, made ready.
+type Prepared = Result<Query, String>;
+
+fn prepare(rule: &RuleState, time: Timestamp, environment: &Environment<'_>) -> Prepared {
+    environment.engine.instant(&rule.spec.expr, time).map_err(|error| error.to_string())
 }
 
 /// What a rule gave.
@@ -510,14 +525,13 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
 
 fn evaluate_rule(
     rule: &mut RuleState,
-    (at, time): (Timestamp, Timestamp),
-    limit: usize,
+    (query, (at, time), limit): (&Prepared, (Timestamp, Timestamp), usize),
     environment: &Environment<'_>,
     so_far: &BTreeMap<Labels, PointValue>,
 ) -> Outcome {
     let overlay = Overlay { below: environment.source, time, samples: so_far };
     let mut queries = Queries { environment, overlay, at };
-    let result = queries.run(&rule.spec.expr, time)?;
+    let result = queries.run(query.as_ref().map_err(Clone::clone)?)?;
     match &rule.spec.kind {
         RuleKind::Recording => record(&rule.spec, result, limit),
         RuleKind::Alerting(spec) => {

@@ -110,7 +110,7 @@ pub struct Appended {
 pub struct Refusal {
     /// The reason.
     pub reason: RefusalReason,
-    /// How many.
+    /// How many; 0 where an append without samples asked whether a rule group is still its evaluator's.
     pub count: u64,
     /// The first of them, for people.
     pub example: String,

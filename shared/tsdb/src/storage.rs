@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::append::{Appended, GroupAppend, LogPosition, Refusal};
+use crate::append::{Appended, GroupAppend, LogPosition, Refusal, RefusalReason};
 use crate::error::{Error, Result};
 use crate::head::Head;
 use crate::log::committer::{Batch, Committer, LogFailure, lock};
@@ -193,8 +193,14 @@ impl Storage {
     }
 
     fn refusals(&self, judged: &mut Judged) -> Vec<Refusal> {
+        let superseded = judged.is_superseded.then(|| Refusal {
+            reason: RefusalReason::StaleEpoch,
+            count: 0,
+            example: RefusalReason::StaleEpoch.to_string(),
+            samples: Vec::new(),
+        });
         if judged.refused.is_empty() {
-            return Vec::new();
+            return superseded.into_iter().collect();
         }
         let head = self.read_head();
         let refusal = |r: appender::RefusedSamples| {
@@ -205,7 +211,7 @@ impl Storage {
             };
             Refusal { reason: r.reason, count: r.samples.len() as u64, example, samples: r.samples }
         };
-        std::mem::take(&mut judged.refused).into_iter().map(refusal).collect()
+        std::mem::take(&mut judged.refused).into_iter().map(refusal).chain(superseded).collect()
     }
 
     /// The name of the log that this storage writes.

@@ -16,6 +16,7 @@ use tsdb::{
 };
 
 use crate::error::Error;
+use crate::select::Selected;
 
 /// Label sets in one message.
 const LABELS_PER_MESSAGE: usize = 2_000;
@@ -59,36 +60,49 @@ pub(super) fn state(state: &HeadState) -> pb::HeadState {
     pb::HeadState { logs: state.logs.iter().map(log).collect(), table_version: state.table_version() }
 }
 
+/// One of several answers, or that it is left out.
+pub(super) fn selected(selected: Selected) -> impl Iterator<Item = pb::SelectResponse> + Send {
+    let (answer, left_out) = match selected {
+        Ok(answer) => (Some(answer), None),
+        Err(head) => (None, Some(state(&head))),
+    };
+    let left_out = left_out.map(|state| pb::SelectResponse {
+        state: Some(state),
+        is_left_out: true,
+        ..Default::default()
+    });
+    answer.into_iter().flat_map(selection).chain(left_out)
+}
+
 /// The state, then every label set, then the samples.
 pub(super) fn selection(selection: HeadSelection) -> impl Iterator<Item = pb::SelectResponse> + Send {
     let HeadSelection { rows, state: head } = selection;
-    let first = pb::SelectResponse { state: Some(state(&head)), ..Default::default() };
+    let mut first = Some(state(&head));
     let (labels, samples): (Vec<Labels>, Vec<SeriesSamples>) =
         rows.into_iter().map(|row| (row.labels, row.samples)).unzip();
-    let count = labels.len();
-    let label_messages = (0..count.max(1)).step_by(LABELS_PER_MESSAGE).map(move |start| {
-        let end = count.min(start + LABELS_PER_MESSAGE);
-        let mut symbols = SymbolWriter::default();
-        let sets = labels[start..end].iter().map(|l| symbols.labels(l)).collect();
-        pb::SelectResponse {
-            labels: sets,
-            symbols: symbols.take(),
-            is_labels_end: end == count,
-            ..Default::default()
-        }
-    });
-    let mut rest = samples.into_iter().enumerate();
+    let (mut labels, mut samples) = (labels.into_iter(), samples.into_iter().enumerate());
+    let mut is_among_labels = true;
     let mut timelines = Timelines::default();
-    let sample_messages = std::iter::from_fn(move || {
-        let (mut message, mut weight) = (pb::SelectResponse::default(), 0);
+    std::iter::from_fn(move || {
+        let mut message = pb::SelectResponse { state: first.take(), ..Default::default() };
+        if is_among_labels {
+            let mut symbols = SymbolWriter::default();
+            message.labels = labels.by_ref().take(LABELS_PER_MESSAGE).map(|l| symbols.labels(&l)).collect();
+            message.symbols = symbols.take();
+            is_among_labels = labels.len() > 0;
+            message.is_labels_end = !is_among_labels;
+            if is_among_labels {
+                return Some(message);
+            }
+        }
+        let mut weight = 0;
         while weight < SAMPLES_PER_MESSAGE {
-            let Some((index, samples)) = rest.next() else { break };
+            let Some((index, samples)) = samples.next() else { break };
             weight += 1 + samples.floats.values.len() + HISTOGRAM_WEIGHT * samples.histograms.values.len();
             message.samples.push(series_samples(index, &samples, &mut timelines, &mut message.timelines));
         }
-        (!message.samples.is_empty()).then_some(message)
-    });
-    std::iter::once(first).chain(label_messages).chain(sample_messages)
+        (message.is_labels_end || !message.samples.is_empty()).then_some(message)
+    })
 }
 
 /// The timelines already on the stream, by their address.

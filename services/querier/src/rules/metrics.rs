@@ -34,6 +34,7 @@ pub(crate) struct RuleMetrics {
     missed: CountPerGroup,
     interval: PerGroup,
     last_seconds: PerGroup,
+    last_rule_seconds: PerGroup,
     last_evaluation: PerGroup,
     last_samples: PerGroup,
     rules: PerGroup,
@@ -51,6 +52,7 @@ impl RuleMetrics {
             missed: Family::default(),
             interval: Family::default(),
             last_seconds: Family::default(),
+            last_rule_seconds: Family::default(),
             last_evaluation: Family::default(),
             last_samples: Family::default(),
             rules: Family::default(),
@@ -92,6 +94,11 @@ impl RuleMetrics {
                     &m.last_seconds,
                 ),
                 (
+                    "prometheus_rule_group_last_rule_duration_sum_seconds",
+                    "Time that the rules of a group's last evaluation took together",
+                    &m.last_rule_seconds,
+                ),
+                (
                     "prometheus_rule_group_last_evaluation_timestamp_seconds",
                     "When a group was last evaluated",
                     &m.last_evaluation,
@@ -131,6 +138,8 @@ impl RuleMetrics {
         self.iterations.get_or_create(&label).inc();
         self.interval.get_or_create(&label).set(group.interval.as_secs_f64());
         self.last_seconds.get_or_create(&label).set(took.as_secs_f64());
+        let rule_seconds = group.rules().iter().map(|rule| rule.took.as_secs_f64()).sum::<f64>();
+        self.last_rule_seconds.get_or_create(&label).set(rule_seconds);
         self.last_evaluation.get_or_create(&label).set(group.last_evaluation.map_or(0.0, Timestamp::seconds));
         self.last_samples.get_or_create(&label).set(count(evaluation.sample_count));
         self.rules.get_or_create(&label).set(count(group.rules().len()));
@@ -164,6 +173,7 @@ impl RuleMetrics {
         for family in [
             &self.interval,
             &self.last_seconds,
+            &self.last_rule_seconds,
             &self.last_evaluation,
             &self.last_samples,
             &self.rules,

@@ -30,8 +30,8 @@ use crate::sources::Sources;
 
 /// How long the samples of an evaluation may take to become durable.
 pub(super) const WRITE_DEADLINE: Duration = Duration::from_secs(60);
-/// How far apart the clock is looked at while a group waits: it may be set.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// How far apart the clock is looked at while a group waits: it may be set. Thousands of groups do.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// An alert that was written at most so many intervals ago, or so long ago, had an evaluator that has just stopped: it
 /// goes on as it was. The time is what a restart takes, or the noticing that a querier is gone.
 const TAKE_OVER_INTERVALS: u32 = 3;
@@ -85,6 +85,8 @@ pub(super) struct Runner {
     shown: Shown,
     /// How many evaluations there were.
     count: u64,
+    /// The group's home knows of this evaluator, and takes nothing of those before it.
+    is_known: bool,
     /// How often it could not be seen what alerts there were.
     blind_tries: u32,
 }
@@ -92,7 +94,7 @@ pub(super) struct Runner {
 impl Runner {
     pub(super) fn new(around: Arc<Around>, group: Group, epoch: u64, shown: Shown) -> Self {
         let series = Series::new(&group, epoch);
-        let runner = Self { around, group, series, shown, count: 0, blind_tries: 0 };
+        let runner = Self { around, group, series, shown, count: 0, is_known: false, blind_tries: 0 };
         runner.show();
         runner
     }
@@ -265,13 +267,25 @@ impl Runner {
 
     /// Stores what the evaluation gave and waits until it is durable.
     async fn store(&mut self, evaluation: &Evaluation) -> Stored {
+        let is_empty = evaluation.samples.is_empty();
+        if is_empty && evaluation.alerts.is_empty() && self.is_known {
+            self.group.stored(evaluation);
+            return Stored::Whole;
+        }
+        // Without samples as well, the home says whether the group is still this evaluator's, before alerts go out.
         let batch = self.series.batch(evaluation.samples.iter(), evaluation.time);
         let outcome = self.around.writer.write(batch, WRITE_DEADLINE).await;
         let (file, group) = (self.group.file.clone(), self.group.spec.name.clone());
         let (stored, error) = match outcome {
             Ok(written) if !is_superseded(&written) => {
+                self.is_known = true;
                 self.group.stored(evaluation);
                 return Stored::Whole;
+            }
+            Err(error) if is_empty => {
+                info!(file, group, %error, "home of a rule group without samples does not answer");
+                self.group.stored(evaluation);
+                return Stored::Lost;
             }
             Ok(_) => (Stored::Superseded, "another querier evaluates the group".to_owned()),
             Err(error) => (Stored::Lost, error.to_string()),

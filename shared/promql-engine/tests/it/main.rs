@@ -6,5 +6,6 @@ mod apart;
 mod limits;
 mod model;
 mod naive;
+mod selections;
 mod source;
 mod tables;

@@ -393,3 +393,62 @@ fn an_evaluator_goes_on_where_another_has_just_stopped() {
     assert!(story.at(9).is_empty());
     assert_eq!(story.states(), [(AlertState::Pending, 9)]);
 }
+
+/// A store that serves only what it was told of beforehand.
+struct Foreseen<'a> {
+    store: &'a Store,
+    told: Mutex<Vec<Selection>>,
+}
+
+impl SeriesSource for Foreseen<'_> {
+    fn select(&self, selection: &Selection) -> Result<Box<dyn SeriesSet>, SourceError> {
+        Err(SourceError::new(fault::Kind::Internal, format!("{selection:?} was not foreseen")))
+    }
+
+    fn read_ahead(&self, selections: &[Selection]) -> Option<Box<dyn SeriesSource + '_>> {
+        let mut told = self.told.lock().expect("no panic");
+        assert!(told.is_empty(), "it is told once");
+        told.extend_from_slice(selections);
+        Some(Box::new(Told(self)))
+    }
+}
+
+struct Told<'a>(&'a Foreseen<'a>);
+
+impl SeriesSource for Told<'_> {
+    fn select(&self, selection: &Selection) -> Result<Box<dyn SeriesSet>, SourceError> {
+        let is_told = self.0.told.lock().expect("no panic").contains(selection);
+        if is_told { self.0.store.select(selection) } else { self.0.select(selection) }
+    }
+}
+
+#[test]
+fn what_rules_ask_for_is_known_before_they_do() {
+    let mut story = Story::new(
+        "  rules:\n  - {record: a, expr: sum(up)}\n  - {record: b, expr: a + a offset 1m}\n  \
+         - {alert: C, expr: 'max_over_time(b[5m]) > 0'}\n  - {record: d, expr: 3 + vector(1)}\n",
+    );
+    story.put("up{x=\"1\"}", 0, 1.0);
+    story.put("a", 0, 5.0);
+    let source = Foreseen { store: &story.store, told: Mutex::default() };
+    let environment = Environment {
+        engine: &story.engine,
+        source: &source,
+        control: &Control::default(),
+        external_labels: &Labels::empty(),
+        external_url: "",
+        resend_delay: MINUTE,
+        concurrency: 1,
+    };
+    let evaluation = story.group.evaluate(minutes(1), &environment);
+    assert_eq!(evaluation.failures, []);
+    let value = |name: &str| match evaluation.samples.iter().find(|(l, _)| l.metric_name() == name) {
+        Some((_, PointValue::Float(x))) => *x,
+        other => panic!("{name}: {other:?}"),
+    };
+    assert_eq!(["a", "b", "d"].map(value), [1.0, 6.0, 4.0]);
+    assert_eq!(story.group.rules[2].alerts.active.len(), 1);
+    let told = source.told.into_inner().expect("no panic");
+    let names: Vec<&str> = told.iter().map(|selection| selection.matchers[0].value()).collect();
+    assert_eq!(names, ["up", "a", "a", "b"]);
+}

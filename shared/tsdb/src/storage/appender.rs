@@ -83,6 +83,8 @@ pub(crate) struct Judged {
     pub(crate) groups: Vec<(u64, GroupSamples)>,
     pub(crate) refused: Vec<RefusedSamples>,
     pub(crate) stored: u64,
+    /// An append without samples was of a rule group that has another evaluator by now.
+    pub(crate) is_superseded: bool,
     /// Number of the append that is being judged.
     append: u32,
     undo: Vec<(u32, u32, Newest)>,
@@ -196,6 +198,8 @@ impl Appender {
                 refuses_all: group.epoch < newest_epoch && group.key.key.has(RULE_GROUP),
                 is_atomic,
             };
+            judged.is_superseded |=
+                context.refuses_all && append.values.is_empty() && append.histograms.is_empty();
             let newest = &mut self.tenants[group.tenant as usize].newest;
             let (stored_before, t) = (judged.stored, append.timestamp.millis());
             judge_group(append, group, newest, &context, &mut judged);

@@ -8,7 +8,7 @@ use model::{
     Histogram, IntegerHistogram, Labels, LastSamples, MatchOp, Matcher, Metadata, Tenant, Value, stale_nan,
 };
 use tsdb::table::SelectLimits;
-use tsdb::{Error, GroupChange, RefusalReason, Storage, StorageOptions};
+use tsdb::{Error, GroupAppend, GroupChange, Presence, RefusalReason, Storage, StorageOptions};
 
 use super::support::{MINUTE, START, World, append, declaration, flatten, head_rows, labels, samples};
 
@@ -174,6 +174,14 @@ async fn nothing_of_an_older_evaluator_of_a_rule_group_is_taken() {
     );
     let done = append(&storage, new, START + 1, &[5.0, 6.0]).await;
     assert_eq!((done.stored, done.refused.len()), (2, 0));
+    // Who has nothing to store hears of it as well.
+    let ask = async |group| {
+        let question = GroupAppend { absent: Presence::Present(vec![]), ..samples(group, START + 2, &[]) };
+        storage.append(vec![question], false).await.expect("answered").refused
+    };
+    let refused: Vec<_> = ask(old).await.into_iter().map(|r| (r.reason, r.count)).collect();
+    assert_eq!(refused, [(RefusalReason::StaleEpoch, 0)]);
+    assert_eq!(ask(new).await, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
