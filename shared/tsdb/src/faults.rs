@@ -74,10 +74,12 @@ mod planted {
         NoInputCheck,
         /// Segments go as soon as they are in the table.
         DeletedAtOnce,
+        /// What is put into a folder is not synced.
+        NoTableSync,
     }
 
     impl Fault {
-        /// All of them.
+        /// All that a simulation may notice; [`Fault::NoTableSync`] takes a disk that loses power.
         pub const ALL: [Self; 8] = [
             Self::NoSync,
             Self::NoFolderSync,
