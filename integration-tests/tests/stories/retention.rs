@@ -38,7 +38,7 @@ fn the_file_says_how_long_data_is_kept_and_may_change_its_mind() {
     for (retention, text, left) in [
         (", retention: {time: 60h}", "2d12h", vec![2, 0]),
         (", retention: {size: 1B}", "1B", vec![0]),
-        (", retention: {time: 1d, size: 1GB}", "1d or 1GB", vec![0]),
+        (", retention: {time: 1d, size: 1GB}", "1d or 1GiB", vec![0]),
         ("", "15d", vec![0]),
     ] {
         server.write_config(&config(retention));

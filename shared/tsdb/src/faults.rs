@@ -76,10 +76,12 @@ mod planted {
         DeletedAtOnce,
         /// What is put into a folder is not synced.
         NoTableSync,
+        /// No fault, but rare otherwise: a file is uploaded in several parts, however small they are.
+        SmallParts,
     }
 
     impl Fault {
-        /// All that a simulation may notice; [`Fault::NoTableSync`] takes a disk that loses power.
+        /// All that a simulation has to notice; [`Fault::NoTableSync`] takes a disk that loses power.
         pub const ALL: [Self; 8] = [
             Self::NoSync,
             Self::NoFolderSync,

@@ -72,7 +72,7 @@ impl Disk {
     }
 
     /// What a machine finds when it starts again.
-    pub(crate) fn mount_again(&mut self) {
+    pub(crate) fn mount_again(&self) {
         let detach = || call(Command::new("umount").arg(&self.at));
         let mut left = 100;
         while let Err(error) = detach() {
