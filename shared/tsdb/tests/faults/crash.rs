@@ -43,7 +43,7 @@ const ORDER: &str = "TRIBUTARY_CRASH_ORDER";
 /// Kills of a place in the long form.
 const KILLS_OF_SOAK: u64 = 3;
 /// Deaths with a bucket, and with a disk that loses power, but in the long form.
-const DEATHS_MAX: usize = 12;
+const DEATHS_MAX: usize = 24;
 const DAY: i64 = 24 * 60 * MINUTE;
 /// The groups that are written, with their members. The last fills a file that is written in parts.
 const GROUPS: [(&str, usize); 3] = [("before", 2), ("small", 2), ("large", 40)];
@@ -226,7 +226,7 @@ impl Place {
             commit_delay: Duration::ZERO,
             file_bytes_max: 2_000,
             commits_in_flight_max: 2,
-            ..StorageOptions::new(&self.ground.disk(), table, self.clock.clone(), Handle::current())
+            ..StorageOptions::new(self.ground.disk(), table, self.clock.clone(), Handle::current())
         };
         Storage::open(options).await.expect("an open storage")
     }
@@ -592,14 +592,19 @@ impl Template {
         self.places.iter().flat_map(of).collect()
     }
 
-    /// Some of them, from all over the list; in the long form all.
+    /// Some of them: at each place once, before it or behind it, while there are few places; in the long form all.
     fn some_deaths(&self) -> Vec<(String, u64)> {
         if is_soak() {
             return self.deaths(KILLS_OF_SOAK);
         }
-        let all = self.deaths(1);
-        let step = all.len().div_ceil(DEATHS_MAX);
-        all.into_iter().step_by(step).collect()
+        let places: Vec<&str> = self.places.keys().filter_map(|name| name.strip_prefix("before ")).collect();
+        let step = places.len().div_ceil(DEATHS_MAX);
+        let death = |(n, place): (usize, &str)| {
+            let name = format!("{} {place}", if n % 2 == 0 { "before" } else { "after" });
+            let occurrence = occurrence(&name, self.places[&name], 0);
+            (name, occurrence)
+        };
+        places.into_iter().step_by(step).enumerate().map(death).collect()
     }
 }
 
@@ -617,7 +622,6 @@ fn for_each(deaths: Vec<(String, u64)>, die: impl Fn(&Path, (String, u64)) + Syn
             scope.spawn(|| {
                 while let Some(site) = { deaths.lock().pop() } {
                     let folder = tempfile::tempdir().expect("a folder");
-                    println!("dies at {site:?}");
                     die(folder.path(), site);
                 }
             });
@@ -633,6 +637,7 @@ fn nothing_acknowledged_is_lost_wherever_the_process_dies() {
     for logs in [Logs::Local, Logs::Objects] {
         let template = Template::new(logs);
         for_each(template.deaths(rounds), |folder, site| {
+            println!("{logs:?}: dies at {site:?}");
             let ground = template.copy_to(folder);
             run(&Order::to_die(ground.clone(), site, Death::Kill));
             crate::testing::run(check(&ground));
@@ -650,6 +655,7 @@ fn nothing_acknowledged_is_lost_when_all_lies_in_a_bucket() {
     let rehearsal = tempfile::tempdir().expect("a folder");
     template.places = rehearse(&crate::testing::run(template.copy_to_bucket(rehearsal.path())));
     for_each(template.some_deaths(), |folder, site| {
+        println!("dies at {site:?}");
         let ground = crate::testing::run(template.copy_to_bucket(folder));
         run(&Order::to_die(ground.clone(), site, Death::Kill));
         crate::testing::run(check(&ground));
@@ -678,6 +684,7 @@ fn nothing_acknowledged_is_lost_when_the_power_fails() {
     for logs in [Logs::Local, Logs::Objects] {
         let template = Template::new(logs);
         for_each(template.some_deaths(), |folder, site| {
+            println!("{logs:?}: loses power at {site:?}");
             let (_disk, ground) = lose_power(&template, folder, site, false);
             crate::testing::run(check(&ground));
         });
