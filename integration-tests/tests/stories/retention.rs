@@ -36,7 +36,7 @@ fn the_file_says_how_long_data_is_kept_and_may_change_its_mind() {
     server.flush();
     assert_eq!((told(&server).as_str(), ages(&server, now)), ("15d", vec![3, 2, 0]));
     for (retention, text, left) in [
-        (", retention: {time: 60h}", "2d12h", vec![2, 0]),
+        (", retention: {time: 60h}", "60h", vec![2, 0]),
         (", retention: {size: 1B}", "1B", vec![0]),
         (", retention: {time: 1d, size: 1GB}", "1d or 1GiB", vec![0]),
         ("", "15d", vec![0]),
