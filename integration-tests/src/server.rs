@@ -158,9 +158,18 @@ impl Server {
     /// When it does not get ready.
     #[must_use]
     pub fn start_cluster(config: &str, store: Store) -> Self {
-        let mut server = Self::prepare(Kind::Tributary, config, Some(store));
+        let mut server = Self::stopped_cluster(config, store);
         server.start_again();
         server
+    }
+
+    /// Prepares a cluster, whatever the shape of others, without starting its members.
+    ///
+    /// # Panics
+    /// When its folder cannot be made.
+    #[must_use]
+    pub fn stopped_cluster(config: &str, store: Store) -> Self {
+        Self::prepare(Kind::Tributary, config, Some(store))
     }
 
     /// The members of a cluster.

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use integration_tests::{Http, Kind, Server, now_ms, promql, write};
+use integration_tests::{Http, Kind, Server, Store, eventually, now_ms, promql, write};
 use model::{Labels, Timestamp};
 use remote_protocol::SeriesOut;
 
-use crate::ledger::{self, Floats};
+use crate::ledger::{self, Floats, Table};
 
 /// What the operator may expect, from the moment at which there is room.
 const WRITABLE_WITHIN: Duration = Duration::from_secs(30);
@@ -86,7 +86,15 @@ fn read(http: &Http) -> Floats {
 
 #[test]
 fn a_full_disk_stores_nothing_and_loses_nothing() {
-    let mut server = Server::stopped(Kind::Tributary, "");
+    stays_full_for_a_while(Server::stopped(Kind::Tributary, ""), ledger::read_table);
+}
+
+#[test]
+fn a_full_object_store_takes_no_logs_and_loses_nothing() {
+    stays_full_for_a_while(Server::stopped_cluster("", Store::FolderWithLogs), ledger::read_table_merged);
+}
+
+fn stays_full_for_a_while(mut server: Server, read_table: fn(&Server) -> Table) {
     let disk = match SmallDisk::mount(&server.data_folder()) {
         Ok(disk) => disk,
         Err(error) => {
@@ -132,9 +140,12 @@ fn a_full_disk_stores_nothing_and_loses_nothing() {
     assert!(is_known(&read(&http)));
     server.kill_9();
     server.start_again();
+    eventually("everything is answered for", || {
+        http.try_get("/api/v1/query", &[("query", "kept")]).filter(|reply| reply.status == 200)
+    });
     // What was refused may be there after all, as it was sent.
     assert!(is_known(&read(&http)));
     server.flush();
     server.stop();
-    assert!(is_known(&ledger::read_table(&server).floats));
+    assert!(is_known(&read_table(&server).floats));
 }

@@ -34,6 +34,7 @@ mod promql_queries;
 mod promtool;
 mod remote_read;
 mod remote_write;
+mod retention;
 mod rules;
 mod same_answers;
 mod search;

@@ -1,10 +1,13 @@
-//! The data is open: with the server stopped, DuckDB and deltalake read every sample, bit for bit, that was written
-//! and that PromQL returned before.
+//! The data is open: with the server stopped, DuckDB and deltalake read every sample, bit for bit, that came in, whatever
+//! way, and that PromQL returned before from memory, from fresh files and from compacted ones.
+
+mod ways;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::sync::Arc;
 
-use integration_tests::{Http, Kind, Server, now_ms, promql, write};
+use integration_tests::{Fixture, Http, Kind, Server, eventually, now_ms, promql, write};
 use model::histogram::CUSTOM_BUCKETS_SCHEMA;
 use model::number::parse_float;
 use model::{
@@ -19,23 +22,52 @@ const STEPS: i64 = 40;
 const INTERVAL_MS: i64 = 15_000;
 /// How far back the first sample lies; the last lies further back than what a start loads into memory.
 const BACK_MS: i64 = 90 * 60_000;
+/// What is scraped as it changes, with the times of the scrapes.
+const SERVED: [&str; 5] = ["1", "-0", "+Inf", "NaN", "0.1"];
+/// What rules record.
+const RULES: [(&str, &str, f64); 3] = [
+    ("moved_zero", "vector(-0)", -0.0),
+    ("moved_infinity", "vector(-Inf)", f64::NEG_INFINITY),
+    ("moved_fraction", "vector(1) / 3", 1.0 / 3.0),
+];
+/// What is scraped or recorded until now does not come any later.
+const LATE_MS: i64 = 5_000;
 
 #[test]
 fn foreign_readers_see_every_bit() {
-    let mut server = Server::start(Kind::Tributary, "storage: {tsdb: {out_of_order_time_window: 3h}}\n");
     let base = now_ms() - BACK_MS;
-    let parts = [float_series(base), histogram_series(base)];
-    for (number, part) in parts.iter().enumerate() {
-        if number > 0 {
-            server.flush();
-        }
-        let reply = write(&server.http(), part).expect("an answer");
-        assert_eq!(reply.status, 204, "{}", reply.body);
-    }
-    let written = parts.concat();
+    let (floats, histograms) = (float_series(base), histogram_series(base));
+    let target = Fixture::start();
+    let past = ways::as_text("scrape", &floats);
+    target.serve("/past", ways::exposition(&past));
+    let mut server = Server::stopped(Kind::Tributary, &config(&target));
+    fs::write(server.folder().join("rules.yml"), rules()).expect("written");
+    let mut written = ways::import(&server, &floats);
+    server.start_again();
+    written.extend(ways::remote_write(&server.http(), &floats));
+    let bare = SeriesOut {
+        labels: labels("bare", &[]),
+        floats: vec![(Timestamp(base), 1.0)],
+        ..SeriesOut::default()
+    };
+    assert_eq!(write(&server.http(), std::slice::from_ref(&bare)).expect("an answer").status, 204);
+    written.push(bare);
+    server.flush();
+    written.extend(ways::remote_write(&server.http(), &histograms));
+    written.extend(ways::otlp(&server, &floats, base, STEPS));
+    written.extend(past);
+    let until = change(&target, &server.http());
+    eventually("what has its own times is scraped", || {
+        let query = "sum(count_over_time(opened{way='scrape'}[20m]))";
+        let count = promql::single(&server.http(), query, base + 15 * 60_000)?;
+        (count == (floats.len() as i64 * STEPS) as f64).then_some(())
+    });
     compare_with_promql(&server.http(), &written, base);
+    let moved = moved(&server.http(), until);
+    check_moved(&moved);
     server.flush();
     compare_with_promql(&server.http(), &written, base);
+    assert_eq!(self::moved(&server.http(), until), moved);
     // From the files alone: a start loads no more than the window and the lookback into memory.
     server.stop();
     server.write_config("");
@@ -44,21 +76,99 @@ fn foreign_readers_see_every_bit() {
     let reply = server.http().post_form("/api/v1/admin/tsdb/compact", &[]);
     assert!(reply.status == 200 && reply.data()["compactions"].as_u64() > Some(0), "{}", reply.body);
     compare_with_promql(&server.http(), &written, base);
+    assert_eq!(self::moved(&server.http(), until), moved);
     server.stop();
 
     let table = ledger::read_table(&server);
     let key =
         |series: &SeriesOut, t: Timestamp| ("default".to_owned(), ledger::json(&series.labels), t.millis());
-    let floats: Floats = written
+    let want: Floats = written
         .iter()
         .flat_map(|s| s.floats.iter().map(move |(t, value)| (key(s, *t), bits(*value))))
         .collect();
-    assert_eq!(ledger::differences(&table.floats, &floats), Vec::<String>::new());
+    let is_opened =
+        |(_, labels, _): &ledger::Key| labels.contains(r#""__name__":"opened"#) || labels.contains("bare");
+    let (opened, others): (Floats, Floats) = table.floats.into_iter().partition(|(key, _)| is_opened(key));
+    assert_eq!(ledger::differences(&opened, &want), Vec::<String>::new());
     let histograms: BTreeMap<_, _> = written
         .iter()
         .flat_map(|s| s.histograms.iter().map(move |(t, h)| (key(s, *t), columns(h))))
         .collect();
     assert_eq!(ledger::differences(&table.histograms, &histograms), Vec::<String>::new());
+    let is_moved = |(_, labels, t): &ledger::Key| labels.contains(r#""__name__":"moved"#) && *t <= until;
+    let others: Floats = others.into_iter().filter(|(key, _)| is_moved(key)).collect();
+    let ends: Vec<_> = others.iter().filter(|(_, bits)| bits.is_none()).map(|((_, l, _), _)| l).collect();
+    assert!(matches!(ends.as_slice(), [one] if one.contains("moved_ends")), "{ends:?}");
+    let others: Floats = others.into_iter().filter(|(_, bits)| bits.is_some()).collect();
+    assert_eq!(ledger::differences(&others, &moved), Vec::<String>::new());
+}
+
+fn config(target: &Fixture) -> String {
+    let address = target.address();
+    format!(
+        "global: {{scrape_interval: 1s, evaluation_interval: 1s}}
+storage: {{tsdb: {{out_of_order_time_window: 3h}}}}
+rule_files: [rules.yml]
+scrape_configs:
+- {{job_name: past, honor_labels: true, metrics_path: /past, static_configs: [{{targets: ['{address}']}}]}}
+- {{job_name: now, metrics_path: /now, static_configs: [{{targets: ['{address}']}}]}}
+"
+    )
+}
+
+fn rules() -> String {
+    let rules = RULES.map(|(name, expression, _)| format!("  - {{record: {name}, expr: {expression}}}\n"));
+    format!("groups:\n- name: moved\n  rules:\n{}", rules.concat())
+}
+
+/// Serves one value after the other; another series ends with the last. Returns until when nothing more comes.
+fn change(target: &Fixture, http: &Http) -> i64 {
+    for value in SERVED {
+        target.serve("/now", format!("moved {value}\nmoved_ends {value}\n"));
+        eventually("the value is scraped", || {
+            let answer = promql::instant(http, "moved", now_ms());
+            let found = answer.series.first()?.floats.first()?.1;
+            (found.to_bits() == parse_float(value).expect("a number").to_bits()).then_some(())
+        });
+    }
+    target.serve("/now", "moved 0.1\n");
+    eventually("a series ends", || {
+        promql::instant(http, "moved_ends", now_ms()).series.is_empty().then_some(())
+    });
+    eventually("every rule was evaluated", || {
+        (promql::single(http, "count({__name__=~'moved_.+'})", now_ms())? == RULES.len() as f64).then_some(())
+    });
+    let until = now_ms();
+    eventually("what is under way has come", || (now_ms() > until + LATE_MS).then_some(()));
+    until
+}
+
+/// What PromQL finds of what was scraped and recorded with times of its own.
+fn moved(http: &Http, until: i64) -> Floats {
+    let answer = promql::instant(http, "{__name__=~'moved.*'}[20m]", until);
+    let mut found = Floats::new();
+    for series in &answer.series {
+        let labels = serde_json::to_string(&series.labels).expect("strings");
+        let key = |t: i64| ("default".to_owned(), labels.clone(), t);
+        found.extend(series.floats.iter().map(|(t, x)| (key(*t), Some(x.to_bits()))));
+    }
+    found
+}
+
+fn check_moved(found: &Floats) {
+    let values = |name: &str| {
+        let name = format!(r#""__name__":"{name}""#);
+        let mut values: Vec<Option<u64>> =
+            found.iter().filter(|((_, l, _), _)| l.contains(&name)).map(|(_, bits)| *bits).collect();
+        values.dedup();
+        values
+    };
+    let served = SERVED.map(|text| parse_float(text).map(f64::to_bits));
+    assert_eq!(values("moved"), served);
+    assert_eq!(values("moved_ends"), served);
+    for (name, _, value) in RULES {
+        assert_eq!(values(name), [Some(value.to_bits())], "{name}");
+    }
 }
 
 /// Bits of a float; none for a staleness marker, which is null in the table.
@@ -119,11 +229,6 @@ fn float_series(base: i64) -> Vec<SeriesOut> {
             });
         }
     }
-    all.push(SeriesOut {
-        labels: labels("bare", &[]),
-        floats: vec![(Timestamp(base), 1.0)],
-        ..SeriesOut::default()
-    });
     all
 }
 

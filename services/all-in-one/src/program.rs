@@ -4,14 +4,11 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use coordination::InMemory;
 use model::Clock;
-use model::time::PrometheusDuration;
 use service_runtime::{
-    BUILD, Config as _, ConfigBytes, ConfigDuration, Limits, Options, Overrides, Program, Reach, WebConfig,
-    WebUrl,
+    BUILD, Config as _, ConfigDuration, Limits, Options, Overrides, Program, Reach, WebConfig, WebUrl,
 };
 
 use crate::flags::Flags;
@@ -156,7 +153,8 @@ fn settings(flags: &Flags, shown: BTreeMap<String, String>) -> Result<Settings, 
             notification_subscribers_max: flags.notification_subscribers_max,
             url: url.clone(),
             web_port: flags.web_address.port(),
-            storage_retention: retention_text(ingester.retention()),
+            storage_retention_time: ingester.retention_time,
+            storage_retention_size: ingester.retention_size,
             working_directory: std::env::current_dir().map(|d| d.display().to_string()).unwrap_or_default(),
             hostname,
             ..federation_gateway::Config::default()
@@ -190,13 +188,6 @@ fn settings(flags: &Flags, shown: BTreeMap<String, String>) -> Result<Settings, 
     faults.extend(settings.gateway.validate());
     faults.extend(settings.scraper.validate());
     if faults.is_empty() { Ok(settings) } else { Err(faults) }
-}
-
-/// How long and how much is kept, as Prometheus shows it.
-fn retention_text((time, size): (Option<Duration>, Option<u64>)) -> String {
-    let time = time.map(|t| PrometheusDuration(t).to_string());
-    let size = size.map(|s| ConfigBytes(s).to_string());
-    time.into_iter().chain(size).collect::<Vec<_>>().join(" or ")
 }
 
 /// Flags that are accepted and have no effect yet, with what that means.

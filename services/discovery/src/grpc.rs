@@ -231,6 +231,8 @@ fn config(state: &Published) -> pb::WatchConfigResponse {
         external_labels: Some((&config.external_labels).into()),
         evaluation_interval_ms: millis(config.evaluation_interval),
         out_of_order_time_window_ms: config.out_of_order_time_window.map(millis),
+        retention_time_ms: millis(config.retention_time),
+        retention_size_bytes: config.retention_size_bytes,
         loaded_at: state.loaded.at.millis(),
         is_last_reload_successful: state.is_last_reload_successful,
         scrape_pools: config.jobs.iter().map(|job| job.name.clone()).collect(),

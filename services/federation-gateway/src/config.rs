@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use config_watch::Retention;
 use coordination::Role;
 use model::matcher::Pattern;
 use serde::Deserialize;
-use service_runtime::{Arguments, ConfigDuration, Overrides, WebUrl};
+use service_runtime::{Arguments, ConfigBytes, ConfigDuration, Overrides, WebUrl};
 
 /// The gateway's own settings.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -52,8 +53,10 @@ pub struct Config {
     /// Shown in `/api/v1/status/flags`; what the program was started with.
     #[serde(skip)]
     pub flags: BTreeMap<String, String>,
-    /// Shown in `/api/v1/status/runtimeinfo`; how long samples are kept.
-    pub storage_retention: String,
+    /// Shown in `/api/v1/status/runtimeinfo`; how old samples may get where `prometheus.yml` does not say.
+    pub storage_retention_time: Option<ConfigDuration>,
+    /// The same for the bytes of all files.
+    pub storage_retention_size: Option<ConfigBytes>,
     /// Shown in `/api/v1/status/runtimeinfo`.
     pub working_directory: String,
     /// Shown in `/api/v1/status/runtimeinfo`.
@@ -81,7 +84,8 @@ impl Default for Config {
             url: WebUrl::default(),
             web_port: 0,
             flags: BTreeMap::new(),
-            storage_retention: "15d".to_owned(),
+            storage_retention_time: None,
+            storage_retention_size: None,
             working_directory: String::new(),
             hostname: String::new(),
         }
@@ -89,6 +93,14 @@ impl Default for Config {
 }
 
 impl Config {
+    /// How much data is kept where `prometheus.yml` does not say.
+    pub(crate) fn retention(&self) -> Retention {
+        Retention {
+            time: self.storage_retention_time.map(|t| t.0),
+            size: self.storage_retention_size.map(|s| s.0),
+        }
+    }
+
     /// Which parts of PromQL are on.
     pub(crate) fn syntax(&self) -> promql_syntax::Options {
         promql_syntax::Options::from_features(&self.features)

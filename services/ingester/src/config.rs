@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use config_watch::Retention;
 use serde::Deserialize;
 use service_runtime::{Arguments, ConfigBytes, ConfigDuration, Overrides};
 use tsdb::StorageSettings;
@@ -90,8 +91,6 @@ impl LogSettings {
         faults
     }
 }
-/// How long data is kept where neither an age nor a size is said: as Prometheus does.
-const RETENTION: Duration = Duration::from_secs(15 * 86_400);
 
 /// The ingester's own settings.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -121,7 +120,8 @@ pub struct Config {
     pub compaction_concurrency: usize,
     /// Memory that all compactions together may take, about, in bytes.
     pub compaction_memory_bytes_max: usize,
-    /// How old data may get; 15d when neither this nor `retention_size` is set, without end when only that is.
+    /// How old data may get; 15d when neither this nor `retention_size` is set, without end when only that is. What
+    /// `prometheus.yml` says of either comes before.
     pub retention_time: Option<ConfigDuration>,
     /// Bytes that the table's files may have, the oldest are dropped beyond; without a limit when not set.
     pub retention_size: Option<ConfigBytes>,
@@ -182,13 +182,10 @@ impl Default for Config {
 }
 
 impl Config {
-    /// How long and how much data is kept: the age and the bytes, where there is a limit. As in Prometheus, 0 is none,
-    /// and without any the age is 15 days.
+    /// How much data is kept where `prometheus.yml` does not say.
     #[must_use]
-    pub fn retention(&self) -> (Option<Duration>, Option<u64>) {
-        let time = self.retention_time.map(|t| t.0).filter(|t| !t.is_zero());
-        let size = self.retention_size.map(|s| s.0).filter(|s| *s > 0);
-        (time.or(size.is_none().then_some(RETENTION)), size)
+    pub fn retention(&self) -> Retention {
+        Retention { time: self.retention_time.map(|t| t.0), size: self.retention_size.map(|s| s.0) }
     }
 }
 
@@ -250,21 +247,6 @@ mod tests {
     fn the_defaults_are_these() {
         let defaults = format!("{:#?}\n", Config::default());
         test_kit::golden(env!("CARGO_MANIFEST_DIR"), "default-config.txt", &defaults);
-    }
-
-    #[test]
-    fn data_is_kept_as_long_as_prometheus_does() {
-        let days = |n: u64| Some(Duration::from_secs(n * 86_400));
-        for (yaml, want) in [
-            ("", (days(15), None)),
-            ("retention_time: 30d", (days(30), None)),
-            ("retention_size: 1GB", (None, Some(1 << 30))),
-            ("retention_time: 1d\nretention_size: 1KiB", (days(1), Some(1_024))),
-            ("retention_time: 0s\nretention_size: 0B", (days(15), None)),
-        ] {
-            let config = service_runtime::parse_config::<Config>(yaml).expect("valid");
-            assert_eq!(config.retention(), want, "{yaml}");
-        }
     }
 
     #[test]

@@ -182,15 +182,15 @@ impl Life {
     /// What the table needs beside flushes, as the configuration has it.
     fn maintenance(&self, table: &Arc<Table>) -> Arc<Maintenance> {
         let config = &self.config;
-        let (retention_time, retention_size) = config.retention();
+        let retention = config.retention().with(self.latest.borrow().as_deref());
         let options = MaintenanceOptions {
             interval: config.compaction_interval.0,
             delay: config.compaction_delay.0,
             out_of_order_window: out_of_order_window(&self.latest, config),
             concurrency: config.compaction_concurrency,
             memory_bytes_max: config.compaction_memory_bytes_max,
-            retention_time,
-            retention_size,
+            retention_time: retention.time,
+            retention_size: retention.size,
         };
         Maintenance::new(Arc::clone(table), options)
     }
@@ -294,6 +294,8 @@ async fn follow(
         let window = out_of_order_window(latest, config);
         storage.set_out_of_order_window(window);
         maintenance.set_out_of_order_window(window);
+        let retention = config.retention().with(latest.borrow().as_deref());
+        maintenance.set_retention(retention.time, retention.size);
         configure(receiver, latest);
         if latest.changed().await.is_err() {
             // Whoever follows the configuration has ended: the service stops.

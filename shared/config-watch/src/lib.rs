@@ -4,6 +4,8 @@
 //! last known revision stays.
 #![warn(missing_docs)]
 
+mod retention;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +17,8 @@ use rpc::pb::discovery::discovery_client::DiscoveryClient;
 use rpc::pb::discovery::{RelabelRule, WatchConfigRequest};
 use tokio::sync::watch;
 use tonic::Status;
+
+pub use retention::Retention;
 
 /// Wait before a broken watch is opened again.
 const RETRY_AFTER: Duration = Duration::from_millis(500);

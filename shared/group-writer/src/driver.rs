@@ -122,7 +122,8 @@ impl GroupWriter {
             return Ok(Pending(answer));
         }
         let pieces = batch.appends.into_iter().map(|append| Piece { append, is_displaced: false }).collect();
-        let part = Part { pieces, is_atomic: batch.is_atomic, reply: Reply::new(reply, permit, is_awaited) };
+        let reply = Reply::new(reply, permit, is_awaited);
+        let part = Part { pieces, is_atomic: batch.is_atomic, came: Instant::now(), reply };
         self.queue.try_send(part).map_err(|e| match e {
             mpsc::error::TrySendError::Full(_) => full(),
             mpsc::error::TrySendError::Closed(_) => Error::Closed,
@@ -162,6 +163,8 @@ pub(crate) struct Piece {
 pub(crate) struct Part {
     pub(crate) pieces: Vec<Piece>,
     pub(crate) is_atomic: bool,
+    /// When it was handed in, whichever ingesters it was given to since.
+    pub(crate) came: Instant,
     pub(crate) reply: Reply,
 }
 
@@ -387,7 +390,7 @@ impl Driver {
 
     /// Cuts a part by where its groups go and queues the pieces; with nobody to send to, the caller hears so.
     fn dispatch(&self, part: Part, places: &mut Places) {
-        let Part { pieces, is_atomic, reply } = part;
+        let Part { pieces, is_atomic, came, reply } = part;
         let (now, patience) = (Instant::now(), self.options.patience);
         let mut by_seat: HashMap<usize, Vec<Piece>> = HashMap::new();
         for Piece { append, .. } in pieces {
@@ -402,7 +405,7 @@ impl Driver {
             by_seat.entry(seat).or_default().push(Piece { append, is_displaced });
         }
         for (seat, pieces) in by_seat {
-            self.seats[seat].lane.push(Part { pieces, is_atomic, reply: reply.clone() });
+            self.seats[seat].lane.push(Part { pieces, is_atomic, came, reply: reply.clone() });
         }
     }
 }

@@ -116,6 +116,7 @@ impl Lane {
             } else {
                 let (since, is_reported) = broken.get_or_insert((Instant::now(), false));
                 if since.elapsed() >= self.options.patience && self.queue.may_give_up() {
+                    self.refuse_awaited(kind, status.message(), REPORT_AFTER);
                     return true;
                 }
                 // An ingester that starts or stops in order is back within this time.
@@ -125,9 +126,8 @@ impl Lane {
                     let error = status.message();
                     tracing::warn!(ingester, %kind, error, waiting, "samples wait for an ingester");
                 }
-                if *is_reported {
-                    self.refuse_awaited(kind, status.message());
-                }
+                let patience = if *is_reported { Duration::ZERO } else { REPORT_AFTER };
+                self.refuse_awaited(kind, status.message(), patience);
             }
             if !self.wait_or_end(wait).await {
                 return false;
@@ -136,9 +136,12 @@ impl Lane {
         }
     }
 
-    /// Tells those who wait for an answer why there is none; what nobody waits for is tried on.
-    fn refuse_awaited(&mut self, kind: fault::Kind, message: &str) {
-        let (awaited, kept) = self.under_way.drain(..).partition(|(part, _)| part.reply.is_awaited());
+    /// Tells those who have waited for an answer for so long why there is none, whichever ingesters were tried; what
+    /// nobody waits for is tried on.
+    fn refuse_awaited(&mut self, kind: fault::Kind, message: &str, patience: Duration) {
+        let is_over =
+            |(part, _): &(Part, Instant)| part.reply.is_awaited() && part.came.elapsed() >= patience;
+        let (awaited, kept) = self.under_way.drain(..).partition(is_over);
         self.under_way = kept;
         self.told();
         let awaited: VecDeque<(Part, Instant)> = awaited;

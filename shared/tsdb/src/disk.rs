@@ -1,4 +1,4 @@
-//! The file system as local logs use it: nothing else here writes to it.
+//! The file system as local logs use it, and as the folder of a table is made.
 //!
 //! Each function is one step that a crash or a power cut can come before or behind, and names itself in its error.
 
@@ -83,7 +83,13 @@ pub(crate) fn rename_folder(from: &Path, to: &Path) -> Result<()> {
     site!("log folder: rename", fs::rename(from, to)).map_err(Error::io("set apart", from))
 }
 
-/// Makes a folder and those above it where they are not there yet.
+/// Makes a folder and those above it where they are not there yet, and makes the names of new ones last.
 pub(crate) fn create_folders(path: &Path) -> Result<()> {
-    site!("folders: create", fs::create_dir_all(path)).map_err(Error::io("create", path))
+    let known = path.ancestors().find(|folder| folder.exists());
+    site!("folders: create", fs::create_dir_all(path)).map_err(Error::io("create", path))?;
+    let new = path.ancestors().take_while(|folder| Some(*folder) != known);
+    for above in new.filter_map(Path::parent) {
+        sync_folder(if above.as_os_str().is_empty() { Path::new(".") } else { above })?;
+    }
+    Ok(())
 }

@@ -40,6 +40,14 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The store does not take what is to be stored in the log: nothing is stored until it does, and then again.
+    #[error("log {log} cannot be written: {reason}")]
+    LogStalled {
+        /// The log.
+        log: String,
+        /// What the store says.
+        reason: String,
+    },
     /// Acknowledged segments of a log are missing.
     #[error("log {log}: segments {from} to {to} are missing, though {acknowledged} was acknowledged")]
     Gap {
@@ -115,6 +123,7 @@ impl Error {
             | Self::Locked(_)
             | Self::NoRoom { .. }
             | Self::LogEnded { .. }
+            | Self::LogStalled { .. }
             | Self::Dropped
             | Self::Closed => Kind::Unavailable,
             Self::Gap { .. } | Self::TableWentBack { .. } => Kind::Corrupt,

@@ -74,10 +74,14 @@ mod planted {
         NoInputCheck,
         /// Segments go as soon as they are in the table.
         DeletedAtOnce,
+        /// What is put into a folder is not synced.
+        NoTableSync,
+        /// No fault, but rare otherwise: a file is uploaded in several parts, however small they are.
+        SmallParts,
     }
 
     impl Fault {
-        /// All of them.
+        /// All that a simulation has to notice; [`Fault::NoTableSync`] takes a disk that loses power.
         pub const ALL: [Self; 8] = [
             Self::NoSync,
             Self::NoFolderSync,

@@ -21,6 +21,8 @@ use object_store::{BackoffConfig, ClientConfigKey, ClientOptions, ObjectStore, R
 use serde::Deserialize;
 use url::Url;
 
+use crate::disk;
+use crate::faults::or_fault;
 use crate::table::{Error, Result};
 
 /// What a request may take, its body included: eight megabytes at 2.2 Mbit/s.
@@ -243,14 +245,18 @@ impl Location {
                 });
             }
         };
-        let made = tokio::fs::create_dir_all(folder).await;
+        let new = folder.clone();
+        let made = match tokio::task::spawn_blocking(move || disk::create_folders(&new)).await {
+            Ok(made) => made.map_err(Into::into),
+            Err(panicked) => Err(panicked.into()),
+        };
         let store = made
-            .map_err(|e| object_store::Error::Generic { store: "local", source: e.into() })
+            .map_err(|source| object_store::Error::Generic { store: "local", source })
             .and_then(|()| LocalFileSystem::new_with_prefix(folder))
             .map_err(Error::store(format!("open the folder {}", folder.display())))?;
         Ok(Opened {
             // A commit is believed to last.
-            store: Arc::new(store.with_fsync(true)),
+            store: Arc::new(store.with_fsync(or_fault!(NoTableSync, true, false))),
             root: object_store::path::Path::default(),
             request_cost_bytes: LOCAL_REQUEST_COST_BYTES,
         })

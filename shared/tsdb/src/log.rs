@@ -55,6 +55,9 @@ pub(crate) trait Writer: Send + fmt::Debug {
     /// Ends the log here: what is under way may still become durable, and is not tried again.
     fn abandon(&mut self);
 
+    /// What hinders the segments under way, where something is known to; they go on being tried.
+    fn hindrance(&self) -> Option<String>;
+
     /// Bytes of all segments that are kept.
     fn byte_len(&self) -> u64;
 }

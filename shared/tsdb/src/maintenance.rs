@@ -7,8 +7,8 @@
 //!
 //! # Invariants
 //!
-//! - Nothing is deleted in a hurry: a file goes an hour after the commit that removed it at the earliest, one that no
-//!   commit ever named after 24 h, and commits 24 h after a checkpoint that has them.
+//! - Nothing is deleted in a hurry: a file goes an hour after it was seen that a commit removed it at the earliest, one
+//!   that no commit ever named after 24 h, and commits 24 h after a checkpoint that has them.
 //! - A step that fails holds up no other, and a compaction that fails is tried again later and later.
 
 pub(crate) mod retention;
@@ -23,7 +23,7 @@ use futures::StreamExt;
 use model::{Tenant, Timestamp};
 
 use crate::catalogue::DataFile;
-use crate::catalogue::log::{Operation, Replacement, WORK_MS_MAX};
+use crate::catalogue::log::{Operation, Replacement};
 use crate::compaction::plan::{Job, Rules, plan};
 use crate::compaction::{Context, Meter, OutputLimits, merge_files};
 use crate::options::millis;
@@ -33,12 +33,13 @@ use crate::table::{Error, FILE_ROWS_MAX, Result, Table};
 const CHECKPOINT_COMMITS: u64 = 100;
 /// Time between two looks for dead files and old commits.
 const VACUUM_INTERVAL_MS: i64 = HOUR_MS;
-/// How long a removed file stays, counted from what its commit says; a commit may take [`WORK_MS_MAX`] to be made.
-const REMOVED_DELAY_MS: i64 = HOUR_MS + WORK_MS_MAX;
+/// How long a removed file stays, counted from when that was first seen.
+const REMOVED_DELAY_MS: i64 = HOUR_MS;
 /// How long files that no commit names stay, and commits behind a checkpoint.
 const UNNAMED_DELAY_MS: i64 = 24 * HOUR_MS;
 const HOUR_MS: i64 = 3_600_000;
-/// A day with more bytes in files is compacted in three parts: each has to be done within [`WORK_MS_MAX`].
+/// A day with more bytes in files is compacted in three parts: each has to be done within
+/// [`crate::catalogue::log::WORK_MS_MAX`].
 const JOB_BYTES_MAX: u64 = 1 << 30;
 /// How often what is due is looked for again at one time, since a compaction can make another possible.
 const ROUNDS_MAX: usize = 16;
@@ -63,9 +64,10 @@ pub struct MaintenanceOptions {
     pub concurrency: usize,
     /// Memory that all compactions together may take, about, in bytes.
     pub memory_bytes_max: usize,
-    /// Files whose newest sample is this much older than the table's newest are dropped; `None`: never.
+    /// Files whose newest sample is this much older than the table's newest are dropped; `None`: never. May be changed
+    /// later.
     pub retention_time: Option<Duration>,
-    /// The oldest files are dropped while all of them have more bytes than this; `None`: never.
+    /// The oldest files are dropped while all of them have more bytes than this; `None`: never. May be changed later.
     pub retention_size: Option<u64>,
 }
 
@@ -161,6 +163,7 @@ pub struct Maintenance {
     table: Arc<Table>,
     options: MaintenanceOptions,
     out_of_order_window_ms: AtomicI64,
+    retention: Mutex<retention::Limits>,
     /// Held during a look, so that one that is asked for does not do the same as the one under way.
     looking: tokio::sync::Mutex<Looked>,
     /// Days whose compaction failed.
@@ -173,6 +176,7 @@ pub struct Maintenance {
 #[derive(Debug, Default)]
 struct Looked {
     last_vacuum: Option<Timestamp>,
+    removals: vacuum::Removals,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -188,6 +192,7 @@ impl Maintenance {
         Arc::new(Self {
             table,
             out_of_order_window_ms: AtomicI64::new(millis(options.out_of_order_window)),
+            retention: Mutex::new(limits(options.retention_time, options.retention_size)),
             options,
             looking: tokio::sync::Mutex::default(),
             failed: Mutex::default(),
@@ -205,6 +210,11 @@ impl Maintenance {
     /// Changes how far behind the newest sample a sample may be.
     pub fn set_out_of_order_window(&self, window: Duration) {
         self.out_of_order_window_ms.store(millis(window), Ordering::Relaxed);
+    }
+
+    /// Changes how much is kept: how old data may get, and the bytes of all files.
+    pub fn set_retention(&self, time: Option<Duration>, size: Option<u64>) {
+        *self.retention() = limits(time, size);
     }
 
     /// Keeps the table in order for as long as it is polled; never returns. `is_mine` says of a piece of work, by its
@@ -244,6 +254,8 @@ impl Maintenance {
             note(self.expire(&mut report).await);
         }
         let compacted = self.compact(is_mine, is_forced, &mut report).await;
+        // Whoever else removes dead files may hand that on to this process.
+        looked.removals.see(&self.table.log().known(), self.now());
         if does_table {
             note(self.checkpoint().await);
             note(self.remove_dead(&mut looked).await);
@@ -256,10 +268,7 @@ impl Maintenance {
 
     /// Drops files that are too old or too many.
     async fn expire(&self, report: &mut MaintenanceReport) -> Result<()> {
-        let limits = retention::Limits {
-            time_ms: self.options.retention_time.map(millis),
-            bytes: self.options.retention_size,
-        };
+        let limits = *self.retention();
         if limits.time_ms.is_none() && limits.bytes.is_none() {
             return Ok(());
         }
@@ -436,7 +445,7 @@ impl Maintenance {
         let removed = self.table.log().clean_up(now.add_ms(-UNNAMED_DELAY_MS)).await?;
         self.counters.log_files_removed.fetch_add(removed as u64, Ordering::Relaxed);
         let delays = vacuum::Delays { removed_ms: REMOVED_DELAY_MS, unnamed_ms: UNNAMED_DELAY_MS };
-        let vacuumed = vacuum::vacuum(&self.table, now, delays).await?;
+        let vacuumed = vacuum::vacuum(&self.table, &mut looked.removals, now, delays).await?;
         self.counters.files_vacuumed.fetch_add(vacuumed as u64, Ordering::Relaxed);
         if removed + vacuumed > 0 {
             tracing::info!(files = vacuumed, log_files = removed, "removed what is not needed any more");
@@ -476,9 +485,17 @@ impl Maintenance {
         self.table.options().clock.now()
     }
 
+    fn retention(&self) -> MutexGuard<'_, retention::Limits> {
+        self.retention.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn failed(&self) -> MutexGuard<'_, HashMap<(Tenant, String), Failed>> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn limits(time: Option<Duration>, bytes: Option<u64>) -> retention::Limits {
+    retention::Limits { time_ms: time.map(millis), bytes }
 }
 
 /// What one compaction did; nothing when it was dropped.

@@ -51,6 +51,9 @@ pub struct StorageOptions {
     pub commit_bytes: usize,
     /// Group commits under way at a time; only object stores take more than one.
     pub commits_in_flight_max: usize,
+    /// When the store has not taken a group commit for so long, appends are refused until it has; only object stores
+    /// are waited for at all.
+    pub stall_after: Duration,
     /// A log file this large is not continued.
     pub file_bytes_max: u64,
     /// Appends are refused with `Busy` when this much waits for the log.
@@ -87,6 +90,7 @@ impl StorageOptions {
             commit_delay: Duration::from_millis(2),
             commit_bytes: 1 << 20,
             commits_in_flight_max: 1,
+            stall_after: Duration::from_secs(5),
             file_bytes_max: 64 << 20,
             queue_bytes_max: 32 << 20,
             exemplars_per_series_max: 32,

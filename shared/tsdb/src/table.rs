@@ -26,7 +26,7 @@ use tokio::runtime::Handle;
 
 use crate::catalogue::DataFile;
 use crate::catalogue::log::{DeltaLog, Flush, new_name};
-use crate::faults::site;
+use crate::faults::{or_fault, site};
 use crate::file::WINDOW_MS;
 use crate::file::cache::Cache;
 use crate::file::encode::{EncodedFile, encode};
@@ -42,9 +42,8 @@ pub use snapshot::{SelectLimits, Snapshot};
 
 /// Series rows of a file at most; a flush of more writes several. Bounds what one reader has to take in at once.
 pub(crate) const FILE_ROWS_MAX: usize = 1 << 19;
-/// A file longer than this is uploaded in parts of this length; S3 takes no parts below 5 MiB. Tests of crashes have small
-/// files.
-const PART_BYTES: usize = if cfg!(feature = "planted-faults") { 16 << 10 } else { 8 << 20 };
+/// A file longer than this is uploaded in parts of this length; S3 takes no parts below 5 MiB.
+const PART_BYTES: usize = 8 << 20;
 /// Parts of one file under way at a time.
 const PARTS_AT_ONCE: usize = 4;
 /// Files that are copied at a time.
@@ -184,14 +183,14 @@ impl Table {
 
     /// Writes one file. Its name is new, so that repeating a request whose answer was lost does no harm.
     async fn upload(&self, location: &Path, bytes: Bytes) -> object_store::Result<()> {
-        let store = &self.options.store;
-        if bytes.len() <= PART_BYTES {
+        let (store, part_bytes) = (&self.options.store, or_fault!(SmallParts, PART_BYTES, 16 << 10));
+        if bytes.len() <= part_bytes {
             let put = store.put(location, PutPayload::from(bytes));
             return site!("data file: put", put.await).map(drop);
         }
         let mut upload = site!("large data file: begin", store.put_multipart(location).await)?;
-        let starts = (0..bytes.len()).step_by(PART_BYTES);
-        let parts = starts.map(|start| bytes.slice(start..bytes.len().min(start + PART_BYTES)));
+        let starts = (0..bytes.len()).step_by(part_bytes);
+        let parts = starts.map(|start| bytes.slice(start..bytes.len().min(start + part_bytes)));
         let parts = parts.map(|part| {
             let put = upload.put_part(PutPayload::from(part));
             async move {

@@ -44,7 +44,7 @@ impl Kind {
                 let store = LocalFileSystem::new_with_prefix(folder.path()).expect("a store");
                 (Arc::new(store.with_fsync(true)), Some(folder))
             }
-            Self::S3 => (Arc::new(s3_store()), None),
+            Self::S3 => (Arc::new(s3_store(&s3_server().endpoint(), &s3_prefix())), None),
         };
         TestStore { store, _folder: folder }
     }
@@ -69,13 +69,17 @@ pub(crate) fn s3_prefix() -> String {
     format!("test-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-fn s3_store() -> impl ObjectStore {
+/// A client of the server at an endpoint, which sees what lies below the prefix.
+pub(crate) fn s3_store(endpoint: &str, prefix: &str) -> impl ObjectStore + use<> {
     drop(rustls::crypto::ring::default_provider().install_default());
-    let mut builder = AmazonS3Builder::new().with_bucket_name(BUCKET);
-    for (name, value) in s3_server().variables() {
-        builder = builder.with_config(name.to_lowercase().parse().expect("a known key"), value);
-    }
-    PrefixStore::new(builder.build().expect("a client"), s3_prefix())
+    let builder = AmazonS3Builder::new()
+        .with_bucket_name(BUCKET)
+        .with_endpoint(endpoint)
+        .with_region("us-east-1")
+        .with_access_key_id(S3Server::ACCESS_KEY_ID)
+        .with_secret_access_key(S3Server::SECRET_ACCESS_KEY)
+        .with_allow_http(true);
+    PrefixStore::new(builder.build().expect("a client"), prefix)
 }
 
 /// Runs a test's future to its end.

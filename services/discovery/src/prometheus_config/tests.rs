@@ -292,7 +292,7 @@ fn variables_are_replaced_in_external_labels_only() {
 
 #[test]
 fn sections_that_are_not_built_are_named() {
-    let text = "rule_files: [a.yml]\nremote_write: [{url: 'http://a'}]\nstorage: {tsdb: {out_of_order_time_window: 5m, retention: {time: 1d}}}\nscrape_configs:\n- job_name: a\n  oauth2: {client_id: i, token_url: 'http://t'}\n  consul_sd_configs: [{server: x}]\n  file_sd_configs: [{files: [f.json]}]\n  http_sd_configs: [{url: 'http://h', proxy_url: 'http://p'}, {url: 'http://i'}]\n";
+    let text = "rule_files: [a.yml]\nremote_write: [{url: 'http://a'}]\nstorage: {tsdb: {out_of_order_time_window: 5m, retention: {time: 1d, size: 1GB, percentage: 5}}}\nscrape_configs:\n- job_name: a\n  oauth2: {client_id: i, token_url: 'http://t'}\n  consul_sd_configs: [{server: x}]\n  file_sd_configs: [{files: [f.json]}]\n  http_sd_configs: [{url: 'http://h', proxy_url: 'http://p'}, {url: 'http://i'}]\n";
     let config = check(text).expect("loads");
     assert_eq!(
         config.ignored_sections,
@@ -301,9 +301,10 @@ fn sections_that_are_not_built_are_named() {
             "scrape_configs.consul_sd_configs",
             "scrape_configs.http_sd_configs.proxy_url",
             "scrape_configs.oauth2",
-            "storage.tsdb.retention"
+            "storage.tsdb.retention.percentage"
         ]
     );
+    assert_eq!((config.retention_time, config.retention_size_bytes), (Duration::from_secs(86_400), 1 << 30));
     assert_eq!(config.out_of_order_time_window, Some(Duration::from_secs(300)));
     let zero = check("storage: {tsdb: {out_of_order_time_window: 0s}}\n").expect("valid");
     assert_eq!(zero.out_of_order_time_window, Some(Duration::ZERO), "zero is not the same as unset");

@@ -24,6 +24,10 @@ pub struct Config {
     pub evaluation_interval: Duration,
     /// `storage.tsdb.out_of_order_time_window`; `None` when the file does not set it.
     pub out_of_order_time_window: Option<Duration>,
+    /// `storage.tsdb.retention.time`; zero when the file does not set it.
+    pub retention_time: Duration,
+    /// `storage.tsdb.retention.size`; zero when the file does not set it.
+    pub retention_size_bytes: u64,
     /// `otlp`.
     pub otlp: Otlp,
     /// `alerting`.
@@ -307,12 +311,15 @@ pub(super) fn config(main: &Record, included: &[Record], yaml: String) -> Result
     ignored.sort();
     ignored.dedup();
     let labels = global.map_or(&[] as &[_], |global| global.map("external_labels"));
-    let window = main.record("storage").and_then(|storage| storage.record("tsdb"));
+    let tsdb = main.record("storage").and_then(|storage| storage.record("tsdb"));
+    let retention = tsdb.and_then(|tsdb| tsdb.record("retention"));
     Ok(Config {
         yaml,
         external_labels: Labels::from_pairs(string_pairs(labels)),
         evaluation_interval: global.map_or(Duration::ZERO, |global| global.duration("evaluation_interval")),
-        out_of_order_time_window: window.and_then(|tsdb| tsdb.optional_duration("out_of_order_time_window")),
+        out_of_order_time_window: tsdb.and_then(|tsdb| tsdb.optional_duration("out_of_order_time_window")),
+        retention_time: retention.map_or(Duration::ZERO, |retention| retention.duration("time")),
+        retention_size_bytes: retention.map_or(0, |r| u64::try_from(r.int("size")).unwrap_or(0)),
         otlp: main.record("otlp").map(otlp).unwrap_or_default(),
         alerting,
         rule_files: main.strings("rule_files"),
@@ -355,9 +362,13 @@ fn ignored_sections(main: &Record) -> Vec<String> {
         if storage.record("exemplars").is_some() {
             ignored.push("storage.exemplars".to_owned());
         }
-        let tsdb = ["retention", "chunk_encoding", "stale_series_compaction_threshold"];
+        let tsdb = ["chunk_encoding", "stale_series_compaction_threshold"];
         let set = |name: &&str| storage.record("tsdb").is_some_and(|tsdb| tsdb.has(name));
         ignored.extend(tsdb.into_iter().filter(set).map(|name| format!("storage.tsdb.{name}")));
+        let retention = storage.record("tsdb").and_then(|tsdb| tsdb.record("retention"));
+        if retention.is_some_and(|retention| retention.has("percentage")) {
+            ignored.push("storage.tsdb.retention.percentage".to_owned());
+        }
     }
     if let Some(global) = main.record("global") {
         let files = ["query_log_file", "scrape_failure_log_file"];

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use config_watch::Retention;
+use model::time::PrometheusDuration;
 use serde_json::json;
+use service_runtime::ConfigBytes;
 
 use super::targets::rfc3339;
 use super::{fail, succeed};
@@ -63,10 +66,17 @@ pub(super) async fn runtime_info(State(gateway): State<Arc<Gateway>>) -> Respons
             "GOMEMLIMIT": 0,
             "GOGC": "",
             "GODEBUG": "",
-            "storageRetention": gateway.config.storage_retention,
+            "storageRetention": retention_text(gateway.config.retention().with(Some(&config))),
         }),
         &[],
     )
+}
+
+/// How long and how much is kept, as Prometheus shows it.
+fn retention_text(retention: Retention) -> String {
+    let time = retention.time.map(|t| PrometheusDuration(t).to_string());
+    let size = retention.size.map(|s| ConfigBytes(s).to_string());
+    time.into_iter().chain(size).collect::<Vec<_>>().join(" or ")
 }
 
 /// `GET /api/v1/status/flags`.

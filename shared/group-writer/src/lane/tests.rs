@@ -382,9 +382,19 @@ async fn a_batch_that_breaks_the_stream_fails_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_waits_hears_why_the_only_ingester_stores_nothing() {
-    let fake = Fake::default();
-    fake.break_after.lock().extend([0; 1_000]);
-    let (writer, driver, _members) = writer(Options::default(), &[&fake]);
+    waits_for_reasons(&[&Fake::default()]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_hears_why_no_ingester_stores_anything() {
+    waits_for_reasons(&[&Fake::default(), &Fake::default()]).await;
+}
+
+async fn waits_for_reasons(fakes: &[&Fake]) {
+    for fake in fakes {
+        fake.break_after.lock().extend([0; 1_000]);
+    }
+    let (writer, driver, _members) = writer(Options::default(), fakes);
     with_driver(driver, async {
         let g = group("default", "a");
         g.add(series("x"), Arc::default());
@@ -397,10 +407,14 @@ async fn whoever_waits_hears_why_the_only_ingester_stores_nothing() {
             assert!(began.elapsed() < DEADLINE);
         }
         // Once it stores again, so does what nobody waited for.
-        fake.break_after.lock().clear();
+        fakes.iter().for_each(|fake| fake.break_after.lock().clear());
         assert_eq!(scrape.await.map(|w| w.stored), Ok(1));
         assert_eq!(writer.write(at(4), DEADLINE).await.map(|w| w.stored), Ok(1));
-        assert_eq!(fake.stored.lock().iter().map(|(t, ..)| *t).collect::<Vec<_>>(), [1, 4]);
+        let stored =
+            fakes.iter().flat_map(|fake| fake.stored.lock().iter().map(|(t, ..)| *t).collect::<Vec<_>>());
+        let mut stored: Vec<i64> = stored.collect();
+        stored.sort_unstable();
+        assert_eq!(stored, [1, 4]);
     })
     .await;
 }

@@ -18,8 +18,9 @@ use crate::table::{Error, Result};
 /// Metric names longer than this are left out of the statistics.
 const STATS_TEXT_MAX: usize = 1_024;
 
-/// How long it is remembered that a file was removed, in milliseconds. What is left of it then counts as never named.
-const REMOVED_KEPT_MS: i64 = DAY_MS;
+/// How long it is remembered that a file was removed, in milliseconds, counted from what the commit says, which may have
+/// been on its way for hours. What is left of it then counts as never named.
+const REMOVED_KEPT_MS: i64 = 2 * DAY_MS;
 /// Commits between two times that removed files are forgotten.
 const REMOVED_SWEEP_COMMITS: u64 = 100;
 
@@ -139,7 +140,7 @@ pub(crate) struct State {
     /// The live files by path.
     pub files: BTreeMap<String, Arc<DataFile>>,
     /// When files that are no longer live were removed, by path, in milliseconds since the epoch. What
-    /// was removed a day ago is forgotten by and by.
+    /// was removed two days ago is forgotten by and by.
     pub removed: BTreeMap<String, i64>,
     /// What a reader and a writer must understand.
     pub protocol: Option<Protocol>,

@@ -6,7 +6,9 @@
 //! Invariants:
 //! - batches are written, made visible and answered in the order in which they were pushed;
 //! - nothing is made visible or answered before its segment and all before it are durable;
-//! - after a failure everything that waits and everything that comes is refused.
+//! - after a failure everything that waits and everything that comes is refused;
+//! - while the store has not taken a segment for long, whoever waits and whoever comes is refused as well, and what
+//!   was pushed becomes durable all the same once the store takes it.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -84,6 +86,8 @@ pub(crate) struct CommitOptions {
     pub(crate) segment_bytes_max: usize,
     /// Segments under way at a time.
     pub(crate) in_flight_max: usize,
+    /// A segment that is under way for longer stalls the log.
+    pub(crate) stall_after: Duration,
     pub(crate) queue_bytes_max: usize,
     /// The first segment is not written before this much time has passed since the start.
     pub(crate) birth_delay: Duration,
@@ -129,12 +133,16 @@ struct Queue {
     in_flight: VecDeque<InFlight>,
     stops: bool,
     failure: Option<LogFailure>,
+    /// Why the first segment under way is not durable yet, after so long.
+    stalled: Option<String>,
 }
 
 /// A segment that was handed to the log and is not visible yet.
 #[derive(Debug)]
 struct InFlight {
     seq: u64,
+    /// Since when it has been the first, or under way.
+    since: Instant,
     samples: Arc<Vec<GroupSamples>>,
     done: Vec<oneshot::Sender<Result<u64>>>,
     outcome: Option<Result<(), LogFailure>>,
@@ -145,6 +153,8 @@ enum Step {
     Write(Role, Vec<u8>),
     /// The first segment under way has an outcome.
     Settle,
+    /// The first segment under way has been so for too long.
+    Stall,
     Cut(oneshot::Sender<Result<Cut>>),
     Stop,
 }
@@ -170,10 +180,14 @@ impl Committer {
         Ok(Self { shared, thread: Mutex::new(Some(thread)), queue_bytes_max })
     }
 
-    /// Refuses when the queue is full or the log is over; to be asked before anything is changed for an append.
+    /// Refuses when the queue is full, or the log is stalled or over; to be asked before anything is changed for an
+    /// append.
     pub(crate) fn check_room(&self) -> Result<()> {
         let queue = self.shared.queue();
         self.shared.check(&queue)?;
+        if let Some(reason) = &queue.stalled {
+            return Err(self.shared.stalled(reason));
+        }
         if queue.bytes >= self.queue_bytes_max {
             return Err(Error::Busy { waiting: queue.bytes, limit: self.queue_bytes_max });
         }
@@ -262,6 +276,10 @@ impl Shared {
         Error::LogEnded { log: self.id.to_string(), reason: failure.reason.clone() }
     }
 
+    fn stalled(&self, reason: &str) -> Error {
+        Error::LogStalled { log: self.id.to_string(), reason: reason.to_owned() }
+    }
+
     fn run(self: &Arc<Self>, options: &CommitOptions, mut outlet: Outlet) {
         let panics = PanicGuard(self);
         let born = Instant::now();
@@ -276,6 +294,7 @@ impl Shared {
                         break;
                     }
                 }
+                Step::Stall => self.stall(options.stall_after),
                 Step::Cut(done) => {
                     lock(&self.log).start_part();
                     answer(done, Ok(Cut { through: seq, generation: (outlet.cut)() }));
@@ -310,7 +329,11 @@ impl Shared {
             {
                 return Step::Cut(done);
             }
-            let mut left = None;
+            let stalls_in = queue.stalls_in(options.stall_after);
+            if stalls_in.is_some_and(|left| left.is_zero()) {
+                return Step::Stall;
+            }
+            let mut left = stalls_in;
             if !is_cut && !queue.batches.is_empty() && queue.in_flight.len() < options.in_flight_max {
                 let now = Instant::now();
                 let birth = born + options.birth_delay;
@@ -329,7 +352,8 @@ impl Shared {
                         None => Step::Settle,
                     };
                 }
-                left = Some(until - now);
+                let until = until - now;
+                left = Some(left.map_or(until, |left| left.min(until)));
             }
             queue = match left {
                 Some(left) => self.pushed.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0,
@@ -352,6 +376,21 @@ impl Shared {
         lock(&self.log).submit(role, records, options.clock.now(), done);
     }
 
+    /// Refuses whoever waits, until the store takes the first segment under way.
+    fn stall(&self, after: Duration) {
+        let hindrance = lock(&self.log).hindrance();
+        let reason = hindrance.unwrap_or_else(|| format!("the store has not taken a segment for {after:?}"));
+        tracing::error!(log = %self.id, reason, "nothing is stored until the log can be written again");
+        let mut queue = self.queue();
+        let queue = &mut *queue;
+        let under_way = queue.in_flight.iter_mut().flat_map(|segment| segment.done.drain(..));
+        for done in under_way.chain(queue.batches.iter_mut().filter_map(|batch| batch.done.take())) {
+            answer(done, Err(self.stalled(&reason)));
+        }
+        queue.stalled = Some(reason);
+        self.taken.notify_waiters();
+    }
+
     /// Takes the outcome of the first segment under way, if it has one.
     fn settle(&self, outlet: &mut Outlet) -> Result<(), LogFailure> {
         let (seq, samples, outcome) = {
@@ -367,7 +406,17 @@ impl Shared {
             (outlet.apply)(seq, groups);
         }
         // Only now, so that what is on its way can be seen at any time.
-        let settled = self.queue().in_flight.pop_front();
+        let settled = {
+            let mut queue = self.queue();
+            if queue.stalled.take().is_some() {
+                tracing::info!(log = %self.id, "the log is written again");
+            }
+            let settled = queue.in_flight.pop_front();
+            if let Some(next) = queue.in_flight.front_mut() {
+                next.since = Instant::now();
+            }
+            settled
+        };
         for done in settled.into_iter().flat_map(|s| s.done) {
             answer(done, Ok(seq));
         }
@@ -396,6 +445,14 @@ impl Shared {
             batch.done.into_iter().for_each(|done| answer(done, Err(refusal())));
             batch.cut.into_iter().for_each(|done| answer(done, Err(refusal())));
         }
+    }
+}
+
+impl Queue {
+    /// How much time the first segment under way has left.
+    fn stalls_in(&self, after: Duration) -> Option<Duration> {
+        let first = self.in_flight.front().filter(|_| self.stalled.is_none())?;
+        Some(after.saturating_sub(first.since.elapsed()))
     }
 }
 
@@ -431,7 +488,8 @@ fn take_segment(queue: &mut Queue, bytes_max: usize, seq: &mut u64) -> (Option<R
         *seq += 1;
     }
     let outcome = if role.is_none() { Some(Ok(())) } else { None };
-    queue.in_flight.push_back(InFlight { seq: *seq, samples: Arc::new(samples), done: answers, outcome });
+    let (since, samples) = (Instant::now(), Arc::new(samples));
+    queue.in_flight.push_back(InFlight { seq: *seq, since, samples, done: answers, outcome });
     (role, records)
 }
 

@@ -171,6 +171,11 @@ impl Writer for LocalLog {
         self.lock = None;
     }
 
+    fn hindrance(&self) -> Option<String> {
+        // What a disk refuses ends the log.
+        None
+    }
+
     fn byte_len(&self) -> u64 {
         self.files.iter().map(|f| f.bytes).sum()
     }

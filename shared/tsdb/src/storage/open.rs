@@ -126,6 +126,7 @@ impl Storage {
             bytes: options.commit_bytes,
             segment_bytes_max: options.segment_bytes_max(),
             in_flight_max: options.commits_in_flight_max,
+            stall_after: options.stall_after,
             queue_bytes_max: options.queue_bytes_max,
             birth_delay,
             clock: options.clock.clone(),

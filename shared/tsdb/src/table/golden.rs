@@ -16,7 +16,7 @@ use model::{
 use super::tests::{assert_foreign_readers_find, expected_lines};
 use super::{SelectLimits, Table};
 use crate::file::{DAY_WINDOW_MS, WINDOW_MS};
-use crate::maintenance::vacuum::{Delays, vacuum};
+use crate::maintenance::vacuum::{Delays, Removals, vacuum};
 use crate::merge::merge_rows;
 use crate::series::testing::assert_rows_eq;
 use crate::series::{FloatColumn, HistogramColumn, SeriesRow, SeriesSamples, Timeline};
@@ -126,7 +126,7 @@ async fn write(location: &Location) {
             let after_all = Timestamp(Clock::System.now().millis() + 1);
             table.log().clean_up(after_all).await.expect("cleans up");
             let delays = Delays { removed_ms: 0, unnamed_ms: i64::MAX };
-            vacuum(&table, clock.now(), delays).await.expect("removes dead files");
+            vacuum(&table, &mut Removals::default(), clock.now(), delays).await.expect("removes dead files");
         }
         let through = u64::try_from(i).expect("small");
         let rows = tenants().into_iter().enumerate().map(|(n, tenant)| (tenant, flush(n, i))).collect();

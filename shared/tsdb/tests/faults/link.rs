@@ -170,7 +170,6 @@ pub(crate) struct Link {
     /// What is to be held back, and how often.
     to_hold: Mutex<Vec<(Kind, usize)>>,
     held: AtomicUsize,
-    held_commits: AtomicUsize,
     gate: Semaphore,
 }
 
@@ -183,7 +182,6 @@ impl Link {
             is_cut: AtomicBool::new(false),
             to_hold: Mutex::default(),
             held: AtomicUsize::new(0),
-            held_commits: AtomicUsize::new(0),
             gate: Semaphore::new(0),
         })
     }
@@ -196,11 +194,6 @@ impl Link {
     /// How many puts are held back.
     pub(crate) fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
-    }
-
-    /// How many of them are commits of the table.
-    pub(crate) fn held_commits(&self) -> usize {
-        self.held_commits.load(Ordering::Relaxed)
     }
 
     /// Lets go what is held back, and holds back nothing more.
@@ -258,12 +251,9 @@ impl ObjectStore for Link {
     async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         self.check()?;
         if self.takes_hold(Kind::of(path)) {
-            let commits = usize::from(Kind::of(path) == Kind::Commit);
             self.held.fetch_add(1, Ordering::Relaxed);
-            self.held_commits.fetch_add(commits, Ordering::Relaxed);
             self.gate.acquire().await.expect("open").forget();
             self.held.fetch_sub(1, Ordering::Relaxed);
-            self.held_commits.fetch_sub(commits, Ordering::Relaxed);
             if self.is_cut() {
                 if self.below(2) == 0 {
                     drop(self.sea.put(path, payload, options).await);

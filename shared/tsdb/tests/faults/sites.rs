@@ -26,11 +26,9 @@ const CHANGES: [&str; 17] = [
 ];
 /// How many lines a name may be away from the call: the call may be begun before it is awaited.
 const LINES_BETWEEN: usize = 7;
-/// Calls that change nothing that was stored: a file that is there to be locked, the folder that a table begins in, an
-/// import's scratch folder.
-const NO_CHANGES: [&str; 5] = [
+/// Calls that change nothing that was stored: a file that is there to be locked, an import's scratch folder.
+const NO_CHANGES: [&str; 4] = [
     "local.rs: let file = OpenOptions::new()",
-    "location.rs: let made = tokio::fs::create_dir_all",
     "import.rs: let make = |folder: &Path| std::fs::create_dir_all(folder)",
     "import.rs: std::fs::remove_dir_all(&folder)",
     "import.rs: drop(std::fs::remove_",

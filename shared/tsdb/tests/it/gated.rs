@@ -1,6 +1,7 @@
 //! A store in which a test decides the fate of single puts, by the end of their path.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::stream::BoxStream;
@@ -53,11 +54,17 @@ impl Gate {
 pub(crate) struct Gated {
     inner: Arc<dyn ObjectStore>,
     plans: Mutex<Vec<(String, Fate)>>,
+    is_full: AtomicBool,
 }
 
 impl Gated {
     pub(crate) fn new(inner: Arc<dyn ObjectStore>) -> Arc<Self> {
-        Arc::new(Self { inner, plans: Mutex::default() })
+        Arc::new(Self { inner, plans: Mutex::default(), is_full: AtomicBool::new(false) })
+    }
+
+    /// While it is full every put is refused.
+    pub(crate) fn set_full(&self, is_full: bool) {
+        self.is_full.store(is_full, Ordering::Relaxed);
     }
 
     /// Decides the fate of the next put whose path ends so.
@@ -90,6 +97,10 @@ fn lost() -> object_store::Error {
 #[async_trait::async_trait]
 impl ObjectStore for Gated {
     async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        if self.is_full.load(Ordering::Relaxed) {
+            let source = "507 Insufficient Storage".into();
+            return Err(object_store::Error::Generic { store: "gated", source });
+        }
         match self.fate(path) {
             None => {}
             Some(Fate::AnswerLost) => {

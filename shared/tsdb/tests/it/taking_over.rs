@@ -20,6 +20,9 @@ use super::unreliable::Unreliable;
 /// Longer than a writer goes without looking whether its log is there.
 const LONG_MS: i64 = 120_000;
 
+/// How long the store may take for a segment before appends are refused: longer than a loaded machine needs.
+const STALL_AFTER: Duration = Duration::from_secs(2);
+
 /// An ingester: its logs, and its storage with one group.
 struct Ingester {
     logs: Arc<ObjectLogs>,
@@ -79,6 +82,7 @@ async fn logs_of(world: &World, name: &str, store: Arc<dyn ObjectStore>) -> Arc<
 
 async fn open(world: &World, logs: &Arc<ObjectLogs>) -> tsdb::Result<Arc<Storage>> {
     let options = StorageOptions {
+        stall_after: STALL_AFTER,
         logs: LogStore::Objects(Arc::clone(logs)),
         commits_in_flight_max: 4,
         deletion_delay: Duration::ZERO,
@@ -246,6 +250,7 @@ async fn two_that_take_over_at_once_do_no_harm(kind: Kind) {
 }
 
 on_every_store!(
+    a_store_that_is_full_is_told_of_and_taken_again,
     what_was_acknowledged_outlives_its_ingester,
     what_an_ingester_left_comes_before_its_next_life,
     an_orderly_end_leaves_nothing_to_take_over,
@@ -614,6 +619,39 @@ async fn nothing_acknowledged_is_lost_or_doubled_on_a_store_that_fails() {
         assert!(count <= 40, "seed {seed}: nothing but what was written");
         assert!(shaky.faults() > 0, "seed {seed}");
     }
+}
+
+async fn a_store_that_is_full_is_told_of_and_taken_again(kind: Kind) {
+    let world = World::on(kind);
+    let gated = Gated::new(Arc::clone(&world.store));
+    let mut ingester = Ingester::through(&world, "a", gated.clone()).await;
+    ingester.append(3).await;
+    gated.set_full(true);
+    // The first waits until it is clear that the store does not take it, as others that come meanwhile; then nobody does.
+    let late = samples(ingester.group, START + 3, &[(START + 3) as f64]);
+    let (first, second) =
+        tokio::join!(ingester.storage.append(vec![late], false), ingester.storage.append(vec![], false));
+    for refused in [first.map(drop), second.map(drop), ingester.try_append().await.map(drop)] {
+        let refused = refused.expect_err("the store is full");
+        let log = ingester.log();
+        assert!(matches!(&refused, Error::LogStalled { log: found, .. } if *found == log), "{refused}");
+        assert_eq!(refused.kind(), Fault::Unavailable);
+        assert!(refused.to_string().contains("507 Insufficient Storage"), "{refused}");
+    }
+    let declared = ingester.storage.declare(declaration("b", 1));
+    assert!(matches!(declared, Err(Error::LogStalled { .. })));
+    assert_eq!(world.everything(&ingester.storage).await, ledger(&[("a", 3)]), "reads go on");
+    gated.set_full(false);
+    ingester.acknowledged = 4;
+    eventually("it is written again", async || ingester.storage.append(vec![], false).await.is_ok()).await;
+    ingester.append(3).await;
+    // What was refused was stored after all, in its place.
+    assert_eq!(world.everything(&ingester.storage).await, ledger(&[("a", 7)]));
+    let log = ingester.log();
+    drop(ingester);
+    let heir = Ingester::new(&world, "b").await;
+    assert!(heir.adopt(&log).await.expect("taken over"));
+    assert_eq!(in_table(&world).await, ledger(&[("a", 7)]));
 }
 
 /// Opens a storage on a store that fails, however often it takes.

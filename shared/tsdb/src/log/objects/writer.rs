@@ -60,6 +60,8 @@ struct Life {
     /// Segments below this one, but for the birth record, have been removed.
     removed: AtomicU64,
     has_ended: AtomicBool,
+    /// Why the last put failed, until one succeeds.
+    refused: Mutex<Option<String>>,
 }
 
 impl ObjectLog {
@@ -73,6 +75,7 @@ impl ObjectLog {
             durable_floors: Mutex::default(),
             removed: AtomicU64::new(1),
             has_ended: AtomicBool::new(false),
+            refused: Mutex::default(),
         };
         Self {
             life: Arc::new(life),
@@ -158,6 +161,10 @@ impl Writer for ObjectLog {
         self.life.has_ended.store(true, Ordering::Release);
     }
 
+    fn hindrance(&self) -> Option<String> {
+        lock(&self.life.refused).clone()
+    }
+
     fn byte_len(&self) -> u64 {
         self.kept.iter().map(|(_, bytes)| bytes).sum()
     }
@@ -178,6 +185,7 @@ impl Life {
         }
         let began = Moment::now(&self.logs.options.clock);
         self.put(header, bytes).await?;
+        *lock(&self.refused) = None;
         if let Some(before) = before
             && or_fault!(AcknowledgedOutOfOrder, !before.await.unwrap_or(false), false)
         {
@@ -224,6 +232,7 @@ impl Life {
             };
             self.check_goes_on()?;
             tracing::warn!(error = failure, %path, "repeat a segment that was not written");
+            *lock(&self.refused) = Some(failure);
             tokio::time::sleep(pause).await;
             pause = RETRY_MAX.min(pause * 2);
         }
