@@ -66,7 +66,9 @@ impl Error {
                 fault::Kind::Unavailable
             }
             Self::Timeout => fault::Kind::Timeout,
-            Self::BodySize | Self::SampleLimit | Self::BucketLimit | Self::LabelLimit(_) => fault::Kind::Limit,
+            Self::BodySize | Self::SampleLimit | Self::BucketLimit | Self::LabelLimit(_) => {
+                fault::Kind::Limit
+            }
             Self::BodyBudget(_) => fault::Kind::Busy,
             Self::Gzip(_)
             | Self::Exposition(_)

@@ -58,13 +58,16 @@ impl CustomBuckets {
         timestamp: Option<Timestamp>,
         exemplars: impl IntoIterator<Item = Exemplar>,
     ) -> Taken {
-        let Some((part, labels)) = self.part(series) else { return Taken { ended: self.end(), is_part: false } };
+        let Some((part, labels)) = self.part(series) else {
+            return Taken { ended: self.end(), is_part: false };
+        };
         if self.native.as_ref() == Some(&labels) {
             return Taken { ended: self.end(), is_part: false };
         }
         let is_next = self.collected.as_ref().is_some_and(|classic| classic.labels != labels);
         let ended = if is_next { self.end() } else { None };
-        let classic = self.collected.get_or_insert_with(|| Classic { labels, timestamp, ..Classic::default() });
+        let classic =
+            self.collected.get_or_insert_with(|| Classic { labels, timestamp, ..Classic::default() });
         classic.set(part, value);
         classic.exemplars.extend(exemplars);
         Taken { ended, is_part: true }

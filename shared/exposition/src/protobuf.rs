@@ -224,7 +224,11 @@ fn add_metric(
     Ok(())
 }
 
-fn add_classic(out: &mut Vec<OwnedSample>, series: &SeriesOf<'_>, histogram: &client::Histogram) -> Result<()> {
+fn add_classic(
+    out: &mut Vec<OwnedSample>,
+    series: &SeriesOf<'_>,
+    histogram: &client::Histogram,
+) -> Result<()> {
     let count = either(histogram.sample_count_float(), histogram.sample_count());
     out.push(series.float("_count", count));
     out.push(series.float("_sum", histogram.sample_sum()));

@@ -123,7 +123,12 @@ impl Target {
                     Value::Float(value) if is_stale(value) => "stale".to_owned(),
                     Value::Float(value) => value.to_string(),
                     Value::Histogram(h) => {
-                        format!("schema {} count {} buckets {}", h.schema(), h.to_float().count, h.bucket_count())
+                        format!(
+                            "schema {} count {} buckets {}",
+                            h.schema(),
+                            h.to_float().count,
+                            h.bucket_count()
+                        )
                     }
                 };
                 let at = append.timestamp.millis();

@@ -93,7 +93,8 @@ fn the_forms_of_a_histogram_are_those_of_the_job() {
         // Known now, and stale when gone.
         assert_eq!(scrape(&mut target, &[family("h", is_classic, deltas)]), expected, "{case}");
         assert_eq!(target.tally.series_added, 0, "{case}");
-        let stale: Vec<_> = expected.iter().map(|s| format!("{} stale", &s[..=s.find('}').unwrap()])).collect();
+        let stale: Vec<_> =
+            expected.iter().map(|s| format!("{} stale", &s[..=s.find('}').unwrap()])).collect();
         assert_eq!(scrape(&mut target, &[]), stale, "{case}");
     }
 }
@@ -112,7 +113,8 @@ fn resolution_is_reduced_to_the_limits_of_the_job() {
     // 16 buckets with indexes 1 to 16 at schema 3 are 4 at schema 1, and 2 at schema 0.
     let many = [&[1][..], &[0; 15]].concat();
     let of = |rules| scrape(&mut Target::new(with(rules)), &[family("h", false, &many)]);
-    let shown = |schema, buckets| vec![format!(r#"h{{a="x\"y"}} schema {schema} count 16 buckets {buckets}"#)];
+    let shown =
+        |schema, buckets| vec![format!(r#"h{{a="x\"y"}} schema {schema} count 16 buckets {buckets}"#)];
     assert_eq!(of(native()), shown(3, 16));
     assert_eq!(of(native().with_limits(16, 0.0)), shown(3, 16));
     assert_eq!(of(native().with_limits(15, 0.0)), shown(2, 8));
