@@ -34,6 +34,8 @@ mod remote_read;
 mod remote_write;
 mod rules;
 mod same_answers;
+mod scraped_histograms;
+mod sources;
 mod status;
 mod storage_url;
 mod streams;
