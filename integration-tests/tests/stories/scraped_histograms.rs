@@ -254,9 +254,10 @@ fn every_setting_stores_what_the_reference_stores() {
 
     // How much there was, and why one job has none of it.
     let reports = "{__name__=~\"up|scrape_samples_.*\"}";
-    let want = promql::instant(&theirs.http(), reports, now_ms());
+    let now = now_ms();
+    let want = promql::instant(&theirs.http(), reports, now);
     assert_eq!(want.series.len(), 3 * SETTINGS.len());
-    let got = promql::instant(&ours.http(), reports, now_ms());
+    let got = promql::instant(&ours.http(), reports, now);
     assert_eq!(promql::differences(&got, &want), Vec::<String>::new());
     for server in [&theirs, &ours] {
         let targets = server.http().get("/api/v1/targets", &[("scrapePool", "impossible")]).data();
