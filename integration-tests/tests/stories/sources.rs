@@ -125,7 +125,7 @@ fn sources_stand_side_by_side() {
             .map(|(labels, value)| (labels["instance"].clone(), value))
             .collect();
         up.sort_by(|a, b| a.1.total_cmp(&b.1).then_with(|| a.0.cmp(&b.0)));
-        let mut want = vec![(nobody.clone(), 0.0), (a.clone(), 1.0), (b.clone(), 1.0)];
+        let mut want: Vec<(String, f64)> = vec![(nobody.clone(), 0.0), (a.clone(), 1.0), (b.clone(), 1.0)];
         want.sort_by(|a, b| a.1.total_cmp(&b.1).then_with(|| a.0.cmp(&b.0)));
         assert_eq!(up, want, "{kind:?}");
 
