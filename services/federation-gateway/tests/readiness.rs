@@ -21,20 +21,15 @@ struct Brake {
 }
 
 #[derive(Debug, Clone, Default, serde::Deserialize)]
-#[serde(default)]
 struct BrakeConfig {
     /// Lets the program be ready.
-    replayed: Arc<Flag>,
-    /// Told when `/slow` was reached, and lets it answer.
-    reached: Arc<Flag>,
-    answer: Arc<Flag>,
-}
-
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(default)]
-struct Flag {
     #[serde(skip)]
-    notify: Notify,
+    replayed: Arc<Notify>,
+    /// Told when `/slow` was reached, and lets it answer.
+    #[serde(skip)]
+    reached: Arc<Notify>,
+    #[serde(skip)]
+    answer: Arc<Notify>,
 }
 
 impl service_runtime::Config for BrakeConfig {
@@ -51,7 +46,7 @@ impl Service for Brake {
         let latch = environment.readiness.latch("replay");
         let replayed = Arc::clone(&config.replayed);
         environment.tasks.spawn("replay", async move {
-            replayed.notify.notified().await;
+            replayed.notified().await;
             drop(latch);
             Ok(())
         });
@@ -65,8 +60,8 @@ impl Service for Brake {
     fn http(&self) -> Router {
         let BrakeConfig { reached, answer, .. } = self.config.clone();
         let slow = get(move || async move {
-            reached.notify.notify_one();
-            answer.notify.notified().await;
+            reached.notify_one();
+            answer.notified().await;
             "slow"
         });
         Router::new().route("/slow", slow)
@@ -119,7 +114,7 @@ async fn federate_answers_503_until_there_is_something_to_read_and_when_it_is_ov
     }
 
     // Ready, but there is nobody who holds anything: a selector is read before that is noticed.
-    brake.replayed.notify.notify_one();
+    brake.replayed.notify_one();
     running.readiness().reached().await;
     let answer = fetch(web, VALID).await;
     assert!(answer.starts_with("HTTP/1.1 503 ") && !answer.contains("stopping"), "{answer}");
@@ -131,14 +126,14 @@ async fn federate_answers_503_until_there_is_something_to_read_and_when_it_is_ov
     let story = async {
         let slow = fetch(web, "/slow");
         let stop = async {
-            brake.reached.notify.notified().await;
+            brake.reached.notified().await;
             stopper.stop();
             while readiness.is_ready() {
                 tokio::task::yield_now().await;
             }
             refused(VALID, true).await;
             refused(INVALID, true).await;
-            brake.answer.notify.notify_one();
+            brake.answer.notify_one();
         };
         tokio::join!(slow, stop).0
     };
