@@ -119,6 +119,8 @@ fn messages(mut body: &[u8]) -> Vec<Vec<Vec<u8>>> {
         fields.sort();
         families.push(fields);
     }
+    // The name is the first field. A name of several types has several families, which come as their series do.
+    families.chunk_by_mut(|a, b| a[0] == b[0]).for_each(<[_]>::sort);
     families
 }
 

@@ -181,11 +181,11 @@ fn prometheus_3_reads_chunks_from_heads_and_files() {
 /// More than a message between services holds.
 #[test]
 fn a_series_of_many_samples_goes_in_parts() {
-    const SAMPLES: i64 = 600_000;
+    const SAMPLES: i64 = 150_000;
     let server = Server::start(Kind::Tributary, "");
     let base = now_ms() - 2 * SAMPLES;
-    for start in (0..SAMPLES).step_by(200_000) {
-        let floats = (start..start + 200_000).map(|i| (Timestamp(base + i), (i % 1_000) as f64)).collect();
+    for start in (0..SAMPLES).step_by(50_000) {
+        let floats = (start..start + 50_000).map(|i| (Timestamp(base + i), (i % 1_000) as f64)).collect();
         let one = SeriesOut { labels: labels("large", ""), floats, ..SeriesOut::default() };
         let small = floats_at("small", base + start);
         let reply = write(&server.http(), &[one, small]).expect("an answer");

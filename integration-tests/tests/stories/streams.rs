@@ -17,13 +17,6 @@ const GROWTH_MAX: u64 = 128 << 20;
 /// How long a query may go on that nobody waits for. What the stories ask takes far longer, and is timed out far later.
 const RELEASE_MAX: Duration = Duration::from_secs(5);
 
-/// Series of a federation of everything, each with a label of 200 bytes, so that the text has more than 25 MB.
-const FEDERATED: usize = 100_000;
-/// Federations at one time: one that is read slowly, some that end in the middle, the others as fast as they come.
-const READERS: usize = 20;
-/// Growth while they are answered: what a process of this size frees late, and 2 MiB for each.
-const FEDERATION_GROWTH_MAX: u64 = (64 << 20) + READERS as u64 * (2 << 20);
-
 /// Starts a server that has an hour and more of so many series; returns when the last sample was.
 fn filled(series: usize) -> (Server, i64) {
     let server = Server::start(Kind::Tributary, "");
@@ -86,60 +79,4 @@ fn a_query_ends_with_its_client() {
     let left = Instant::now();
     eventually("the query is over", || (running() == 0.0).then_some(()));
     assert!(left.elapsed() < RELEASE_MAX, "it went on for {:?}", left.elapsed());
-}
-
-/// Reads an answer of everything: the whole of it, or its beginning. Returns how many lines came.
-fn federate(address: &str, habit: usize) -> usize {
-    let mut stream = TcpStream::connect(address).expect("a connection");
-    let request = "GET /federate?match[]=federated HTTP/1.1\r\nHost: story\r\nConnection: close\r\n\r\n";
-    stream.write_all(request.as_bytes()).expect("asked");
-    let (mut piece, mut lines) = (vec![0; 64 << 10], 0);
-    let mut reads = 0;
-    loop {
-        let count = stream.read(&mut piece).expect("an answer");
-        lines += piece[..count].iter().filter(|byte| **byte == b'\n').count();
-        reads += 1;
-        match habit {
-            _ if count == 0 => return lines,
-            // In no hurry, as long as the others are read.
-            0 if reads < 100 => std::thread::sleep(Duration::from_millis(20)),
-            1..5 if reads > 20 => return lines,
-            _ => {}
-        }
-    }
-}
-
-#[test]
-fn federations_of_everything_take_little_memory() {
-    let server = Server::start(Kind::Tributary, "");
-    let now = now_ms();
-    let one = |i: usize| {
-        let pad = format!("{i:0>200}");
-        let job = format!("job-{}", i % 50);
-        let labels =
-            Labels::from_pairs([("__name__", "federated"), ("instance", "i"), ("job", &job), ("pad", &pad)]);
-        SeriesOut { labels, floats: vec![(Timestamp(now), i as f64)], ..SeriesOut::default() }
-    };
-    for start in (0..FEDERATED).step_by(5_000) {
-        let part: Vec<_> = (start..start + 5_000).map(one).collect();
-        assert_eq!(write(&server.http(), &part).map(|reply| reply.status), Some(204));
-    }
-    let address = server.address();
-    // Head lines come on top.
-    assert!(federate(&address, READERS) > FEDERATED);
-    let growth = server.growth_during(|| {
-        std::thread::scope(|scope| {
-            for habit in 0..READERS {
-                let address = &address;
-                scope.spawn(move || {
-                    let lines = federate(address, habit);
-                    let is_part = (1..5).contains(&habit);
-                    assert!(is_part || lines > FEDERATED, "reader {habit}: {lines} lines");
-                });
-            }
-            // Others are served meanwhile.
-            assert_eq!(write(&server.http(), &[one(0)]).map(|reply| reply.status), Some(204));
-        });
-    });
-    assert!(growth < FEDERATION_GROWTH_MAX, "grew by {growth} bytes");
 }
