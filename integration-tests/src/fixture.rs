@@ -24,9 +24,20 @@ pub struct Fixture {
     accepting: Option<JoinHandle<()>>,
 }
 
+/// What a path answers.
+#[derive(Debug, Clone)]
+struct Page {
+    content_type: String,
+    body: Vec<u8>,
+    /// The `Authorization` that is asked for.
+    authorization: Option<String>,
+}
+
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
 #[derive(Debug, Default)]
 struct Shared {
-    bodies: Mutex<HashMap<String, String>>,
+    pages: Mutex<HashMap<String, Page>>,
     is_stopped: AtomicBool,
 }
 
@@ -55,8 +66,26 @@ impl Fixture {
 
     /// Sets the body of a path, in the text format.
     pub fn serve(&self, path: &str, body: impl Into<String>) {
-        let mut bodies = self.shared.bodies.lock().unwrap_or_else(PoisonError::into_inner);
-        bodies.insert(path.to_owned(), body.into());
+        self.serve_as(path, TEXT, body.into());
+    }
+
+    /// Sets the body of a path, and the format it is in.
+    pub fn serve_as(&self, path: &str, content_type: &str, body: impl Into<Vec<u8>>) {
+        self.set(
+            path,
+            Page { content_type: content_type.to_owned(), body: body.into(), authorization: None },
+        );
+    }
+
+    /// Sets the body of a path, in the text format, for those alone who send this `Authorization`.
+    pub fn serve_to(&self, authorization: &str, path: &str, body: impl Into<String>) {
+        let (content_type, body) = (TEXT.to_owned(), body.into().into_bytes());
+        self.set(path, Page { content_type, body, authorization: Some(authorization.to_owned()) });
+    }
+
+    fn set(&self, path: &str, page: Page) {
+        let mut pages = self.shared.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        pages.insert(path.to_owned(), page);
     }
 }
 
@@ -92,36 +121,51 @@ fn answer_all(connection: &TcpStream, shared: &Shared) -> std::io::Result<()> {
     connection.set_read_timeout(Some(IDLE))?;
     let mut reader = BufReader::new(connection);
     while !shared.is_stopped.load(Ordering::Relaxed) {
-        let Some(path) = read_head(&mut reader)? else { return Ok(()) };
-        let body = shared.bodies.lock().unwrap_or_else(PoisonError::into_inner).get(&path).cloned();
-        let (status, body) = match body {
-            Some(body) => ("200 OK", body),
-            None => ("404 Not Found", String::new()),
+        let Some(head) = read_head(&mut reader)? else { return Ok(()) };
+        let page = shared.pages.lock().unwrap_or_else(PoisonError::into_inner).get(&head.path).cloned();
+        let (status, content_type, body) = match page {
+            Some(page) if page.authorization.is_some() && page.authorization != head.authorization => {
+                ("401 Unauthorized", TEXT.to_owned(), Vec::new())
+            }
+            Some(page) => ("200 OK", page.content_type, page.body),
+            None => ("404 Not Found", TEXT.to_owned(), Vec::new()),
         };
-        let head = format!(
-            "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: {}\r\n\r\n",
+        let mut answer = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
             body.len()
-        );
-        (&mut &*connection).write_all((head + &body).as_bytes())?;
+        )
+        .into_bytes();
+        answer.extend(body);
+        (&mut &*connection).write_all(&answer)?;
     }
     Ok(())
 }
 
-/// Reads a request's head and returns its path; `None` at the end of the connection.
-fn read_head(reader: &mut BufReader<&TcpStream>) -> std::io::Result<Option<String>> {
+struct Head {
+    path: String,
+    authorization: Option<String>,
+}
+
+/// Reads a request's head; `None` at the end of the connection.
+fn read_head(reader: &mut BufReader<&TcpStream>) -> std::io::Result<Option<Head>> {
     let mut head = reader.by_ref().take(HEAD_BYTES_MAX);
     let mut first = String::new();
     head.read_line(&mut first)?;
     let target = first.split_whitespace().nth(1).unwrap_or_default();
     let path = target.split('?').next().unwrap_or_default().to_owned();
-    let mut line = String::new();
+    let (mut line, mut authorization) = (String::new(), None);
     loop {
         line.clear();
         if head.read_line(&mut line)? == 0 {
             return Ok(None);
         }
         if line.trim_end().is_empty() {
-            return Ok(Some(path));
+            return Ok(Some(Head { path, authorization }));
+        }
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("authorization")
+        {
+            authorization = Some(value.trim().to_owned());
         }
     }
 }

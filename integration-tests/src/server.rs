@@ -350,6 +350,15 @@ impl Server {
         }
     }
 
+    /// What scrapes: the process, or the scrapers of a cluster.
+    #[must_use]
+    pub fn scrapers(&self) -> Vec<Http> {
+        match &self.processes {
+            Processes::One(_) => vec![self.http()],
+            Processes::Cluster(cluster) => ["scraper-0", "scraper-1"].map(|name| cluster.http(name)).into(),
+        }
+    }
+
     /// Does something, and returns by how many bytes the memory of what answers HTTP grew at most meanwhile.
     ///
     /// # Panics

@@ -58,6 +58,10 @@ fn a_damaged_file_is_named_and_others_are_served() {
             reply.status,
             reply.body
         );
+        // Of what was selected no line is answered, be it sound or not.
+        let reply = http.get("/federate", &[("match[]", "sound"), ("match[]", "spoiled")]);
+        let is_refused = reply.status == 500 && reply.body.contains(&name) && !reply.body.contains("sound{");
+        assert!(is_refused, "byte {at}: {} {}", reply.status, reply.body);
         // Samples are taken, and read back.
         let labels = Labels::from_pairs([("__name__", "new"), ("job", "j"), ("instance", "i")]);
         let floats = vec![(Timestamp(now_ms()), at as f64)];

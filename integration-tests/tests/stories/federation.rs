@@ -3,7 +3,7 @@
 use std::io::Read as _;
 
 use integration_tests::{Kind, Server, eventually, now_ms, promql, write};
-use model::{CounterResetHint, FloatHistogram, Histogram, Labels, Span, Timestamp, stale_nan};
+use model::{CounterResetHint, Exemplar, FloatHistogram, Histogram, Labels, Span, Timestamp, stale_nan};
 use remote_protocol::SeriesOut;
 
 use crate::pair;
@@ -119,6 +119,8 @@ fn messages(mut body: &[u8]) -> Vec<Vec<Vec<u8>>> {
         fields.sort();
         families.push(fields);
     }
+    // The name is the first field. A name of several types has several families, which come as their series do.
+    families.chunk_by_mut(|a, b| a[0] == b[0]).for_each(<[_]>::sort);
     families
 }
 
@@ -181,6 +183,13 @@ fn data(t: i64) -> Vec<SeriesOut> {
         let histograms = vec![(Timestamp(t), exponential(hint, sum))];
         all.push(SeriesOut { histograms, ..series(name, &[("instance", "h")], &[]) });
     }
+    // What none of the answers tells.
+    let exemplar = Exemplar {
+        labels: Labels::from_pairs([("trace_id", "abc")]),
+        value: 0.5,
+        timestamp: Some(Timestamp(t)),
+    };
+    all.push(SeriesOut { exemplars: vec![exemplar], ..series("exemplified_total", &[], &[(t, 7.0)]) });
     // A name of which some are floats and one is none.
     all.push(series("mixed", &[("instance", "a")], &[(t, 2.0)]));
     let histograms = vec![(Timestamp(t), exponential(CounterResetHint::Unknown, 3.5))];
@@ -299,9 +308,12 @@ fn native_histograms_go_up_to_whoever_takes_them() {
     }
     let targets = format!("{}', '{}", leaves[0].address(), leaves[1].address());
     let more = "  honor_labels: true\n  params:\n    'match[]': ['{leaf!=\"\"}']\n";
-    let config = pair::config("federate", &targets, "/federate", more);
-    // Prometheus 3 asks for protobuf where native histograms are on, Tributary for text.
-    for (kind, count) in [(Kind::Prometheus3, 2), (Kind::Tributary, 0)] {
+    let native = "  scrape_native_histograms: true\n";
+    // 3.5 has a flag for it, which is on here.
+    for (kind, setting, count) in
+        [(Kind::Prometheus3, "", 2), (Kind::Tributary, native, 2), (Kind::Tributary, "", 0)]
+    {
+        let config = pair::config("federate", &targets, "/federate", &format!("{more}{setting}"));
         let server = Server::start(kind, &config);
         let global = server.http();
         eventually("both leaves have arrived", || {

@@ -84,6 +84,12 @@ fn every_mix_holds_what_the_reference_holds() {
     for (mix, server) in &mixes {
         let got = promql::instant(&server.http(), everything, end + 1);
         assert_eq!(promql::differences(&got, &want), Vec::<String>::new(), "{mix}");
+        // A counter that starts anew at a leaf has done so at the top.
+        let resets =
+            |server: &Server| promql::instant(&server.http(), "resets(app_requests_total[1m])", end + 1);
+        let want = resets(&reference);
+        assert!(want.series.len() == 8 && want.series.iter().all(|s| s.floats[0].1 > 0.0), "{want:?}");
+        assert_eq!(promql::differences(&resets(server), &want), Vec::<String>::new(), "{mix}");
         // The sum over the datacentres is the sum over the leaves.
         let total = promql::single(&server.http(), "sum(app_requests_total)", end + 1);
         let parts =

@@ -84,6 +84,49 @@ fn roles_meet_in_a_bucket_of_s3() {
     tell("s3://story/some/prefix", &s3.variables());
 }
 
+/// A copy of the table in a bucket is a table in the bucket, which nothing touches again.
+#[test]
+fn a_copy_in_a_bucket_is_a_table() {
+    let s3 = S3Server::start();
+    s3.create_bucket("story");
+    let start = |prefix: &str| {
+        let server = Server::stopped(Kind::Tributary, "");
+        let mut command = server.command();
+        command.arg(format!("--storage.url=s3://story/{prefix}"));
+        command.envs(s3.variables());
+        let mut child = Child::spawn("tributary", &mut command, &server.folder().join("log"));
+        let http = server.http();
+        child.wait_for("gets ready", || http.try_get("/-/ready", &[]).filter(|reply| reply.status == 200));
+        (server, child)
+    };
+    let (server, mut child) = start("live");
+    let (http, now) = (server.http(), now_ms());
+    // One sample in files, nine in memory alone.
+    let whole = series(now);
+    let part =
+        |range: std::ops::Range<usize>| SeriesOut { floats: whole.floats[range].to_vec(), ..whole.clone() };
+    let send = |range| assert_eq!(write(&http, &[part(range)]).map(|reply| reply.status), Some(204));
+    send(0..1);
+    server.flush();
+    send(1..9);
+    let copy = |form: &[(&str, &str)]| {
+        let reply = http.post_form("/api/v1/admin/tsdb/snapshot", form).data();
+        reply["name"].as_str().expect("a name").to_owned()
+    };
+    let (of_table, of_all) = (copy(&[("skip_head", "true")]), copy(&[]));
+    // What comes later is in neither, and that the table goes on touches none.
+    send(9..10);
+    server.flush();
+    assert_eq!(http.post_form("/api/v1/admin/tsdb/compact", &[]).status, 200);
+    assert_eq!(promql::single(&http, QUERY, now), Some(SUM));
+    child.stop();
+    for (name, sum) in [(of_table, 1.0), (of_all, SUM - 10.0)] {
+        let (server, mut child) = start(&format!("live/snapshots/{name}"));
+        assert_eq!(promql::single(&server.http(), QUERY, now), Some(sum), "{name}");
+        child.stop();
+    }
+}
+
 #[test]
 fn the_all_in_one_keeps_its_log_and_moves_its_table() {
     let shared = tempfile::tempdir().expect("a folder");

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use model::last_samples::{INSTANCE, order};
 use model::{Labels, LastSampleBuilder, LastSampleColumns, Matcher, MetricType, Tenant, Value};
 use tsdb::table::{SelectLimits, Snapshot};
 
@@ -77,7 +78,9 @@ async fn read(
 /// Puts series in order, each once.
 fn batches(mut found: Vec<Last>) -> Vec<LastSampleColumns> {
     found.sort_by_cached_key(|last| {
-        (last.labels.metric_name().to_owned(), last.labels.series_id(), last.labels.clone())
+        let instance = last.labels.get(INSTANCE).unwrap_or_default();
+        let order = order(instance, last.labels.series_id());
+        (last.labels.metric_name().to_owned(), order, last.labels.clone())
     });
     // What several sets accept was read from the same files.
     found.dedup_by(|later, kept| later.labels == kept.labels);

@@ -16,6 +16,7 @@
 //!   marker refers to it, and a new group is made when too many are dead.
 
 mod bits;
+mod exposed;
 mod families;
 mod members;
 mod pass;
@@ -23,14 +24,18 @@ mod series_labels;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hasher as _};
+use std::sync::Arc;
 
-use exposition::{Entry, ExemplarRef, Format, Parser, Sample, Series};
+use exposition::protobuf;
+use exposition::{CustomBuckets, Entry, Format, OwnedSample, Parser, Series};
 use group_writer::{Batch, GroupIdentity};
-use model::{Exemplar, Labels, Timestamp, stale_nan};
+use model::histogram::SCHEMA_MIN;
+use model::{Exemplar, Histogram, Labels, Timestamp, Value, stale_nan};
 
 use crate::error::{Error, Result};
-use crate::job::SampleRules;
+use crate::job::{HistogramRules, SampleRules};
 use bits::Bits;
+use exposed::{Exemplars, Exposed};
 pub(crate) use families::MetadataList;
 use families::{Fact, Families};
 use members::Members;
@@ -43,8 +48,6 @@ type FastHash = rapidhash::fast::RandomState;
 
 /// Texts beyond twice those of the last good scrape that failing scrapes may add before the cache is emptied.
 const FAILED_TEXTS_SLACK: usize = 1_000;
-/// Characters that the labels of an exemplar may have in all: OpenMetrics 1.0, "Exemplars".
-const EXEMPLAR_CHARS_MAX: usize = 128;
 
 /// Stands for the member of a text whose series relabelling drops.
 const DROPPED: u32 = u32::MAX;
@@ -85,6 +88,8 @@ pub(crate) struct Tally {
     pub(crate) exemplars_dropped: u64,
     /// Samples that count for `sample_limit`.
     counted: u64,
+    /// Native histograms dropped since they have too many buckets.
+    over_bucket_limit: u64,
 }
 
 /// When a scrape happens.
@@ -94,6 +99,15 @@ pub(crate) struct Times {
     pub(crate) at: Timestamp,
     /// The latest timestamp that a sample may have.
     pub(crate) latest: Timestamp,
+}
+
+/// How a body is read, and what came of it so far.
+struct Reading<'a> {
+    rules: &'a SampleRules,
+    times: Times,
+    tally: Tally,
+    /// Where classic histograms are converted.
+    custom_buckets: Option<CustomBuckets>,
 }
 
 /// The memory of one target's scrape loop.
@@ -144,10 +158,18 @@ impl ScrapeCache {
         times: Times,
     ) -> (Tally, Result<()>) {
         self.begin();
-        let mut tally = Tally::default();
-        let mut outcome = self.read_entries(body, format, rules, times, &mut tally);
+        let custom_buckets = rules.histograms.converts_classic.then(CustomBuckets::default);
+        let mut reading = Reading { rules, times, tally: Tally::default(), custom_buckets };
+        let mut outcome = match Parser::new(body, format) {
+            Some(parser) => self.read_text(parser, &mut reading),
+            None => self.read_protobuf(body, &mut reading),
+        };
+        let tally = reading.tally;
         if outcome.is_ok() && rules.sample_limit > 0 && tally.counted > rules.sample_limit {
             outcome = Err(Error::SampleLimit);
+        }
+        if outcome.is_ok() && tally.over_bucket_limit > 0 {
+            outcome = Err(Error::BucketLimit);
         }
         match outcome {
             Ok(()) => {
@@ -172,7 +194,7 @@ impl ScrapeCache {
         let report = self.members.report(report);
         let Self { pass, tracked, members, .. } = self;
         for (member, value) in report {
-            pass.set(member, value);
+            pass.set(member, Value::Float(value));
         }
         pass.end_missing(tracked);
         Batch { appends: pass.take_appends(members.group(), at, members.len()), is_atomic: false }
@@ -183,7 +205,7 @@ impl ScrapeCache {
         self.begin();
         let Self { pass, tracked, members, .. } = self;
         for member in tracked.iter().chain(members.report_members()) {
-            pass.set(member, stale_nan());
+            pass.set(member, Value::Float(stale_nan()));
         }
         Batch { appends: pass.take_appends(members.group(), at, members.len()), is_atomic: false }
     }
@@ -238,38 +260,77 @@ impl ScrapeCache {
         self.pass.clear();
     }
 
-    fn read_entries(
-        &mut self,
-        body: &[u8],
-        format: Format,
-        rules: &SampleRules,
-        times: Times,
-        tally: &mut Tally,
-    ) -> Result<()> {
-        let Some(parser) = Parser::new(body, format) else {
-            return Err(Error::Refused("scraping the protobuf format is not built yet".to_owned()));
-        };
+    fn read_text(&mut self, parser: Parser<'_>, reading: &mut Reading<'_>) -> Result<()> {
         for entry in parser {
             match entry? {
-                Entry::Sample(sample) => self.take_sample(&sample, rules, times, tally)?,
-                Entry::Type { name, kind } => self.families.learn(&name, Fact::Kind(kind), self.scrape),
+                Entry::Sample(sample) => self.take(Exposed::from(sample), reading)?,
+                Entry::Type { name, kind } => {
+                    let ended = reading.custom_buckets.as_mut().and_then(|all| all.begin_family(&name, kind));
+                    self.take_ended(ended, reading)?;
+                    self.families.learn(&name, Fact::Kind(kind), self.scrape);
+                }
                 Entry::Help { name, help } => self.families.learn(&name, Fact::Help(&help), self.scrape),
                 Entry::Unit { name, unit } => self.families.learn(&name, Fact::Unit(&unit), self.scrape),
                 Entry::Comment(_) => {}
             }
         }
-        Ok(())
+        let ended = reading.custom_buckets.as_mut().and_then(CustomBuckets::end);
+        self.take_ended(ended, reading)
+    }
+
+    fn read_protobuf(&mut self, body: &[u8], reading: &mut Reading<'_>) -> Result<()> {
+        let HistogramRules { scrapes_native, keeps_classic, .. } = reading.rules.histograms;
+        let options =
+            protobuf::Options { native_histograms: scrapes_native, classic_histograms_too: keeps_classic };
+        for family in protobuf::Families::new(body) {
+            let family = family?;
+            let (name, kind) = (family.name(), family.kind());
+            let ended = reading.custom_buckets.as_mut().and_then(|all| all.begin_family(name, kind));
+            self.take_ended(ended, reading)?;
+            self.families.learn(name, Fact::Kind(kind), self.scrape);
+            let (help, unit) = (family.help(), family.unit());
+            for (text, fact) in [(help, Fact::Help(help)), (unit, Fact::Unit(unit))] {
+                if !text.is_empty() {
+                    self.families.learn(name, fact, self.scrape);
+                }
+            }
+            for metric in family.metrics() {
+                for sample in family.samples(&metric?, options)? {
+                    self.take(Exposed::from(&sample), reading)?;
+                }
+            }
+        }
+        let ended = reading.custom_buckets.as_mut().and_then(CustomBuckets::end);
+        self.take_ended(ended, reading)
+    }
+
+    /// Takes one sample, or puts it aside where it is part of a histogram to be converted.
+    fn take(&mut self, sample: Exposed<'_>, reading: &mut Reading<'_>) -> Result<()> {
+        let Some(all) = &mut reading.custom_buckets else { return self.take_sample(sample, reading) };
+        let (ended, is_part) = match sample.value {
+            Value::Float(value) => {
+                let exemplars = sample.exemplars.to_exemplars();
+                let taken = all.take(&sample.series, value, sample.timestamp, exemplars);
+                (taken.ended, taken.is_part)
+            }
+            Value::Histogram(_) => (all.pass_native(&sample.series), false),
+        };
+        self.take_ended(ended, reading)?;
+        if is_part && !reading.rules.histograms.keeps_classic {
+            return Ok(());
+        }
+        self.take_sample(sample, reading)
+    }
+
+    /// Takes a histogram that was converted.
+    fn take_ended(&mut self, ended: Option<OwnedSample>, reading: &mut Reading<'_>) -> Result<()> {
+        ended.map_or(Ok(()), |sample| self.take_sample(Exposed::from(&sample), reading))
     }
 
     /// Takes one sample. The order of checks is that of Prometheus's `scrapeLoop.append`, since the report series
     /// show how far each sample came.
-    fn take_sample(
-        &mut self,
-        sample: &Sample<'_>,
-        rules: &SampleRules,
-        times: Times,
-        tally: &mut Tally,
-    ) -> Result<()> {
+    fn take_sample(&mut self, sample: Exposed<'_>, reading: &mut Reading<'_>) -> Result<()> {
+        let Reading { rules, times, tally, .. } = reading;
         tally.scraped += 1;
         let own_time = sample.timestamp.filter(|_| rules.honor_timestamps);
         let found = self.find(&sample.series, own_time.is_some(), rules)?;
@@ -281,6 +342,10 @@ impl ScrapeCache {
             tally.duplicates += 1;
             return Ok(());
         }
+        let Some(value) = within_limits(sample.value, rules.histograms)? else {
+            tally.over_bucket_limit += 1;
+            return Ok(());
+        };
         tally.counted += 1;
         if rules.sample_limit > 0 && tally.counted > rules.sample_limit {
             // The rest is still counted, so that the report series say by how much the limit is exceeded.
@@ -305,18 +370,14 @@ impl ScrapeCache {
         match own_time {
             Some(time) => {
                 tally.timestamped += 1;
-                self.pass.timestamped.push((time, member, sample.value));
+                self.pass.timestamped.push((time, member, value));
             }
-            None => self.pass.set(member, sample.value),
+            None => self.pass.set(member, value),
         }
         if own_time.is_none() || rules.track_timestamps_staleness {
             self.pass.tracked.insert(member);
         }
-        if let Some(exemplar) = &sample.exemplar
-            && !self.take_exemplar(member, own_time, exemplar, times.at)
-        {
-            tally.exemplars_dropped += 1;
-        }
+        tally.exemplars_dropped += self.take_exemplars(member, own_time, &sample.exemplars, times.at);
         Ok(())
     }
 
@@ -342,37 +403,31 @@ impl ScrapeCache {
         }
     }
 
-    /// Takes an exemplar unless it is the one the series had before; false when it breaks a rule.
-    fn take_exemplar(
+    /// Takes exemplars unless they are those that the series had before; returns how many break a rule.
+    fn take_exemplars(
         &mut self,
         member: u32,
         own_time: Option<Timestamp>,
-        exemplar: &ExemplarRef<'_>,
+        exemplars: &Exemplars<'_>,
         at: Timestamp,
-    ) -> bool {
+    ) -> u64 {
+        if exemplars.len() == 0 {
+            return 0;
+        }
         let mut hasher = self.exemplar_hash.build_hasher();
-        let mut chars = 0;
-        for (name, value) in exemplar.labels() {
-            chars += name.chars().count() + value.chars().count();
-            for part in [name, value] {
-                hasher.write_usize(part.len());
-                hasher.write(part.as_bytes());
-            }
-        }
-        if chars > EXEMPLAR_CHARS_MAX {
-            return false;
-        }
-        hasher.write_u64(exemplar.value.to_bits());
-        hasher.write_i64(exemplar.timestamp.map_or(i64::MIN, Timestamp::millis));
+        exemplars.hash(&mut hasher);
         let hash = hasher.finish();
         if self.last_exemplars.get(&member) == Some(&hash) {
-            return true;
+            return 0;
         }
-        let Ok(copied) = exemplar.to_exemplar() else { return false };
-        let timestamp = copied.timestamp.or(own_time).or(Some(at));
-        self.pass.exemplars.push((own_time, member, Exemplar { timestamp, ..copied }));
+        let copies = exemplars.to_exemplars();
+        let dropped = exemplars.len() - copies.len();
+        for copy in copies {
+            let timestamp = copy.timestamp.or(own_time).or(Some(at));
+            self.pass.exemplars.push((own_time, member, Exemplar { timestamp, ..copy }));
+        }
         self.pass.exemplar_hashes.push((member, hash));
-        true
+        dropped as u64
     }
 
     fn remember(&mut self, text: &str, member: u32) {
@@ -410,6 +465,29 @@ impl ScrapeCache {
         self.last_exemplars =
             exemplars.into_iter().filter_map(|(old, hash)| Some((numbers[old as usize]?, hash))).collect();
     }
+}
+
+/// Reduces the resolution of a native histogram to what the job allows; `None` when that is not enough.
+///
+/// # Errors
+/// When it breaks a rule of its format.
+fn within_limits(value: Value, rules: HistogramRules) -> Result<Option<Value>> {
+    let Value::Histogram(histogram) = value else { return Ok(Some(value)) };
+    histogram.validate()?;
+    let fits = |histogram: &Histogram| histogram.bucket_count() <= rules.bucket_limit;
+    if histogram.schema() <= rules.schema_max && fits(&histogram) {
+        return Ok(Some(Value::Histogram(histogram)));
+    }
+    let mut reduced = Arc::unwrap_or_clone(histogram).reduced(rules.schema_max);
+    while !fits(&reduced) {
+        // Custom buckets have no coarser ones.
+        if reduced.schema() <= SCHEMA_MIN {
+            return Ok(None);
+        }
+        let coarser = reduced.schema() - 1;
+        reduced = reduced.reduced(coarser);
+    }
+    Ok(Some(Value::Histogram(reduced.into())))
 }
 
 #[cfg(test)]

@@ -38,6 +38,12 @@ pub(crate) enum Error {
     /// `sample_limit` was exceeded.
     #[error("sample limit exceeded")]
     SampleLimit,
+    /// `native_histogram_bucket_limit` was exceeded.
+    #[error("histogram bucket limit exceeded")]
+    BucketLimit,
+    /// A native histogram breaks a rule of its format.
+    #[error(transparent)]
+    Histogram(#[from] model::histogram::HistogramError),
     /// One of the label limits was exceeded.
     #[error("{0}")]
     LabelLimit(String),
@@ -60,11 +66,15 @@ impl Error {
                 fault::Kind::Unavailable
             }
             Self::Timeout => fault::Kind::Timeout,
-            Self::BodySize | Self::SampleLimit | Self::LabelLimit(_) => fault::Kind::Limit,
-            Self::BodyBudget(_) => fault::Kind::Busy,
-            Self::Gzip(_) | Self::Exposition(_) | Self::NoName | Self::InvalidNames(_) => {
-                fault::Kind::Invalid
+            Self::BodySize | Self::SampleLimit | Self::BucketLimit | Self::LabelLimit(_) => {
+                fault::Kind::Limit
             }
+            Self::BodyBudget(_) => fault::Kind::Busy,
+            Self::Gzip(_)
+            | Self::Exposition(_)
+            | Self::Histogram(_)
+            | Self::NoName
+            | Self::InvalidNames(_) => fault::Kind::Invalid,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use exposition::{EscapingScheme, ScrapeProtocol};
 use http_client::HttpSettings;
+use model::histogram::{SCHEMA_MAX, SCHEMA_MIN, exponential_bound};
 use relabel::{NameValidation, Rule};
 
 /// How one job is scraped.
@@ -50,6 +51,52 @@ pub(crate) struct SampleRules {
     pub(crate) sample_limit: u64,
     /// Limits of each label set.
     pub(crate) label_limits: LabelLimits,
+    /// Which histograms are taken.
+    pub(crate) histograms: HistogramRules,
+}
+
+/// The most buckets that a native histogram may have, whatever a job says.
+pub(crate) const NATIVE_BUCKETS_MAX: usize = 16_384;
+
+/// Which forms of histograms are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HistogramRules {
+    /// Native histograms are taken.
+    pub(crate) scrapes_native: bool,
+    /// Classic histograms become native ones with custom buckets.
+    pub(crate) converts_classic: bool,
+    /// The classic form of a histogram is taken along with another one.
+    pub(crate) keeps_classic: bool,
+    /// Most buckets of a native histogram; the resolution of one with more is reduced.
+    pub(crate) bucket_limit: usize,
+    /// The finest exponential schema that is stored.
+    pub(crate) schema_max: i32,
+}
+
+impl Default for HistogramRules {
+    fn default() -> Self {
+        Self {
+            scrapes_native: false,
+            converts_classic: false,
+            keeps_classic: false,
+            bucket_limit: NATIVE_BUCKETS_MAX,
+            schema_max: SCHEMA_MAX,
+        }
+    }
+}
+
+impl HistogramRules {
+    /// Sets what `native_histogram_bucket_limit` (0: none) and `native_histogram_min_bucket_factor` ask for.
+    pub(crate) fn with_limits(self, bucket_limit: u64, min_bucket_factor: f64) -> Self {
+        let bucket_limit = match usize::try_from(bucket_limit) {
+            Ok(limit @ 1..NATIVE_BUCKETS_MAX) => limit,
+            _ => NATIVE_BUCKETS_MAX,
+        };
+        // The finest schema whose buckets grow by the factor at least: 2^(2^-schema) >= factor.
+        let is_wide = |schema: &i32| exponential_bound(*schema, 1) >= min_bucket_factor;
+        let schema_max = (SCHEMA_MIN..=SCHEMA_MAX).rev().find(is_wide).unwrap_or(SCHEMA_MIN);
+        Self { bucket_limit, schema_max, ..self }
+    }
 }
 
 /// Limits of a label set; 0 is no limit.

@@ -12,8 +12,7 @@
 //! that moved or a scraper that stops writes none; a body, all bodies together, and what waits for the ingesters are
 //! bounded.
 //!
-//! Deliberately absent: service discovery and target relabelling (discovery), storage (ingester), native histograms
-//! over protobuf, proxies.
+//! Deliberately absent: service discovery and target relabelling (discovery), storage (ingester), proxies.
 
 mod cache;
 mod client;

@@ -58,6 +58,7 @@ pub(crate) struct Metrics {
     timestamped: Counter,
     exemplars_dropped: Counter,
     over_sample_limit: Counter,
+    over_bucket_limit: Counter,
     over_body_limit: Counter,
     over_label_limits: Counter,
     duplicates: Counter,
@@ -82,6 +83,7 @@ impl Metrics {
             timestamped: Counter::default(),
             exemplars_dropped: Counter::default(),
             over_sample_limit: Counter::default(),
+            over_bucket_limit: Counter::default(),
             over_body_limit: Counter::default(),
             over_label_limits: Counter::default(),
             duplicates: Counter::default(),
@@ -118,6 +120,11 @@ impl Metrics {
             "prometheus_target_scrapes_exceeded_sample_limit",
             "Scrapes that failed since they held too many samples",
             &self.over_sample_limit,
+        );
+        counter(
+            "prometheus_target_scrapes_exceeded_native_histogram_bucket_limit",
+            "Scrapes that failed since a native histogram had too many buckets",
+            &self.over_bucket_limit,
         );
         counter(
             "prometheus_target_scrapes_exceeded_body_size_limit",
@@ -181,6 +188,7 @@ impl Metrics {
         self.failed.get_or_create(&Reason { reason: error.kind().as_str() }).inc();
         let limit = match error {
             Error::SampleLimit => &self.over_sample_limit,
+            Error::BucketLimit => &self.over_bucket_limit,
             Error::BodySize => &self.over_body_limit,
             Error::LabelLimit(_) => &self.over_label_limits,
             _ => return,

@@ -100,6 +100,22 @@ impl FromStr for EscapingScheme {
     }
 }
 
+/// Writes what stands between quotes in the text format.
+pub(crate) fn write_escaped(out: &mut Vec<u8>, text: &str) {
+    let is_special = |byte: &u8| matches!(byte, b'\\' | b'\n' | b'"');
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(is_special) {
+        out.extend_from_slice(&rest[..at]);
+        out.extend_from_slice(match rest[at] {
+            b'\n' => b"\\n",
+            b'"' => b"\\\"",
+            _ => b"\\\\",
+        });
+        rest = &rest[at + 1..];
+    }
+    out.extend_from_slice(rest);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

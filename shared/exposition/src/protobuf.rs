@@ -6,11 +6,10 @@
 
 use std::borrow::Cow;
 
-use model::labels::METRIC_NAME;
 use model::number::Quoted;
 use model::{
-    CounterResetHint, Exemplar, FloatHistogram, Histogram, IntegerHistogram, Labels, MetricType, Span,
-    Timestamp, Value,
+    CounterResetHint, Exemplar, FloatHistogram, Histogram, IntegerHistogram, MetricType, Span, Timestamp,
+    Value,
 };
 use prometheus_proto::client;
 use prometheus_proto::wire::{Fields, Malformed, read_delimited};
@@ -18,6 +17,7 @@ use prost::Message as _;
 
 use crate::error::{Error, Result};
 use crate::labels;
+use crate::owned::OwnedSample;
 use crate::parse::format_open_metrics;
 
 /// Iterates over the families of a body; ends after the first error.
@@ -131,8 +131,8 @@ impl<'a> Family<'a> {
     /// Lays one of the metrics out as samples.
     ///
     /// # Errors
-    /// When it has one label name twice.
-    pub fn samples(&self, metric: &client::Metric, options: Options) -> Result<Vec<Sample>> {
+    /// When an exemplar has one label name twice.
+    pub fn samples(&self, metric: &client::Metric, options: Options) -> Result<Vec<OwnedSample>> {
         let mut out = Vec::new();
         add_metric(&mut out, &self.header, metric, options)?;
         Ok(out)
@@ -152,19 +152,6 @@ pub struct Options {
     pub native_histograms: bool,
     /// Take the classic form of a histogram along with its native one.
     pub classic_histograms_too: bool,
-}
-
-/// One sample of a family.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Sample {
-    /// Name and labels.
-    pub labels: Labels,
-    /// The value.
-    pub value: Value,
-    /// The exposed time; `None` where the time of the scrape is meant.
-    pub timestamp: Option<Timestamp>,
-    /// Exemplars; those of native histograms without a time are left out.
-    pub exemplars: Vec<Exemplar>,
 }
 
 fn check_family(family: &client::MetricFamily) -> Result<()> {
@@ -193,7 +180,7 @@ fn check_family(family: &client::MetricFamily) -> Result<()> {
 }
 
 fn add_metric(
-    out: &mut Vec<Sample>,
+    out: &mut Vec<OwnedSample>,
     family: &client::MetricFamily,
     metric: &client::Metric,
     options: Options,
@@ -203,22 +190,23 @@ fn add_metric(
         client::MetricType::Counter => {
             let counter = metric.counter.as_ref();
             let exemplars = exemplars(counter.and_then(|c| c.exemplar.as_ref()))?;
-            out.push(series.sample("", None, counter.map_or(0.0, client::Counter::value), exemplars)?);
+            let value = counter.map_or(0.0, client::Counter::value);
+            out.push(OwnedSample { exemplars, ..series.sample("", None, value) });
         }
         client::MetricType::Gauge => {
-            out.push(series.float("", metric.gauge.as_ref().map_or(0.0, client::Gauge::value))?);
+            out.push(series.float("", metric.gauge.as_ref().map_or(0.0, client::Gauge::value)));
         }
         client::MetricType::Untyped => {
-            out.push(series.float("", metric.untyped.as_ref().map_or(0.0, client::Untyped::value))?);
+            out.push(series.float("", metric.untyped.as_ref().map_or(0.0, client::Untyped::value)));
         }
         client::MetricType::Summary => {
             let empty = client::Summary::default();
             let summary = metric.summary.as_ref().unwrap_or(&empty);
-            out.push(series.float("_count", to_float(summary.sample_count()))?);
-            out.push(series.float("_sum", summary.sample_sum())?);
+            out.push(series.float("_count", to_float(summary.sample_count())));
+            out.push(series.float("_sum", summary.sample_sum()));
             for quantile in &summary.quantile {
                 let label = Some(("quantile", quantile.quantile()));
-                out.push(series.sample("", label, quantile.value(), Vec::new())?);
+                out.push(series.sample("", label, quantile.value()));
             }
         }
         client::MetricType::Histogram | client::MetricType::GaugeHistogram => {
@@ -236,19 +224,24 @@ fn add_metric(
     Ok(())
 }
 
-fn add_classic(out: &mut Vec<Sample>, series: &SeriesOf<'_>, histogram: &client::Histogram) -> Result<()> {
+fn add_classic(
+    out: &mut Vec<OwnedSample>,
+    series: &SeriesOf<'_>,
+    histogram: &client::Histogram,
+) -> Result<()> {
     let count = either(histogram.sample_count_float(), histogram.sample_count());
-    out.push(series.float("_count", count)?);
-    out.push(series.float("_sum", histogram.sample_sum())?);
+    out.push(series.float("_count", count));
+    out.push(series.float("_sum", histogram.sample_sum()));
     let mut has_infinity = false;
     for bucket in &histogram.bucket {
         has_infinity |= bucket.upper_bound() == f64::INFINITY;
         let value = either(bucket.cumulative_count_float(), bucket.cumulative_count());
         let label = Some(("le", bucket.upper_bound()));
-        out.push(series.sample("_bucket", label, value, exemplars(bucket.exemplar.as_ref())?)?);
+        let exemplars = exemplars(bucket.exemplar.as_ref())?;
+        out.push(OwnedSample { exemplars, ..series.sample("_bucket", label, value) });
     }
     if !has_infinity {
-        out.push(series.sample("_bucket", Some(("le", f64::INFINITY)), count, Vec::new())?);
+        out.push(series.sample("_bucket", Some(("le", f64::INFINITY)), count));
     }
     Ok(())
 }
@@ -268,23 +261,16 @@ struct SeriesOf<'a> {
 }
 
 impl SeriesOf<'_> {
-    fn float(&self, suffix: &str, value: f64) -> Result<Sample> {
-        self.sample(suffix, None, value, Vec::new())
+    fn float(&self, suffix: &str, value: f64) -> OwnedSample {
+        self.sample(suffix, None, value)
     }
 
-    fn sample(
-        &self,
-        suffix: &str,
-        bound: Option<(&str, f64)>,
-        value: f64,
-        exemplars: Vec<Exemplar>,
-    ) -> Result<Sample> {
+    fn sample(&self, suffix: &str, bound: Option<(&str, f64)>, value: f64) -> OwnedSample {
         let value = if value.is_nan() { model::number::canonical_nan() } else { value };
-        let labels = self.labels(suffix, bound)?;
-        Ok(Sample { labels, value: Value::Float(value), timestamp: self.timestamp(), exemplars })
+        self.with_value(suffix, bound, Value::Float(value))
     }
 
-    fn native(&self, histogram: &client::Histogram) -> Result<Sample> {
+    fn native(&self, histogram: &client::Histogram) -> Result<OwnedSample> {
         let hint = match self.family.r#type() {
             client::MetricType::GaugeHistogram => CounterResetHint::Gauge,
             _ => CounterResetHint::Unknown,
@@ -295,18 +281,14 @@ impl SeriesOf<'_> {
             histogram.exemplars.iter().collect::<Vec<_>>()
         };
         let exemplars = exemplars(from.into_iter().filter(|e| e.timestamp.is_some()))?;
-        Ok(Sample {
-            labels: self.labels("", None)?,
-            value: Value::Histogram(native_histogram(histogram, hint).into()),
-            timestamp: self.timestamp(),
-            exemplars,
-        })
+        let value = Value::Histogram(native_histogram(histogram, hint).with_known_schema().into());
+        Ok(OwnedSample { exemplars, ..self.with_value("", None, value) })
     }
 
-    fn labels(&self, suffix: &str, bound: Option<(&str, f64)>) -> Result<Labels> {
-        let name = (Cow::Borrowed(METRIC_NAME), Cow::Owned(format!("{}{suffix}", self.family.name())));
-        let bound = bound.map(|(name, bound)| (Cow::Borrowed(name), Cow::Owned(format_open_metrics(bound))));
-        labels::build(std::iter::once(name).chain(self.metric.label.iter().map(pair)).chain(bound))
+    fn with_value(&self, suffix: &str, bound: Option<(&str, f64)>, value: Value) -> OwnedSample {
+        let labels = self.metric.label.iter().map(|pair| (pair.name(), Cow::Borrowed(pair.value())));
+        let bound = bound.map(|(name, bound)| (name, Cow::Owned(format_open_metrics(bound))));
+        OwnedSample::new([self.family.name(), suffix], labels.chain(bound), value, self.timestamp())
     }
 
     /// Zero means that there is none, as in the reference.

@@ -4,6 +4,7 @@
 //! [`FloatHistogram`], whose populations are absolute. Arithmetic lives in `promql-engine`.
 
 mod order;
+mod resolution;
 
 use std::cmp::Ordering;
 use std::sync::Arc;

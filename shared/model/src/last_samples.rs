@@ -3,8 +3,9 @@
 //! A batch names each label pair once, however many of its series have it, and refers to it by number: who writes a
 //! batch out prepares each pair once.
 //!
-//! Series are sorted by metric name, then by [`Labels::series_id`], then by labels, over all
-//! batches of one answer. Nothing needs them in the order of their labels, and numbers are sorted far faster.
+//! Series are sorted by metric name, then by [`order`], then by labels, over all batches of one answer. Nothing needs
+//! them in the order of their labels, and numbers are sorted far faster; series of one instance stand together, since
+//! they differ little, so that an answer is packed into little more than half.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -13,6 +14,17 @@ use std::sync::Arc;
 
 use crate::labels::METRIC_NAME;
 use crate::{Histogram, Labels, MetricType, Value};
+
+/// The label by which series stand together.
+pub const INSTANCE: &str = "instance";
+
+/// The number by which series of one metric are sorted: made of the value of [`INSTANCE`], or the empty string, and of
+/// the id of the series ([`Labels::series_id`]). Several series may have one.
+#[must_use]
+pub fn order(instance: &str, series_id: u64) -> u64 {
+    let together = xxhash_rust::xxh64::xxh64(instance.as_bytes(), 0) >> 32 << 32;
+    together | series_id >> 32
+}
 
 /// The columns of a batch, as they are put together and sent.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -25,8 +37,8 @@ pub struct LastSampleColumns {
     pub label_counts: Vec<u32>,
     /// The numbers of their pairs, series by series, in the order of label names.
     pub pairs: Vec<u32>,
-    /// The series id of each.
-    pub ids: Vec<u64>,
+    /// The [`order`] of each.
+    pub orders: Vec<u64>,
     /// The type of each.
     pub types: Vec<MetricType>,
     /// When the newest sample of each was taken, in milliseconds.
@@ -41,13 +53,13 @@ impl LastSampleColumns {
     /// Counts the series.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.ids.len()
+        self.orders.len()
     }
 
     /// Says whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
+        self.orders.is_empty()
     }
 
     /// Adds a label pair and returns its number.
@@ -69,32 +81,32 @@ impl LastSampleColumns {
     pub fn add_series(
         &mut self,
         pairs: impl IntoIterator<Item = u32>,
-        id: u64,
+        order: u64,
         kind: MetricType,
         timestamp: i64,
         value: Value,
     ) {
         let before = self.pairs.len();
         self.pairs.extend(pairs);
-        self.end_series(before, id, kind, timestamp, value);
+        self.end_series(before, order, kind, timestamp, value);
     }
 
     /// Adds a series whose pairs have been added to `pairs`, behind the first `before` ones there.
     ///
     /// # Panics
     /// Beyond 2^32 series.
-    pub fn end_series(&mut self, before: usize, id: u64, kind: MetricType, timestamp: i64, value: Value) {
+    pub fn end_series(&mut self, before: usize, order: u64, kind: MetricType, timestamp: i64, value: Value) {
         let count = self.pairs.len() - before;
         self.label_counts.push(u32::try_from(count).expect("a series has few labels"));
         let value = match value {
             Value::Float(value) => value,
             Value::Histogram(histogram) => {
-                let number = u32::try_from(self.ids.len()).expect("a batch has few series");
+                let number = u32::try_from(self.orders.len()).expect("a batch has few series");
                 self.histograms.push((number, histogram));
                 0.0
             }
         };
-        self.ids.push(id);
+        self.orders.push(order);
         self.types.push(kind);
         self.timestamps.push(timestamp);
         self.values.push(value);
@@ -122,7 +134,8 @@ impl LastSampleBuilder {
             });
             self.columns.pairs.push(number);
         }
-        self.columns.end_series(before, labels.series_id(), kind, timestamp, value);
+        let order = order(labels.get(INSTANCE).unwrap_or_default(), labels.series_id());
+        self.columns.end_series(before, order, kind, timestamp, value);
     }
 
     /// Returns the batch.
@@ -260,7 +273,7 @@ impl LastSamples {
     pub fn compare(&self, series: usize, other: &Self, other_series: usize) -> Ordering {
         self.metric_name(series)
             .cmp(other.metric_name(other_series))
-            .then_with(|| self.columns.ids[series].cmp(&other.columns.ids[other_series]))
+            .then_with(|| self.columns.orders[series].cmp(&other.columns.orders[other_series]))
             .then_with(|| self.pairs_of(series).cmp(other.pairs_of(other_series)))
     }
 }
@@ -302,16 +315,16 @@ mod tests {
     }
 
     #[test]
-    fn series_are_compared_by_name_then_id_then_labels() {
+    fn series_are_compared_by_name_then_order_then_labels() {
         let names = check(batch(&[&[("__name__", "a"), ("x", "1")], &[("A", "1"), ("__name__", "b")]]));
         assert_eq!(names.compare(0, &names, 1), Ordering::Less);
         assert_eq!(names.compare(1, &names.clone(), 1), Ordering::Equal);
         let mut first = batch(&[&[("__name__", "a"), ("x", "1")]]);
         let mut second = batch(&[&[("__name__", "a"), ("x", "2")]]);
-        (first.ids[0], second.ids[0]) = (2, 1);
+        (first.orders[0], second.orders[0]) = (2, 1);
         assert_eq!(check(first.clone()).compare(0, &check(second.clone()), 0), Ordering::Greater);
-        // Two label sets with one id are two series.
-        second.ids[0] = 2;
+        // Two label sets with one order are two series.
+        second.orders[0] = 2;
         assert_eq!(check(first).compare(0, &check(second), 0), Ordering::Less);
     }
 

@@ -3,15 +3,9 @@
 //! The histogram of remote write 2.0 has the fields of that of 1.0 under the same numbers, and one more (its start
 //! time, which is read apart), so one message serves both.
 
-use std::ops::AddAssign;
-
-use model::histogram::SCHEMA_MAX;
 use model::{CounterResetHint, FloatHistogram, Histogram, IntegerHistogram, Span, Timestamp};
 use prometheus_proto::prometheus as pb;
 use prometheus_proto::prometheus::histogram::{Count, ResetHint, ZeroCount};
-
-/// The finest schema that a sender may use; above [`SCHEMA_MAX`] the resolution is reduced on the way in.
-const SENDER_SCHEMA_MAX: i32 = 52;
 
 /// Converts a received histogram. Rules of its format are not checked here, see [`Histogram::validate`].
 pub(crate) fn from_message(h: pb::Histogram) -> (Timestamp, Histogram) {
@@ -30,7 +24,7 @@ pub(crate) fn from_message(h: pb::Histogram) -> (Timestamp, Histogram) {
             Some(ZeroCount::ZeroCountFloat(n)) => n,
             _ => 0.0,
         };
-        reduce_float(FloatHistogram {
+        Histogram::Float(FloatHistogram {
             counter_reset_hint,
             schema: h.schema,
             zero_threshold: h.zero_threshold,
@@ -52,7 +46,7 @@ pub(crate) fn from_message(h: pb::Histogram) -> (Timestamp, Histogram) {
             Some(ZeroCount::ZeroCountInt(n)) => n,
             _ => 0,
         };
-        reduce_integer(IntegerHistogram {
+        Histogram::Integer(IntegerHistogram {
             counter_reset_hint,
             schema: h.schema,
             zero_threshold: h.zero_threshold,
@@ -66,7 +60,7 @@ pub(crate) fn from_message(h: pb::Histogram) -> (Timestamp, Histogram) {
             custom_values: h.custom_values.into(),
         })
     };
-    (Timestamp(h.timestamp), histogram)
+    (Timestamp(h.timestamp), histogram.with_known_schema())
 }
 
 /// Converts a histogram to send.
@@ -112,97 +106,6 @@ pub(crate) fn to_message(timestamp: Timestamp, histogram: &Histogram) -> pb::His
             ..common
         },
     }
-}
-
-fn is_too_fine(schema: i32) -> bool {
-    schema > SCHEMA_MAX && schema <= SENDER_SCHEMA_MAX
-}
-
-fn reduce_float(mut h: FloatHistogram) -> Histogram {
-    if is_too_fine(h.schema) {
-        let by = h.schema.abs_diff(SCHEMA_MAX);
-        let positive = merge_buckets(&h.positive_spans, &h.positive_buckets, by);
-        let negative = merge_buckets(&h.negative_spans, &h.negative_buckets, by);
-        if let (Some(positive), Some(negative)) = (positive, negative) {
-            (h.positive_spans, h.positive_buckets) = positive;
-            (h.negative_spans, h.negative_buckets) = negative;
-            h.schema = SCHEMA_MAX;
-        }
-    }
-    Histogram::Float(h)
-}
-
-fn reduce_integer(mut h: IntegerHistogram) -> Histogram {
-    if is_too_fine(h.schema) {
-        let by = h.schema.abs_diff(SCHEMA_MAX);
-        let merge = |spans: &[Span], deltas: &[i64]| {
-            let (spans, populations) = merge_buckets(spans, &from_deltas(deltas), by)?;
-            Some((spans, to_deltas(&populations)))
-        };
-        let positive = merge(&h.positive_spans, &h.positive_deltas);
-        let negative = merge(&h.negative_spans, &h.negative_deltas);
-        if let (Some(positive), Some(negative)) = (positive, negative) {
-            (h.positive_spans, h.positive_deltas) = positive;
-            (h.negative_spans, h.negative_deltas) = negative;
-            h.schema = SCHEMA_MAX;
-        }
-    }
-    Histogram::Integer(h)
-}
-
-fn from_deltas(deltas: &[i64]) -> Vec<i64> {
-    let mut population = 0_i64;
-    deltas
-        .iter()
-        .map(|delta| {
-            population = population.wrapping_add(*delta);
-            population
-        })
-        .collect()
-}
-
-fn to_deltas(populations: &[i64]) -> Vec<i64> {
-    let mut previous = 0_i64;
-    populations
-        .iter()
-        .map(|population| population.wrapping_sub(std::mem::replace(&mut previous, *population)))
-        .collect()
-}
-
-/// Lays buckets out at a schema lower by `by`. `None` when spans and buckets disagree, which the check for storage
-/// then reports, or an index leaves the range.
-///
-/// Bucket `i` ends at 2^(i * 2^-schema), so two neighbours with an even upper index become one.
-fn merge_buckets<T: Copy + AddAssign>(spans: &[Span], buckets: &[T], by: u32) -> Option<(Vec<Span>, Vec<T>)> {
-    let mut merged: Vec<(i64, T)> = Vec::with_capacity(buckets.len());
-    let mut rest = buckets.iter();
-    let mut index = 0_i64;
-    for span in spans {
-        index += i64::from(span.offset);
-        for _ in 0..span.length {
-            let population = *rest.next()?;
-            let target = ((index - 1) >> by) + 1;
-            match merged.last_mut() {
-                Some((at, sum)) if *at == target => *sum += population,
-                Some((at, _)) if *at > target => return None,
-                _ => merged.push((target, population)),
-            }
-            index += 1;
-        }
-    }
-    if rest.next().is_some() {
-        return None;
-    }
-    let mut out: Vec<Span> = Vec::new();
-    let mut end = 0_i64;
-    for (at, _) in &merged {
-        match out.last_mut() {
-            Some(span) if *at == end => span.length += 1,
-            _ => out.push(Span { offset: i32::try_from(at - end).ok()?, length: 1 }),
-        }
-        end = at + 1;
-    }
-    Some((out, merged.into_iter().map(|(_, population)| population).collect()))
 }
 
 #[cfg(test)]

@@ -62,6 +62,9 @@ async fn answer(
     headers: &HeaderMap,
     mut packing: Packing,
 ) -> Result<Response, Refusal> {
+    if !gateway.readiness.is_ready() {
+        return Ok(gateway.readiness.refusal());
+    }
     let bad = |text: String| (StatusCode::BAD_REQUEST, text);
     let mut params = Params::default();
     let read = params.add_encoded(uri.query().unwrap_or_default().as_bytes());
@@ -74,10 +77,7 @@ async fn answer(
         "1" => true,
         other => return Err(bad(format!("invalid parameter \"typed\": want 0 or 1, not {other:?}"))),
     };
-    // Parsing comes before readiness.
-    if !gateway.readiness.is_ready() {
-        return Ok(gateway.readiness.refusal());
-    }
+    // Parsing comes before the question whether there is anything to read.
     let unavailable = |text: String| (StatusCode::SERVICE_UNAVAILABLE, text);
     let config = gateway.prometheus_config().map_err(|error| unavailable(error.message))?;
     let negotiated = Negotiated::from_accept(super::header_text(headers, header::ACCEPT));

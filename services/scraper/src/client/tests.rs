@@ -8,7 +8,7 @@ use relabel::NameValidation;
 use test_kit::{Answer, FakeTarget};
 
 use super::*;
-use crate::job::{LabelLimits, SampleRules};
+use crate::job::{HistogramRules, LabelLimits, SampleRules};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -23,6 +23,7 @@ fn job(http: HttpSettings) -> Job {
             names: NameValidation::Utf8,
             sample_limit: 0,
             label_limits: LabelLimits::default(),
+            histograms: HistogramRules::default(),
         },
         protocols: ScrapeProtocol::DEFAULT.to_vec(),
         fallback: None,

@@ -11,7 +11,7 @@ use relabel::NameValidation;
 use rpc::pb::discovery as pb;
 use rpc::{Error, Result};
 
-use crate::job::{Job, LabelLimits, SampleRules};
+use crate::job::{HistogramRules, Job, LabelLimits, SampleRules};
 use crate::targets::{Removal, Target, Update};
 
 /// Targets that one delta may hold.
@@ -111,8 +111,14 @@ impl Faults {
 
 fn job(message: pb::ScrapeJob) -> Job {
     let mut faults = Faults::default();
-    faults.ignore("scrape_native_histograms", message.scrape_native_histograms);
-    faults.ignore("convert_classic_histograms_to_nhcb", message.convert_classic_histograms_to_nhcb);
+    let histograms = HistogramRules {
+        scrapes_native: message.scrape_native_histograms,
+        converts_classic: message.convert_classic_histograms_to_nhcb,
+        keeps_classic: message.always_scrape_classic_histograms,
+        ..HistogramRules::default()
+    };
+    let histograms = histograms
+        .with_limits(message.native_histogram_bucket_limit, message.native_histogram_min_bucket_factor);
     let protocols = protocols(&message, &mut faults);
     let names = if message.is_legacy_names { NameValidation::Legacy } else { NameValidation::Utf8 };
     let rule = |message: pb::RelabelRule| {
@@ -136,6 +142,7 @@ fn job(message: pb::ScrapeJob) -> Job {
                 name_len: message.label_name_length_limit,
                 value_len: message.label_value_length_limit,
             },
+            histograms,
         },
         protocols,
         fallback: faults.take(fallback).flatten(),
@@ -149,22 +156,16 @@ fn job(message: pb::ScrapeJob) -> Job {
     }
 }
 
-/// The formats to ask for: those of the job but protobuf, which is not built yet.
+/// The formats to ask for.
 fn protocols(message: &pb::ScrapeJob, faults: &mut Faults) -> Vec<ScrapeProtocol> {
     let parsed =
         message.scrape_protocols.iter().map(|name| name.parse()).collect::<std::result::Result<_, _>>();
-    let mut protocols: Vec<ScrapeProtocol> = faults.take(parsed).unwrap_or_default();
-    if protocols.is_empty() {
-        protocols = ScrapeProtocol::DEFAULT.to_vec();
+    let protocols: Vec<ScrapeProtocol> = faults.take(parsed).unwrap_or_default();
+    match protocols.is_empty() {
+        true if message.scrape_native_histograms => ScrapeProtocol::DEFAULT_WITH_PROTO.to_vec(),
+        true => ScrapeProtocol::DEFAULT.to_vec(),
+        false => protocols,
     }
-    let asked = protocols.len();
-    protocols.retain(|protocol| *protocol != ScrapeProtocol::PrometheusProto);
-    faults.ignore("scrape_protocols: PrometheusProto", protocols.len() < asked);
-    if protocols.is_empty() {
-        let refusal = "scrape_protocols: PrometheusProto is not built yet, and nothing else is allowed";
-        faults.refusal.get_or_insert(refusal.to_owned());
-    }
-    protocols
 }
 
 fn http_settings(message: pb::HttpClient, faults: &mut Faults) -> HttpSettings {

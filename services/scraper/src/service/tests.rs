@@ -136,7 +136,10 @@ fn job() -> pb::ScrapeJob {
         enable_compression: true,
         escaping_scheme: "allow-utf-8".into(),
         scrape_protocols: vec!["PrometheusProto".into(), "PrometheusText0.0.4".into()],
-        http: Some(pb::HttpClient::default()),
+        http: Some(pb::HttpClient {
+            tls: Some(pb::Tls { min_version: "TLS10".into(), ..Default::default() }),
+            ..Default::default()
+        }),
         ..Default::default()
     }
 }
@@ -191,7 +194,7 @@ async fn samples_go_from_target_to_ingester_and_end_when_the_target_is_gone() {
         assert_eq!(of(name).value, value, "{name}");
     }
     assert!(of("scrape_duration_seconds").value.parse::<f64>().unwrap() > 0.0);
-    assert!(!fake.seen()[0].header("accept").contains("protobuf"));
+    assert!(fake.seen()[0].header("accept").starts_with("application/vnd.google.protobuf"));
 
     let states = story.states().await;
     assert_eq!((states.len(), states[0].health(), states[0].last_error.as_str()), (1, Health::Up, ""));
@@ -229,7 +232,7 @@ async fn samples_go_from_target_to_ingester_and_end_when_the_target_is_gone() {
     for line in [
         "scraper_scrapes_failed_total{reason=\"unavailable\"}",
         "scraper_targets{scrape_job=\"j\"} 0",
-        "scraper_ignored_settings{scrape_job=\"j\",setting=\"scrape_protocols: PrometheusProto\"} 1",
+        "scraper_ignored_settings{scrape_job=\"j\",setting=\"tls_config: min_version below TLS12\"} 1",
         "scraper_following_discovery 1",
     ] {
         assert!(text.contains(line), "{line} in\n{text}");

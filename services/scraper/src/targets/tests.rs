@@ -4,7 +4,7 @@ use relabel::NameValidation;
 
 use super::*;
 use crate::client::BodyBudget;
-use crate::job::{LabelLimits, SampleRules};
+use crate::job::{HistogramRules, LabelLimits, SampleRules};
 
 pub(crate) fn job(name: &str) -> Job {
     Job {
@@ -17,6 +17,7 @@ pub(crate) fn job(name: &str) -> Job {
             names: NameValidation::Utf8,
             sample_limit: 0,
             label_limits: LabelLimits::default(),
+            histograms: HistogramRules::default(),
         },
         protocols: ScrapeProtocol::DEFAULT.to_vec(),
         fallback: None,

@@ -7,6 +7,7 @@ use model::labels::is_legacy_metric_name;
 use model::number::{format_general, push_general};
 
 use super::{Kind, classic_buckets};
+use crate::escaping::write_escaped;
 
 /// Writes the samples of the open family.
 #[derive(Debug, Default)]
@@ -141,19 +142,4 @@ fn write_name(out: &mut Vec<u8>, name: &str) {
         write_escaped(out, name);
         out.push(b'"');
     }
-}
-
-fn write_escaped(out: &mut Vec<u8>, text: &str) {
-    let is_special = |byte: &u8| matches!(byte, b'\\' | b'\n' | b'"');
-    let mut rest = text.as_bytes();
-    while let Some(at) = rest.iter().position(is_special) {
-        out.extend_from_slice(&rest[..at]);
-        out.extend_from_slice(match rest[at] {
-            b'\n' => b"\\n",
-            b'"' => b"\\\"",
-            _ => b"\\\\",
-        });
-        rest = &rest[at + 1..];
-    }
-    out.extend_from_slice(rest);
 }

@@ -21,7 +21,7 @@ pub struct Series<'a> {
 }
 
 impl<'a> Series<'a> {
-    pub(super) fn new(text: &'a str, kind: MetricType) -> Self {
+    pub(crate) fn new(text: &'a str, kind: MetricType) -> Self {
         let float_label = match kind {
             MetricType::Histogram => Some("le"),
             MetricType::Summary => Some("quantile"),

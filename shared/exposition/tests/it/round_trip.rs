@@ -70,8 +70,9 @@ proptest! {
             let family = family.unwrap();
             for metric in family.metrics() {
                 for sample in family.samples(&metric.unwrap(), protobuf::Options::default()).unwrap() {
+                    let labels = sample.series().to_labels().unwrap();
                     let Value::Float(value) = sample.value else { panic!("a histogram") };
-                    read.push((sample.labels, sample.timestamp.unwrap().millis(), value));
+                    read.push((labels, sample.timestamp.unwrap().millis(), value));
                 }
             }
         }

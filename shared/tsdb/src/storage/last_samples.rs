@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use model::labels::METRIC_NAME;
+use model::last_samples::{INSTANCE, order};
 use model::{LastSampleColumns, Matcher, Tenant, Value};
 use roaring::RoaringBitmap;
 
@@ -128,10 +129,10 @@ impl LastSampleReader {
                 return;
             };
             left = left.saturating_sub(range.len());
-            for number in &self.family.numbers[range] {
+            for (order, number) in &self.family.sorted[range] {
                 let series = live(tenant, *number);
                 if let Some((time, value)) = last_of(tenant, series, times, &mut self.reader) {
-                    piece.add(tenant, series, time, value);
+                    piece.add(tenant, series, *order, time, value);
                 }
             }
         }
@@ -142,14 +143,14 @@ impl LastSampleReader {
 #[derive(Debug, Default)]
 struct Family {
     name: String,
-    /// With their ids, before they are put in order.
+    /// With their orders, before they are sorted.
     unsorted: Vec<(u64, u32)>,
-    /// Sorted by id.
-    numbers: Vec<u32>,
+    /// With their orders, sorted.
+    sorted: Vec<(u64, u32)>,
     /// How many of them are done.
     done: usize,
-    /// The id of the last one that is.
-    last_id: Option<u64>,
+    /// The order of the last one that is.
+    last: Option<u64>,
 }
 
 impl Family {
@@ -160,14 +161,14 @@ impl Family {
             return false;
         };
         name.clone_into(&mut self.name);
-        self.last_id = None;
+        self.last = None;
         self.fill(tenant, postings & accepted);
         true
     }
 
     /// Finds the series anew, and goes on behind the last one that was done.
     fn find_again(&mut self, tenant: &TenantHead, accepted: &RoaringBitmap) {
-        if self.done == self.numbers.len() && self.unsorted.is_empty() {
+        if self.done == self.sorted.len() && self.unsorted.is_empty() {
             return;
         }
         let postings = tenant.index.postings_of(METRIC_NAME, &self.name);
@@ -176,8 +177,8 @@ impl Family {
 
     fn fill(&mut self, tenant: &TenantHead, series: RoaringBitmap) {
         self.unsorted.clear();
-        self.unsorted.extend(series.iter().map(|n| (Index::hash(&live(tenant, n).labels), n)));
-        (self.numbers, self.done) = (Vec::new(), 0);
+        self.unsorted.extend(series.iter().map(|n| (order_of(tenant, live(tenant, n)), n)));
+        (self.sorted, self.done) = (Vec::new(), 0);
         if self.unsorted.len() <= SORTED_IN_PLACE {
             self.sort();
         }
@@ -188,24 +189,29 @@ impl Family {
             return;
         }
         let mut unsorted = std::mem::take(&mut self.unsorted);
-        unsorted.retain(|(id, _)| Some(*id) > self.last_id);
+        unsorted.retain(|(order, _)| Some(*order) > self.last);
         unsorted.sort_unstable();
-        self.numbers = unsorted.into_iter().map(|(_, number)| number).collect();
+        self.sorted = unsorted;
     }
 
-    /// Takes the next series, and whichever else have the same id, sorted by labels.
+    /// Takes the next series, and whichever else have the same order, sorted by labels.
     fn next(&mut self, tenant: &TenantHead) -> Option<Range<usize>> {
-        let id = |number: u32| Index::hash(&live(tenant, number).labels);
         let start = self.done;
-        let first = id(*self.numbers.get(start)?);
-        let same = self.numbers[start + 1..].iter().take_while(|number| id(**number) == first).count();
+        let (first, _) = *self.sorted.get(start)?;
+        let same = self.sorted[start + 1..].iter().take_while(|(order, _)| *order == first).count();
         self.done = start + 1 + same;
-        self.last_id = Some(first);
+        self.last = Some(first);
         if same > 0 {
-            self.numbers[start..self.done].sort_by_cached_key(|number| tenant.labels(*number));
+            self.sorted[start..self.done].sort_by_cached_key(|(_, number)| tenant.labels(*number));
         }
         Some(start..self.done)
     }
+}
+
+fn order_of(tenant: &TenantHead, series: &Series) -> u64 {
+    let mut pairs = series.labels.pairs().iter().map(|pair| tenant.index.pair(*pair));
+    let instance = pairs.find(|(name, _)| *name == INSTANCE).map_or("", |(_, value)| value);
+    order(instance, Index::hash(&series.labels))
 }
 
 /// What one call reads.
@@ -217,7 +223,7 @@ struct Piece {
 }
 
 impl Piece {
-    fn add(&mut self, tenant: &TenantHead, series: &Series, time: i64, value: Value) {
+    fn add(&mut self, tenant: &TenantHead, series: &Series, order: u64, time: i64, value: Value) {
         let Self { columns, pairs } = self;
         let before = columns.pairs.len();
         for pair in series.labels.pairs() {
@@ -227,7 +233,7 @@ impl Piece {
             });
             columns.pairs.push(number);
         }
-        columns.end_series(before, Index::hash(&series.labels), series.metadata.kind, time, value);
+        columns.end_series(before, order, series.metadata.kind, time, value);
     }
 }
 

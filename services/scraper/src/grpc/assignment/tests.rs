@@ -18,32 +18,11 @@ fn with_tls(tls: pb::Tls) -> pb::ScrapeJob {
 
 #[test]
 fn what_is_not_built_is_refused_or_named() {
-    let proto = || "PrometheusProto".to_owned();
-    let text = || "PrometheusText0.0.4".to_owned();
     let tls = |min: &str, max: &str| {
         with_tls(pb::Tls { min_version: min.into(), max_version: max.into(), ..Default::default() })
     };
     for (job_message, refusal, ignored) in [
         (message(), None, vec![]),
-        (
-            pb::ScrapeJob { scrape_protocols: vec![proto(), text()], ..message() },
-            None,
-            vec!["scrape_protocols: PrometheusProto"],
-        ),
-        (
-            pb::ScrapeJob { scrape_protocols: vec![proto()], ..message() },
-            Some("scrape_protocols: PrometheusProto is not built yet, and nothing else is allowed"),
-            vec!["scrape_protocols: PrometheusProto"],
-        ),
-        (
-            pb::ScrapeJob {
-                scrape_native_histograms: true,
-                convert_classic_histograms_to_nhcb: true,
-                ..message()
-            },
-            None,
-            vec!["scrape_native_histograms", "convert_classic_histograms_to_nhcb"],
-        ),
         (
             pb::ScrapeJob {
                 http: Some(pb::HttpClient { proxy_url: "http://p".into(), ..Default::default() }),
@@ -74,7 +53,38 @@ fn what_is_not_built_is_refused_or_named() {
     ] {
         let job = job(job_message);
         assert_eq!((job.refusal.as_deref(), job.ignored), (refusal, ignored));
-        assert!(!job.protocols.contains(&ScrapeProtocol::PrometheusProto));
+    }
+}
+
+#[test]
+fn histograms_are_scraped_as_the_job_says() {
+    let of = |message: pb::ScrapeJob| {
+        let job = job(message);
+        assert_eq!((job.refusal, job.ignored), (None, vec![]));
+        (job.protocols, job.rules.histograms)
+    };
+    let (protocols, histograms) = of(message());
+    assert_eq!(protocols, ScrapeProtocol::DEFAULT);
+    assert_eq!(histograms, HistogramRules::default());
+    let (protocols, histograms) = of(pb::ScrapeJob {
+        scrape_native_histograms: true,
+        convert_classic_histograms_to_nhcb: true,
+        always_scrape_classic_histograms: true,
+        native_histogram_bucket_limit: 100,
+        ..message()
+    });
+    assert_eq!(protocols, ScrapeProtocol::DEFAULT_WITH_PROTO);
+    let all = (histograms.scrapes_native, histograms.converts_classic, histograms.keeps_classic);
+    assert_eq!((all, histograms.bucket_limit), ((true, true, true), 100));
+    let only = vec!["PrometheusProto".to_owned()];
+    let (protocols, _) = of(pb::ScrapeJob { scrape_protocols: only, ..message() });
+    assert_eq!(protocols, [ScrapeProtocol::PrometheusProto]);
+    // The finest schema n with 2^(2^-n) >= factor.
+    for (factor, schema) in
+        [(0.0, 8), (1.0, 8), (1.002, 8), (1.003, 7), (1.1, 2), (2.0, 0), (2.1, -1), (65_536.0, -4), (1e9, -4)]
+    {
+        let (_, histograms) = of(pb::ScrapeJob { native_histogram_min_bucket_factor: factor, ..message() });
+        assert_eq!(histograms.schema_max, schema, "{factor}");
     }
 }
 
