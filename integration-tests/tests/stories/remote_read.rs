@@ -178,34 +178,6 @@ fn prometheus_3_reads_chunks_from_heads_and_files() {
     assert_eq!(series.as_array().map(Vec::len), Some(2), "{series}");
 }
 
-/// More than a message between services holds.
-#[test]
-fn a_series_of_many_samples_goes_in_parts() {
-    const SAMPLES: i64 = 150_000;
-    let server = Server::start(Kind::Tributary, "");
-    let base = now_ms() - 2 * SAMPLES;
-    for start in (0..SAMPLES).step_by(50_000) {
-        let floats = (start..start + 50_000).map(|i| (Timestamp(base + i), (i % 1_000) as f64)).collect();
-        let one = SeriesOut { labels: labels("large", ""), floats, ..SeriesOut::default() };
-        let small = floats_at("small", base + start);
-        let reply = write(&server.http(), &[one, small]).expect("an answer");
-        assert_eq!(reply.status, 204, "{}", reply.body);
-    }
-    for kind in [Kind::Prometheus, Kind::Prometheus3] {
-        let reader = start_reader(kind, &server, "").http();
-        let at = base + SAMPLES;
-        let sum = |query: &str| promql::single(&reader, query, at);
-        assert_eq!(sum("count_over_time(large[20m])"), Some(SAMPLES as f64), "{kind:?}");
-        assert_eq!(sum("sum_over_time(large[20m])"), Some(SAMPLES as f64 * 499.5), "{kind:?}");
-        assert_eq!(sum("resets(large[20m])"), Some((SAMPLES / 1_000 - 1) as f64), "{kind:?}");
-        assert_eq!(sum("count_over_time(small[20m])"), Some(3.0), "{kind:?}");
-    }
-}
-
-fn floats_at(name: &str, at: i64) -> SeriesOut {
-    SeriesOut { labels: labels(name, ""), floats: vec![(Timestamp(at), 1.0)], ..SeriesOut::default() }
-}
-
 #[test]
 fn prometheus_reads_for_its_own_external_labels() {
     // A server that reads asks for its own external labels too.

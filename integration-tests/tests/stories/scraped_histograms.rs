@@ -207,7 +207,8 @@ fn config(address: &str, global: &str) -> String {
     )
 }
 
-/// Exemplars as they are answered, sorted; without those of a family's second metric, which 3.5 passes over.
+/// Exemplars as they are answered, sorted; without those that 3.5 passes over: of a family's second metric, and of
+/// classic buckets that are kept beside their conversion.
 fn exemplars(http: &Http, end_ms: i64) -> Vec<String> {
     let (start, end) = (promql::seconds(end_ms - 60_000), promql::seconds(end_ms + 60_000));
     let form = [("query", "{job=~\".+\"}"), ("start", start.as_str()), ("end", end.as_str())];
@@ -216,6 +217,7 @@ fn exemplars(http: &Http, end_ms: i64) -> Vec<String> {
     let mut all: Vec<String> = series
         .iter()
         .filter(|s| s["seriesLabels"]["path"] != "/b" && s["seriesLabels"]["path"] != "/y")
+        .filter(|s| s["seriesLabels"]["job"] != "converted_too")
         .flat_map(|s| {
             let of = |e: &serde_json::Value| format!("{} {e}", s["seriesLabels"]);
             s["exemplars"].as_array().expect("a list").iter().map(of).collect::<Vec<_>>()

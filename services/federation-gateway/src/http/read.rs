@@ -73,28 +73,14 @@ async fn samples(mut reading: Reading, first: Option<Piece>) -> Result<Response,
     let mut answer = SamplesAnswer::default();
     let mut next = first;
     let mut answered = 0;
-    // A series may go on in the next piece.
-    let mut last: Option<SeriesOut> = None;
-    while let Some(Piece { query, series, continues }) = next {
-        if answered < query {
-            last.take().iter().for_each(|s| answer.push(s));
-        }
+    while let Some(Piece { query, series }) = next {
         while answered < query {
             answer.end_query();
             answered += 1;
         }
-        for (number, one) in series.into_iter().enumerate() {
-            match &mut last {
-                Some(last) if number == 0 && continues => {
-                    last.floats.extend(one.floats);
-                    last.histograms.extend(one.histograms);
-                }
-                _ => last.replace(one).iter().for_each(|s| answer.push(s)),
-            }
-        }
+        series.iter().for_each(|s| answer.push(s));
         next = reading.next().await?;
     }
-    last.iter().for_each(|s| answer.push(s));
     for _ in answered..reading.queries.len() {
         answer.end_query();
     }
@@ -114,7 +100,7 @@ fn chunks(reading: Reading, first: Option<Piece>) -> Response {
             if let Some(frame) = frames.pop_front() {
                 return Ok::<_, std::io::Error>(Some((frame, (reading, piece, frames))));
             }
-            let Some(Piece { query, series, .. }) = piece else { return Ok(None) };
+            let Some(Piece { query, series }) = piece else { return Ok(None) };
             // Some ten thousand samples, encoded where that holds up nobody.
             let encode = move || {
                 let of_series =
@@ -133,8 +119,6 @@ fn chunks(reading: Reading, first: Option<Piece>) -> Response {
 struct Piece {
     query: usize,
     series: Vec<SeriesOut>,
-    /// The first of them goes on with the last one of the piece before.
-    continues: bool,
 }
 
 /// A request that is being answered, query by query.
@@ -160,7 +144,7 @@ impl Reading {
             if self.queries[query].is_labels_only {
                 self.next += 1;
                 let series = self.labels(query).await.map_err(|s| self.refusal(&s))?;
-                return Ok(Some(Piece { query, series, continues: false }));
+                return Ok(Some(Piece { query, series }));
             }
             let mut stream = match self.stream.take() {
                 Some(stream) => stream,
@@ -181,7 +165,7 @@ impl Reading {
                 let labels = remote_protocol::with_external_labels(&labels, &self.external);
                 series.push(SeriesOut { labels, floats, histograms, ..SeriesOut::default() });
             }
-            return Ok(Some(Piece { query, series, continues: message.continues }));
+            return Ok(Some(Piece { query, series }));
         }
         Ok(None)
     }
