@@ -369,22 +369,29 @@ pub struct Bucket {
     pub count: f64,
 }
 
-/// Returns the upper boundary of the positive bucket with an index under an exponential schema.
+/// Returns the upper boundary of the positive bucket with an index under an exponential schema, to the bit as Prometheus
+/// has it (`model/histogram`).
+///
+/// The last bucket of numbers ends at the greatest of them: what is infinite is counted in the next.
 #[must_use]
 pub fn exponential_bound(schema: i32, index: i32) -> f64 {
-    // The boundary is 2^(index / 2^schema); the whole powers of two are exact whatever the rest is.
-    let power = if schema <= 0 {
-        f64::from(index) * f64::from(1_u32 << (-schema).clamp(0, 31))
-    } else {
-        let per_octave = 1_i32 << schema.min(30);
-        let (octave, part) = (index.div_euclid(per_octave), index.rem_euclid(per_octave));
-        if part != 0 {
-            let fraction = (f64::from(part) / f64::from(per_octave)).exp2();
-            return scale_by_power_of_two(fraction, octave);
-        }
-        f64::from(octave)
+    // The boundary is 2^(index / 2^schema).
+    let fraction_bits = schema.clamp(0, 30);
+    let octave = match schema {
+        0.. => i64::from(index >> fraction_bits),
+        _ => i64::from(index) << schema.unsigned_abs().min(31),
     };
-    if power >= 1024.0 { f64::INFINITY } else { power.exp2() }
+    let mut fraction = 1.0;
+    // The bounds of a schema halve the buckets of the one before: each is the lower end times a root of two.
+    for bit in (0..fraction_bits).rev().filter(|bit| index >> bit & 1 == 1) {
+        let halvings = fraction_bits - bit;
+        fraction *=
+            if halvings == 1 { 2.0 / std::f64::consts::SQRT_2 } else { f64::from(-halvings).exp2().exp2() };
+    }
+    if (octave, fraction) == (1_024, 1.0) {
+        return f64::MAX;
+    }
+    scale_by_power_of_two(fraction, octave.clamp(-1_100, 1_100) as i32)
 }
 
 /// Multiplies by 2^power in two steps, so that neither factor overflows while the product is finite.
@@ -582,14 +589,25 @@ mod tests {
             (0, 0, 1.0),
             (0, 3, 8.0),
             (0, -3, 0.125),
-            (1, 1, std::f64::consts::SQRT_2),
+            // These as Prometheus 3.5 prints them.
+            (1, 1, 1.414_213_562_373_095),
+            (2, -1, 0.840_896_415_253_714_4),
+            (3, -1, 0.917_004_043_204_671_1),
+            (3, -129, 0.000_013_992_371_264_719_713),
+            (4, 7, 2.0 * 0.677_127_773_468_446_3),
+            (8, 1, 2.0 * 0.501_355_637_525_101_3),
             (1, 2, 2.0),
-            (1, -1, std::f64::consts::FRAC_1_SQRT_2),
+            (1, -1, 0.707_106_781_186_547_5),
             (-1, 2, 16.0),
             (-4, 1, 65_536.0),
             (8, 256, 2.0),
             (8, -256 * 1_074, f64::from_bits(1)),
-            (0, 1_024, f64::INFINITY),
+            (0, 1_024, f64::MAX),
+            (-4, 64, f64::MAX),
+            (8, 256 * 1_024, f64::MAX),
+            (0, 1_025, f64::INFINITY),
+            (8, 256 * 1_024 + 1, f64::INFINITY),
+            (-4, i32::MAX, f64::INFINITY),
             (0, -1_074, f64::from_bits(1)),
         ] {
             assert_eq!(exponential_bound(schema, index), expected, "schema {schema}, index {index}");

@@ -129,6 +129,7 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl IngesterService for Fake {
     type AppendStream = Answers<pb::AppendResponse>;
     type SelectStream = Answers<pb::SelectResponse>;
+    type SelectManyStream = Answers<pb::SelectResponse>;
     type AggregateStream = Answers<pb::AggregateResponse>;
     type LastSamplesStream = Answers<pb::LastSamplesResponse>;
     type SeriesStream = Answers<pb::SeriesResponse>;
@@ -168,6 +169,12 @@ impl IngesterService for Fake {
     }
 
     async fn select(&self, _: Request<pb::SelectRequest>) -> Result<Response<Self::SelectStream>, Status> {
+        Err(Status::unimplemented("not used here"))
+    }
+    async fn select_many(
+        &self,
+        _: Request<pb::SelectManyRequest>,
+    ) -> Result<Response<Self::SelectManyStream>, Status> {
         Err(Status::unimplemented("not used here"))
     }
     async fn aggregate(
