@@ -94,6 +94,7 @@ fn a_full_object_store_takes_no_logs_and_loses_nothing() {
     stays_full_for_a_while(Server::stopped_cluster("", Store::FolderWithLogs), ledger::read_table_merged);
 }
 
+#[expect(clippy::print_stdout, reason = "it says that it is skipped")]
 fn stays_full_for_a_while(mut server: Server, read_table: fn(&Server) -> Table) {
     let disk = match SmallDisk::mount(&server.data_folder()) {
         Ok(disk) => disk,
