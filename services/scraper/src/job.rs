@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use exposition::{EscapingScheme, ScrapeProtocol};
 use http_client::HttpSettings;
-use model::histogram::{SCHEMA_MAX, SCHEMA_MIN, exponential_bound};
+use model::histogram::{SCHEMA_MAX, SCHEMA_MIN};
 use relabel::{NameValidation, Rule};
 
 /// How one job is scraped.
@@ -93,7 +93,7 @@ impl HistogramRules {
             _ => NATIVE_BUCKETS_MAX,
         };
         // The finest schema whose buckets grow by the factor at least: 2^(2^-schema) >= factor.
-        let is_wide = |schema: &i32| exponential_bound(*schema, 1) >= min_bucket_factor;
+        let is_wide = |schema: &i32| f64::from(-*schema).exp2().exp2() >= min_bucket_factor;
         let schema_max = (SCHEMA_MIN..=SCHEMA_MAX).rev().find(is_wide).unwrap_or(SCHEMA_MIN);
         Self { bucket_limit, schema_max, ..self }
     }

@@ -120,6 +120,7 @@ fn resolution_is_reduced_to_the_limits_of_the_job() {
     assert_eq!(of(native().with_limits(15, 0.0)), shown(2, 8));
     assert_eq!(of(native().with_limits(3, 0.0)), shown(0, 2));
     assert_eq!(of(native().with_limits(0, 1.4)), shown(1, 4));
+    assert_eq!(of(native().with_limits(0, std::f64::consts::SQRT_2)), shown(1, 4));
     assert_eq!(of(native().with_limits(3, 1.4)), shown(0, 2));
     assert_eq!(of(native().with_limits(1, 0.0)), shown(-1, 1));
 }
