@@ -10,7 +10,6 @@ const MINUTE: Duration = Duration::from_secs(60);
 struct Story {
     group: Group,
     store: Store,
-    engine: Engine,
 }
 
 fn group(rules: &str) -> Group {
@@ -23,9 +22,22 @@ fn minutes(m: i64) -> Timestamp {
     Timestamp(m * 60_000)
 }
 
+fn evaluate(group: &mut Group, minute: i64, source: &dyn SeriesSource, concurrency: usize) -> Evaluation {
+    let environment = Environment {
+        engine: &Engine::default(),
+        source,
+        control: &Control::default(),
+        external_labels: &Labels::empty(),
+        external_url: "http://here",
+        resend_delay: MINUTE,
+        concurrency,
+    };
+    group.evaluate(minutes(minute), &environment)
+}
+
 impl Story {
     fn new(rules: &str) -> Self {
-        Self { group: group(rules), store: Store::default(), engine: Engine::default() }
+        Self { group: group(rules), store: Store::default() }
     }
 
     fn put(&mut self, series: &str, minute: i64, value: f64) {
@@ -50,18 +62,7 @@ impl Story {
     }
 
     fn evaluate_with(&mut self, minute: i64, concurrency: usize) -> Evaluation {
-        let evaluation = self.group.evaluate(
-            minutes(minute),
-            &Environment {
-                engine: &self.engine,
-                source: &self.store,
-                control: &Control::default(),
-                external_labels: &Labels::empty(),
-                external_url: "http://here",
-                resend_delay: MINUTE,
-                concurrency,
-            },
-        );
+        let evaluation = evaluate(&mut self.group, minute, &self.store, concurrency);
         for (labels, value) in &evaluation.samples {
             let sample = Sample { time: evaluation.time.millis(), start: 0, value: value.clone() };
             self.store.append(labels, [sample]).expect("in order");
@@ -301,16 +302,7 @@ fn what_could_not_be_stored_fails_its_rules_and_is_not_marked() {
     story.put("up", 0, 1.0);
     story.at(0);
     story.put("up", 1, 1.0);
-    let environment = Environment {
-        engine: &Engine::default(),
-        source: &story.store,
-        control: &Control::default(),
-        external_labels: &Labels::empty(),
-        external_url: "",
-        resend_delay: MINUTE,
-        concurrency: 1,
-    };
-    let evaluation = story.group.evaluate(minutes(1), &environment);
+    let evaluation = evaluate(&mut story.group, 1, &story.store, 1);
     story.group.not_stored(&evaluation, "log is full");
     let rule = &story.group.rules()[0];
     assert_eq!((rule.health, rule.last_error.as_str()), (Health::Bad, "log is full"));
@@ -354,16 +346,7 @@ fn an_error_of_the_source_fails_the_rule() {
         }
     }
     let mut group = group("  rules:\n  - {record: a, expr: up}\n  - {record: b, expr: vector(1)}\n");
-    let environment = Environment {
-        engine: &Engine::default(),
-        source: &Broken,
-        control: &Control::default(),
-        external_labels: &Labels::empty(),
-        external_url: "",
-        resend_delay: MINUTE,
-        concurrency: 1,
-    };
-    let evaluation = group.evaluate(minutes(0), &environment);
+    let evaluation = evaluate(&mut group, 0, &Broken, 1);
     assert_eq!(evaluation.samples.len(), 1);
     let [(0, error)] = &evaluation.failures[..] else { panic!("one failure") };
     assert!(error.contains("log 01AB: ingester does not answer"), "{error}");
@@ -431,16 +414,7 @@ fn what_rules_ask_for_is_known_before_they_do() {
     story.put("up{x=\"1\"}", 0, 1.0);
     story.put("a", 0, 5.0);
     let source = Foreseen { store: &story.store, told: Mutex::default() };
-    let environment = Environment {
-        engine: &story.engine,
-        source: &source,
-        control: &Control::default(),
-        external_labels: &Labels::empty(),
-        external_url: "",
-        resend_delay: MINUTE,
-        concurrency: 1,
-    };
-    let evaluation = story.group.evaluate(minutes(1), &environment);
+    let evaluation = evaluate(&mut story.group, 1, &source, 1);
     assert_eq!(evaluation.failures, []);
     let value = |name: &str| match evaluation.samples.iter().find(|(l, _)| l.metric_name() == name) {
         Some((_, PointValue::Float(x))) => *x,
