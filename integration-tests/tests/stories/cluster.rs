@@ -110,7 +110,8 @@ impl Front {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// New requests go to another gateway; those under way stay where they are.
+    /// New requests go to another gateway. Waits for queries that are on their way to the one before, as the pause
+    /// before a gateway's pod is stopped does.
     fn turn_to(&self, gateway: Http) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = gateway;
     }
@@ -119,7 +120,10 @@ impl Front {
 /// Asks the same query over and over; what does not come back with all targets is kept.
 fn ask(front: &Front, is_over: &AtomicBool, failures: &Mutex<Vec<String>>) {
     while !is_over.load(Ordering::Relaxed) {
-        let reply = front.http().try_get("/api/v1/query", &[("query", "count(up{job=\"fixture\"})")]);
+        let reply = {
+            let gateway = front.0.read().unwrap_or_else(PoisonError::into_inner);
+            gateway.try_get("/api/v1/query", &[("query", "count(up{job=\"fixture\"})")])
+        };
         let is_whole = |body: &str| body.contains(&format!("\"{TARGETS}\"]")) && !body.contains("warnings");
         let failure = match reply {
             Some(reply) if reply.status == 200 && is_whole(&reply.body) => None,
