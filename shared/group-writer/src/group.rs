@@ -161,6 +161,8 @@ pub struct Refusal {
     pub count: u64,
     /// One of them: the error in Prometheus's words, and the series.
     pub example: String,
+    /// How many of them are histograms.
+    pub histograms: u64,
     /// Each of them: its series and time.
     pub samples: Vec<(Labels, Timestamp)>,
 }

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry as MapEntry;
 use std::sync::Arc;
 
-use model::{Exemplar, Histogram, Labels, Metadata, Tenant, Timestamp, Value};
+use model::{Exemplar, Histogram, Labels, LabelsProbe, Metadata, Tenant, Timestamp, Value};
 
 use crate::group::{Append, Group, GroupIdentity, Presence};
 
@@ -78,6 +78,22 @@ struct Entry {
     written_at: Timestamp,
 }
 
+impl Entry {
+    /// Remembers that the series is written, and what is said of its metadata.
+    fn touch(&mut self, metadata: Option<&Arc<Metadata>>, slots: &[Slot], now: Timestamp) -> Place {
+        self.written_at = now;
+        if let Some(metadata) = metadata
+            && !Arc::ptr_eq(metadata, &self.metadata)
+        {
+            if *metadata != self.metadata {
+                slots[self.place.slot].group.set_metadata(self.place.member, Arc::clone(metadata));
+            }
+            self.metadata = Arc::clone(metadata);
+        }
+        self.place
+    }
+}
+
 #[derive(Debug)]
 struct Slot {
     group: Group,
@@ -132,6 +148,18 @@ impl SeriesIndex {
         Filling { index: self, touched: Vec::new(), now }
     }
 
+    /// Finds the place of a series that is known, unless it shares its hash with another.
+    fn find(
+        &mut self,
+        hash: u64,
+        is_it: impl FnOnce(&Entry) -> bool,
+        metadata: Option<&Arc<Metadata>>,
+        now: Timestamp,
+    ) -> Option<Place> {
+        let entry = self.entries.get_mut(&hash).filter(|entry| is_it(entry))?;
+        Some(entry.touch(metadata, &self.slots, now))
+    }
+
     /// Finds the series' group and member, adding it when it is new.
     fn place(
         &mut self,
@@ -141,30 +169,18 @@ impl SeriesIndex {
     ) -> Result<Place, TooManySeries> {
         let SeriesOf { labels, source, metadata } = series;
         let hash = labels.series_id() ^ source;
-        let (slots, unknown) = (&self.slots, &self.unknown);
-        let touch = |entry: &mut Entry| {
-            entry.written_at = now;
-            if let Some(metadata) = metadata
-                && !Arc::ptr_eq(metadata, &entry.metadata)
-            {
-                if *metadata != entry.metadata {
-                    slots[entry.place.slot].group.set_metadata(entry.place.member, Arc::clone(metadata));
-                }
-                entry.metadata = Arc::clone(metadata);
-            }
-            entry.place
-        };
-        let is_taken = match self.entries.get_mut(&hash) {
-            Some(entry) if entry.source == source && entry.labels == *labels => return Ok(touch(entry)),
-            other => other.is_some(),
-        };
+        let is_it = |e: &Entry| e.source == source && e.labels == *labels;
+        if let Some(place) = self.find(hash, is_it, metadata, now) {
+            return Ok(place);
+        }
+        let is_taken = self.entries.contains_key(&hash);
         if is_taken && let Some(entry) = self.collisions.get_mut(&(source, labels.clone())) {
-            return Ok(touch(entry));
+            return Ok(entry.touch(metadata, &self.slots, now));
         }
         if self.entries.len() + self.collisions.len() >= self.series_max {
             return Err(TooManySeries { tenant: self.tenant.clone(), series_max: self.series_max });
         }
-        let metadata = Arc::clone(metadata.unwrap_or(unknown));
+        let metadata = Arc::clone(metadata.unwrap_or(&self.unknown));
         let slot = self.slot(group_key());
         let member = self.slots[slot].group.add(labels.clone(), Arc::clone(&metadata));
         let place = Place { slot, member };
@@ -239,6 +255,13 @@ pub struct Filling<'a> {
 }
 
 impl Filling<'_> {
+    /// Finds the place of a series of source 0 that is known, by its labels as they came. `None` says nothing: it may
+    /// be known all the same.
+    pub fn find(&mut self, labels: &LabelsProbe, metadata: Option<&Arc<Metadata>>) -> Option<Place> {
+        let is_it = |e: &Entry| e.source == 0 && *labels == e.labels;
+        self.index.find(labels.series_id(), is_it, metadata, self.now)
+    }
+
     /// Finds a series' place, making one when it is new; only then is the group's key asked for.
     ///
     /// # Errors

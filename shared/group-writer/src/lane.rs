@@ -289,15 +289,23 @@ async fn response_error(responses: &mut Streaming<pb::AppendResponse>) -> Status
 }
 
 fn written(response: pb::AppendResponse, part: &Part) -> Written {
-    let sample = |(append, member): (&u32, &u32)| {
-        let append = &part.pieces.get(*append as usize)?.append;
+    let append = |i: &u32| part.pieces.get(*i as usize).map(|piece| &piece.append);
+    let sample = |(i, member): (&u32, &u32)| {
+        let append = append(i)?;
         Some((append.group.labels(*member)?, append.timestamp))
     };
-    let refusal = |r: pb::Refusal| Refusal {
-        reason: r.reason(),
-        count: r.count,
-        samples: r.appends.iter().zip(&r.members).filter_map(sample).collect(),
-        example: r.example,
+    let is_histogram = |(i, member): &(&u32, &u32)| {
+        append(i).is_some_and(|a| a.histograms.binary_search_by_key(*member, |(m, _)| *m).is_ok())
+    };
+    let refusal = |r: pb::Refusal| {
+        let refused = || r.appends.iter().zip(&r.members);
+        Refusal {
+            reason: r.reason(),
+            count: r.count,
+            histograms: refused().filter(is_histogram).count() as u64,
+            samples: refused().filter_map(sample).collect(),
+            example: r.example.clone(),
+        }
     };
     Written { stored: response.stored, refusals: response.refusals.into_iter().map(refusal).collect() }
 }

@@ -70,11 +70,18 @@ impl<'a> Fields<'a> {
         Self { rest: message }
     }
 
+    /// What is not read yet.
+    #[must_use]
+    pub const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     /// Iterates over the fields of a message that has been walked before, or of another up to its first error.
     pub fn checked(message: &'a [u8]) -> impl Iterator<Item = (u64, Payload<'a>)> {
         Self::new(message).map_while(Result::ok)
     }
 
+    #[inline]
     fn read(&mut self) -> Result<(u64, Payload<'a>), Malformed> {
         let key = read_varint(&mut self.rest)?;
         let number = key >> 3;
@@ -91,6 +98,7 @@ impl<'a> Fields<'a> {
         Ok((number, payload))
     }
 
+    #[inline]
     fn read_array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let (array, rest) = self.rest.split_first_chunk().ok_or(Malformed("number is cut off"))?;
         self.rest = rest;
@@ -101,6 +109,7 @@ impl<'a> Fields<'a> {
 impl<'a> Iterator for Fields<'a> {
     type Item = Result<(u64, Payload<'a>), Malformed>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.is_empty() {
             return None;
@@ -117,7 +126,19 @@ impl<'a> Iterator for Fields<'a> {
 ///
 /// # Errors
 /// When the bytes end within it or it has more than 64 bits.
+#[inline]
 pub fn read_varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
+    // Nearly all keys and lengths.
+    if let Some((byte, rest)) = bytes.split_first()
+        && *byte < 0x80
+    {
+        *bytes = rest;
+        return Ok(u64::from(*byte));
+    }
+    read_long_varint(bytes)
+}
+
+fn read_long_varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
     let mut value = 0_u64;
     for shift in (0..64).step_by(7) {
         let (byte, rest) = bytes.split_first().ok_or(Malformed("number is cut off"))?;
@@ -137,6 +158,7 @@ pub fn read_varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
 ///
 /// # Errors
 /// When the length is none or goes beyond the end.
+#[inline]
 pub fn read_delimited<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
     let length = read_varint(bytes)?;
     let split = usize::try_from(length).ok().and_then(|n| bytes.split_at_checked(n));

@@ -6,7 +6,7 @@
 //! - series, labels and samples borrow from the body; only histograms and label sets are built, one at a time.
 
 use model::labels::METRIC_NAME;
-use model::{Exemplar, Histogram, Labels, Metadata, MetricType, Timestamp};
+use model::{Exemplar, Histogram, Labels, LabelsProbe, Metadata, MetricType, Timestamp};
 use prometheus_proto::prometheus as pb;
 use prometheus_proto::wire::{Fields, Malformed, Payload, read_varint};
 use prost::Message as _;
@@ -126,7 +126,11 @@ impl<'a> WriteRequest<'a> {
     /// Iterates over the series in the order of the request; one label set may come more than once.
     pub fn series(&self) -> impl Iterator<Item = TimeSeries<'_>> {
         let number = self.version.layout().series;
-        bytes_of(self.message, number).map(|message| TimeSeries { request: self, message })
+        bytes_of(self.message, number).map(|message| TimeSeries {
+            request: self,
+            message,
+            rest: behind_labels(message),
+        })
     }
 
     /// Iterates over the metadata of families, which version 1.0 sends apart from the series.
@@ -168,9 +172,23 @@ pub struct Sample<V> {
 pub struct TimeSeries<'a> {
     request: &'a WriteRequest<'a>,
     message: &'a [u8],
+    /// The message but for the labels that it begins with.
+    rest: &'a [u8],
 }
 
 impl<'a> TimeSeries<'a> {
+    /// Fills a probe with the labels as they come, which costs a fraction of building them.
+    ///
+    /// # Errors
+    /// When they cannot be read; [`TimeSeries::to_labels`] fails then, too.
+    pub fn probe(&self, probe: &mut LabelsProbe) -> std::result::Result<(), InvalidSeries> {
+        probe.clear();
+        each_label(self.request, self.message, |name, value| {
+            probe.push(name, value);
+            Ok(())
+        })
+    }
+
     /// Builds the label set.
     ///
     /// # Errors
@@ -187,7 +205,7 @@ impl<'a> TimeSeries<'a> {
     /// Iterates over the float samples.
     pub fn floats(&self) -> impl Iterator<Item = Sample<f64>> + 'a {
         let start_of = self.start_of();
-        bytes_of(self.message, SAMPLES).map(move |message| {
+        bytes_of(self.rest, SAMPLES).map(move |message| {
             let (value, timestamp) = value_and_time(message, 1, 2);
             Sample { timestamp, value, start: start_of(message, 3) }
         })
@@ -196,7 +214,7 @@ impl<'a> TimeSeries<'a> {
     /// Iterates over the native histograms. Schemas of 9 to 52 are reduced to 8; other rules are the store's to check.
     pub fn histograms(&self) -> impl Iterator<Item = Sample<Histogram>> + 'a {
         let start_of = self.start_of();
-        bytes_of(self.message, self.request.version.layout().histograms).filter_map(move |message| {
+        bytes_of(self.rest, self.request.version.layout().histograms).filter_map(move |message| {
             let (timestamp, value) = from_message(pb::Histogram::decode(message).ok()?);
             Some(Sample { timestamp, value, start: start_of(message, 17) })
         })
@@ -210,7 +228,7 @@ impl<'a> TimeSeries<'a> {
             let numbers = Fields::checked(message).filter(|(number, _)| *number == field);
             numbers.filter_map(|(_, payload)| payload.int64()).last().filter(|t| *t != 0).map(Timestamp)
         };
-        let of_series = if is_v2 { number_of(self.message, CREATED) } else { None };
+        let of_series = if is_v2 { number_of(self.rest, CREATED) } else { None };
         move |message, field| if is_v2 { number_of(message, field).or(of_series) } else { None }
     }
 
@@ -218,28 +236,31 @@ impl<'a> TimeSeries<'a> {
     #[must_use]
     pub fn sample_count(&self) -> usize {
         let histograms = self.request.version.layout().histograms;
-        Fields::checked(self.message)
-            .filter(|(number, _)| *number == SAMPLES || *number == histograms)
-            .count()
+        Fields::checked(self.rest).filter(|(number, _)| *number == SAMPLES || *number == histograms).count()
     }
 
     /// Iterates over the exemplars; a broken one is no reason to refuse anything else.
     pub fn exemplars(&self) -> impl Iterator<Item = std::result::Result<Exemplar, InvalidSeries>> + 'a {
         let request = self.request;
-        bytes_of(self.message, request.version.layout().exemplars).map(move |message| {
+        bytes_of(self.rest, request.version.layout().exemplars).map(move |message| {
             let labels = build_labels(request, message)?;
             let (value, timestamp) = value_and_time(message, 2, 3);
             Ok(Exemplar { labels, value, timestamp: Some(timestamp).filter(|t| *t != Timestamp(0)) })
         })
     }
 
+    /// Returns what series of one request with the same metadata have in common; `None` in version 1.0, and where
+    /// nothing is said.
+    #[must_use]
+    pub fn metadata_key(&self) -> Option<&'a [u8]> {
+        let is_v2 = self.request.version == Version::V2;
+        bytes_of(self.rest, METADATA).filter(|_| is_v2).last()
+    }
+
     /// Returns type, unit and help, which version 2.0 sends with each series; `None` in version 1.0.
     #[must_use]
     pub fn metadata(&self) -> Option<Metadata> {
-        if self.request.version != Version::V2 {
-            return None;
-        }
-        let message = bytes_of(self.message, METADATA).last()?;
+        let message = self.metadata_key()?;
         let mut metadata = Metadata::default();
         for (number, payload) in Fields::checked(message) {
             let Payload::Varint(n) = payload else {
@@ -356,11 +377,15 @@ fn value_and_time(message: &[u8], value_number: u64, time_number: u64) -> (f64, 
 }
 
 /// Builds the labels of a series or exemplar, which may come in any order.
-fn build_labels(request: &WriteRequest<'_>, message: &[u8]) -> std::result::Result<Labels, InvalidSeries> {
-    let mut pairs = match request.version {
-        Version::V1 => inline_labels(message)?,
-        Version::V2 => referenced_labels(request, message)?,
-    };
+fn build_labels<'a>(
+    request: &WriteRequest<'a>,
+    message: &'a [u8],
+) -> std::result::Result<Labels, InvalidSeries> {
+    let mut pairs = Vec::with_capacity(16);
+    each_label(request, message, |name, value| {
+        pairs.push((utf8(name)?, utf8(value)?));
+        Ok(())
+    })?;
     pairs.sort_unstable_by_key(|(name, _)| *name);
     if let Some(twice) = pairs.windows(2).find(|w| w[0].0 == w[1].0) {
         return Err(InvalidSeries::DuplicateLabel(twice[0].0.to_owned()));
@@ -368,56 +393,68 @@ fn build_labels(request: &WriteRequest<'_>, message: &[u8]) -> std::result::Resu
     Ok(Labels::from_sorted(pairs).expect("sorted and unique"))
 }
 
-type Pairs<'a> = Vec<(&'a str, &'a str)>;
-
-fn inline_labels(message: &[u8]) -> std::result::Result<Pairs<'_>, InvalidSeries> {
-    let mut pairs = Vec::with_capacity(16);
-    for label in bytes_of(message, LABELS) {
-        let (mut name, mut value): (&[u8], &[u8]) = (&[], &[]);
-        for (number, payload) in Fields::checked(label) {
-            match (number, payload) {
-                (1, Payload::Bytes(bytes)) => name = bytes,
-                (2, Payload::Bytes(bytes)) => value = bytes,
-                _ => {}
-            }
-        }
-        if pairs.len() == LABELS_PER_SERIES_MAX {
-            return Err(InvalidSeries::TooManyLabels);
-        }
-        pairs.push((utf8(name)?, utf8(value)?));
-    }
-    Ok(pairs)
-}
-
-fn referenced_labels<'a>(
+/// Hands out the labels of a series or exemplar as they come.
+fn each_label<'a>(
     request: &WriteRequest<'a>,
-    message: &[u8],
-) -> std::result::Result<Pairs<'a>, InvalidSeries> {
-    let mut references = Vec::with_capacity(32);
-    for (_, payload) in Fields::checked(message).filter(|(number, _)| *number == LABELS) {
-        match payload {
-            Payload::Varint(reference) => references.push(reference),
-            Payload::Bytes(mut packed) => {
-                while let Ok(reference) = read_varint(&mut packed) {
-                    references.push(reference);
-                    if references.len() > 2 * LABELS_PER_SERIES_MAX {
-                        break;
+    message: &'a [u8],
+    mut take: impl FnMut(&'a [u8], &'a [u8]) -> std::result::Result<(), InvalidSeries>,
+) -> std::result::Result<(), InvalidSeries> {
+    match request.version {
+        Version::V1 => {
+            for (i, label) in bytes_of(message, LABELS).enumerate() {
+                if i == LABELS_PER_SERIES_MAX {
+                    return Err(InvalidSeries::TooManyLabels);
+                }
+                let (mut name, mut value): (&[u8], &[u8]) = (&[], &[]);
+                for (number, payload) in Fields::checked(label) {
+                    match (number, payload) {
+                        (1, Payload::Bytes(bytes)) => name = bytes,
+                        (2, Payload::Bytes(bytes)) => value = bytes,
+                        _ => {}
                     }
                 }
+                take(name, value)?;
             }
-            Payload::Fixed32(_) | Payload::Fixed64(_) => {}
         }
-        if references.len() > 2 * LABELS_PER_SERIES_MAX {
-            return Err(InvalidSeries::TooManyLabels);
+        Version::V2 => {
+            let count = references(message).take(2 * LABELS_PER_SERIES_MAX + 1).count();
+            if count > 2 * LABELS_PER_SERIES_MAX {
+                return Err(InvalidSeries::TooManyLabels);
+            }
+            if count % 2 != 0 {
+                return Err(InvalidSeries::OddReferences(count));
+            }
+            let mut references = references(message);
+            while let (Some(name), Some(value)) = (references.next(), references.next()) {
+                take(request.symbol(name)?, request.symbol(value)?)?;
+            }
         }
     }
-    if references.len() % 2 != 0 {
-        return Err(InvalidSeries::OddReferences(references.len()));
+    Ok(())
+}
+
+/// The references to names and values of a series or exemplar of version 2.0, packed or one by one.
+fn references(message: &[u8]) -> impl Iterator<Item = u64> {
+    Fields::checked(message).filter(|(number, _)| *number == LABELS).flat_map(|(_, payload)| {
+        let (one, mut packed): (_, &[u8]) = match payload {
+            Payload::Varint(reference) => (Some(reference), &[]),
+            Payload::Bytes(packed) => (None, packed),
+            Payload::Fixed32(_) | Payload::Fixed64(_) => (None, &[]),
+        };
+        one.into_iter().chain(std::iter::from_fn(move || read_varint(&mut packed).ok()))
+    })
+}
+
+/// What stands behind the labels that a checked series begins with.
+fn behind_labels(message: &[u8]) -> &[u8] {
+    let mut fields = Fields::new(message);
+    loop {
+        let rest = fields.rest();
+        match fields.next() {
+            Some(Ok((LABELS, _))) => {}
+            _ => return rest,
+        }
     }
-    references
-        .chunks_exact(2)
-        .map(|pair| Ok((utf8(request.symbol(pair[0])?)?, utf8(request.symbol(pair[1])?)?)))
-        .collect()
 }
 
 fn utf8(bytes: &[u8]) -> std::result::Result<&str, InvalidSeries> {

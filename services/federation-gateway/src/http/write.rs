@@ -4,7 +4,7 @@
 //! request succeeds. Of one of version 2.0 everything is stored that can be: what cannot is told with 400, and every
 //! answer says how much was written. An answer of 5xx claims nothing; repeating what was stored does no harm.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -12,13 +12,13 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use fault::Kind;
-use group_writer::{Batch, Refusal, Written};
+use group_writer::{Batch, Filling, Refusal, TooManySeries, Written};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use model::{Labels, Metadata, Tenant, Timestamp};
-use remote_protocol::{BODY_BYTES_MAX, Sample, TimeSeries, Version, WriteRequest};
+use model::{LabelsProbe, Metadata, Tenant, Value};
+use remote_protocol::{BODY_BYTES_MAX, InvalidSeries, Sample, TimeSeries, Version, WriteRequest};
 
 use crate::gateway::Gateway;
-use crate::remote_write::{Error, WriteSeries};
+use crate::remote_write::{Error, place};
 
 /// The messages that are taken.
 const ACCEPTED: [Version; 2] = [Version::V1, Version::V2];
@@ -54,12 +54,33 @@ struct Answer {
     counts: Option<Counts>,
 }
 
-/// What was written of a request.
+/// What a request has, or what was written of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Counts {
     samples: usize,
     histograms: usize,
     exemplars: usize,
+}
+
+impl Counts {
+    fn add(&mut self, other: Self) {
+        self.samples += other.samples;
+        self.histograms += other.histograms;
+        self.exemplars += other.exemplars;
+    }
+
+    /// What was written: what was sent but for what was refused.
+    fn without(self, written: &Written) -> Self {
+        let refused = |count: fn(&Refusal) -> u64| {
+            usize::try_from(written.refusals.iter().map(count).sum::<u64>()).unwrap_or(usize::MAX)
+        };
+        let (count, histograms) = (refused(|r| r.count), refused(|r| r.histograms));
+        Self {
+            samples: self.samples.saturating_sub(count - histograms),
+            histograms: self.histograms.saturating_sub(histograms),
+            ..self
+        }
+    }
 }
 
 type Refusals = (StatusCode, String);
@@ -105,10 +126,10 @@ async fn take_v1(gateway: &Arc<Gateway>, headers: &HeaderMap, body: Body) -> Res
 }
 
 async fn take_v2(gateway: &Arc<Gateway>, headers: &HeaderMap, body: Body) -> Result<Answer, Refusals> {
-    let Decoded { batch, series, mut faults } = read(gateway, headers, body, Version::V2).await?;
+    let Decoded { batch, sent, mut faults } = read(gateway, headers, body, Version::V2).await?;
     let written = gateway.remote_writer.store(batch).await.map_err(|e| write_refusal(&e))?;
     gateway.metrics.remote_write_samples.inc_by(written.stored);
-    let counts = Some(counts(&series, &written));
+    let counts = Some(sent.without(&written));
     for Refusal { count, example, .. } in &written.refusals {
         faults.add(example);
         faults.more += usize::try_from(*count).unwrap_or(usize::MAX).saturating_sub(1);
@@ -119,33 +140,10 @@ async fn take_v2(gateway: &Arc<Gateway>, headers: &HeaderMap, body: Body) -> Res
     })
 }
 
-/// Counts what was written: what was sent but for what was refused.
-fn counts(series: &[WriteSeries], written: &Written) -> Counts {
-    let mut counts = Counts::default();
-    for one in series {
-        counts.samples += one.samples.len();
-        counts.histograms += one.histograms.len();
-        counts.exemplars += one.exemplars.len();
-    }
-    let refused = || written.refusals.iter().flat_map(|refusal| &refusal.samples);
-    if refused().next().is_some() {
-        let histograms: HashSet<(&Labels, Timestamp)> =
-            series.iter().flat_map(|one| one.histograms.iter().map(|h| (&one.labels, h.timestamp))).collect();
-        for (labels, timestamp) in refused() {
-            let of_sort = match histograms.contains(&(labels, *timestamp)) {
-                true => &mut counts.histograms,
-                false => &mut counts.samples,
-            };
-            *of_sort = of_sort.saturating_sub(1);
-        }
-    }
-    counts
-}
-
 /// A request that can be stored.
 struct Decoded {
     batch: Batch,
-    series: Vec<WriteSeries>,
+    sent: Counts,
     /// What is wrong with other series of it.
     faults: Faults,
 }
@@ -193,61 +191,118 @@ async fn read(
 fn decode(gateway: &Gateway, tenant: &Tenant, version: Version, body: &[u8]) -> Result<Decoded, Refusals> {
     let message = remote_protocol::decompress(body).map_err(|e| protocol_refusal(&e))?;
     let request = WriteRequest::parse(version, &message).map_err(|e| protocol_refusal(&e))?;
-    let (mut all, mut faults) = (Vec::new(), Faults::default());
-    let mut known = HashSet::new();
-    for series in request.series() {
-        match write_series(&series, version, &mut known, &mut faults) {
-            Ok(series) => all.push(series),
-            Err(fault) => {
-                tracing::debug!(fault, "remote write series skipped");
-                gateway.metrics.remote_write_invalid.inc_by(series.sample_count() as u64);
-                faults.add(fault);
-            }
-        }
-    }
+    let mut reader = Reader::default();
     let is_atomic = version == Version::V1;
-    let batch = gateway.remote_writer.group(tenant, &all, is_atomic).map_err(|e| write_refusal(&e))?;
-    Ok(Decoded { batch, series: all, faults })
+    let batch = gateway.remote_writer.batch(tenant, is_atomic, |filling| reader.read(&request, filling));
+    let (batch, sent) = batch.map_err(|e| write_refusal(&e))?;
+    gateway.metrics.remote_write_invalid.inc_by(reader.skipped);
+    Ok(Decoded { batch, sent, faults: reader.faults })
 }
 
-/// Reads a series, or says why it is skipped. Metadata of one request is shared.
-fn write_series(
-    series: &TimeSeries<'_>,
-    version: Version,
-    known: &mut HashSet<Arc<Metadata>>,
-    faults: &mut Faults,
-) -> Result<WriteSeries, String> {
-    let labels = series.to_labels().map_err(|e| e.to_string())?;
-    let mut exemplars = Vec::new();
-    for exemplar in series.exemplars() {
-        match exemplar {
-            Ok(exemplar) => exemplars.push(exemplar),
-            // In version 1.0 nothing fails for an exemplar.
-            Err(error) if version == Version::V2 => {
-                faults.add(format_args!("parsing exemplar for series {labels}: {error}"));
+/// Reads the series of a request.
+#[derive(Debug, Default)]
+struct Reader<'a> {
+    probe: LabelsProbe,
+    /// Metadata of one request is shared.
+    metadata: HashMap<&'a [u8], Arc<Metadata>>,
+    faults: Faults,
+    /// How many samples the series have that are skipped.
+    skipped: u64,
+}
+
+/// Why a series is not read.
+enum Unread {
+    Skipped(String),
+    Full(TooManySeries),
+}
+
+impl From<InvalidSeries> for Unread {
+    fn from(invalid: InvalidSeries) -> Self {
+        Self::Skipped(invalid.to_string())
+    }
+}
+
+impl From<TooManySeries> for Unread {
+    fn from(full: TooManySeries) -> Self {
+        Self::Full(full)
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// Fills in what can be stored of a request, and counts it.
+    fn read(
+        &mut self,
+        request: &'a WriteRequest<'a>,
+        filling: &mut Filling<'_>,
+    ) -> Result<Counts, TooManySeries> {
+        let mut sent = Counts::default();
+        for series in request.series() {
+            match self.read_series(request.version(), &series, filling) {
+                Ok(counts) => sent.add(counts),
+                Err(Unread::Skipped(fault)) => {
+                    tracing::debug!(fault, "remote write series skipped");
+                    self.skipped += series.sample_count() as u64;
+                    self.faults.add(fault);
+                }
+                Err(Unread::Full(full)) => return Err(full),
             }
-            Err(_) => {}
         }
+        Ok(sent)
     }
-    // Prometheus 3.5 sends exemplars as series of their own: 3.14 refuses these, and they would be lost.
-    if version == Version::V2 && series.sample_count() == 0 && exemplars.is_empty() {
-        return Err(format!("TimeSeries must contain at least one sample or histogram for series {labels}"));
+
+    fn read_series(
+        &mut self,
+        version: Version,
+        series: &TimeSeries<'a>,
+        filling: &mut Filling<'_>,
+    ) -> Result<Counts, Unread> {
+        let metadata = series.metadata_key().map(|key| {
+            &*self.metadata.entry(key).or_insert_with(|| Arc::new(series.metadata().unwrap_or_default()))
+        });
+        let metadata = metadata.filter(|m| ***m != Metadata::default());
+        let mut exemplars = Vec::new();
+        for exemplar in series.exemplars() {
+            match exemplar {
+                Ok(exemplar) => exemplars.push(exemplar),
+                // In version 1.0 nothing fails for an exemplar.
+                Err(error) if version == Version::V2 => {
+                    let labels = series.to_labels()?;
+                    self.faults.add(format_args!("parsing exemplar for series {labels}: {error}"));
+                }
+                Err(_) => {}
+            }
+        }
+        // Prometheus 3.5 sends exemplars as series of their own: 3.14 refuses these, and they would be lost.
+        if version == Version::V2 && exemplars.is_empty() && series.sample_count() == 0 {
+            let labels = series.to_labels()?;
+            let what = "TimeSeries must contain at least one sample or histogram for series";
+            return Err(Unread::Skipped(format!("{what} {labels}")));
+        }
+        series.probe(&mut self.probe)?;
+        let place = match filling.find(&self.probe, metadata) {
+            Some(place) => place,
+            None => place(filling, &series.to_labels()?, metadata)?,
+        };
+        let mut counts = Counts { exemplars: exemplars.len(), ..Counts::default() };
+        let mut newest = None;
+        for Sample { timestamp, value, start } in series.floats() {
+            filling.sample(place, timestamp, Value::Float(value), start);
+            counts.samples += 1;
+            newest = newest.max(Some(timestamp));
+        }
+        for Sample { timestamp, value, start } in series.histograms() {
+            filling.sample(place, timestamp, Value::Histogram(Arc::new(value)), start);
+            counts.histograms += 1;
+            newest = newest.max(Some(timestamp));
+        }
+        // Exemplars travel with the series' newest sample. Prometheus sends them as series of their own, without one:
+        // they go at their own time then.
+        let newest = newest.or(exemplars.last().and_then(|e| e.timestamp));
+        if let Some(newest) = newest.filter(|_| !exemplars.is_empty()) {
+            filling.exemplars(place, newest, exemplars);
+        }
+        Ok(counts)
     }
-    let metadata = series.metadata().filter(|m| *m != Metadata::default()).map(|metadata| {
-        known.get(&metadata).cloned().unwrap_or_else(|| {
-            let metadata = Arc::new(metadata);
-            known.insert(Arc::clone(&metadata));
-            metadata
-        })
-    });
-    let shared = |Sample { timestamp, value, start }| Sample { timestamp, value: Arc::new(value), start };
-    Ok(WriteSeries {
-        metadata,
-        samples: series.floats().collect(),
-        histograms: series.histograms().map(shared).collect(),
-        exemplars,
-        labels,
-    })
 }
 
 fn protocol_refusal(error: &remote_protocol::Error) -> Refusals {
@@ -270,90 +325,4 @@ fn write_refusal(error: &Error) -> Refusals {
 }
 
 #[cfg(test)]
-mod tests {
-    use remote_protocol::SeriesOut;
-
-    use super::*;
-
-    /// Reads every series of a message.
-    fn read_all(version: Version, message: &[u8]) -> (Vec<Result<WriteSeries, String>>, String) {
-        let request = WriteRequest::parse(version, message).expect("a request");
-        let (mut known, mut faults) = (HashSet::new(), Faults::default());
-        let all = request.series().map(|s| write_series(&s, version, &mut known, &mut faults)).collect();
-        (all, faults.finish())
-    }
-
-    #[test]
-    fn series_come_with_their_metadata_and_reasons() {
-        let metadata = Metadata { kind: model::MetricType::Counter, unit: "s".into(), help: "h".into() };
-        let series = |name: &str, count: i64, metadata: Option<&Metadata>| SeriesOut {
-            labels: Labels::from_pairs([(name, "a")]),
-            floats: (0..count).map(|t| (Timestamp(t), 1.0)).collect(),
-            metadata: metadata.cloned(),
-            ..SeriesOut::default()
-        };
-        let sent = [
-            series("__name__", 2, Some(&metadata)),
-            series("__name__", 1, Some(&metadata)),
-            series("__name__", 1, None),
-            series("__name__", 0, None),
-            series("job", 1, None),
-        ];
-        let message = remote_protocol::encode_v2(&sent);
-        let (all, faults) = read_all(Version::V2, &message);
-        let known: Vec<_> = all[..3].iter().map(|s| s.as_ref().expect("good").metadata.clone()).collect();
-        assert_eq!(known, [Some(Arc::new(metadata.clone())), Some(Arc::new(metadata)), None]);
-        assert!(known[0].as_ref().zip(known[1].as_ref()).is_some_and(|(a, b)| Arc::ptr_eq(a, b)), "one copy");
-        let reason = |i: usize| all[i].as_ref().expect_err("a reason").clone();
-        assert_eq!(
-            reason(3),
-            r#"TimeSeries must contain at least one sample or histogram for series {__name__="a"}"#
-        );
-        assert_eq!(reason(4), r#"invalid metric name or labels, got {job="a"}"#);
-        assert_eq!(faults, "");
-        // In version 1.0 a series without samples is nothing wrong.
-        let (all, _) = read_all(Version::V1, &remote_protocol::encode_v1(&sent[3..4], &[]));
-        assert!(all[0].is_ok());
-    }
-
-    #[test]
-    fn faults_are_told_within_bounds() {
-        let mut faults = Faults::default();
-        (0..NAMED_MAX + 5).for_each(|i| faults.add(format_args!("fault {i}")));
-        let text = faults.finish();
-        assert!(text.starts_with("fault 0\nfault 1\n") && text.ends_with("fault 9\nand 5 more"), "{text}");
-    }
-
-    #[test]
-    fn refused_samples_are_not_counted_as_written() {
-        let labels = |name: &str| Labels::from_pairs([("__name__", name)]);
-        let at = |t| Timestamp(t);
-        let float = |t| Sample { timestamp: at(t), value: 1.0, start: None };
-        let histogram = |t| Sample {
-            timestamp: at(t),
-            value: Arc::new(model::Histogram::Float(model::FloatHistogram::default())),
-            start: None,
-        };
-        let series = [
-            WriteSeries { labels: labels("a"), samples: vec![float(1), float(2)], ..WriteSeries::default() },
-            WriteSeries {
-                labels: labels("h"),
-                histograms: vec![histogram(1), histogram(2)],
-                ..WriteSeries::default()
-            },
-        ];
-        let written = |samples| Written {
-            stored: 0,
-            refusals: vec![Refusal {
-                reason: group_writer::RefusalReason::OutOfOrder,
-                count: 2,
-                example: String::new(),
-                samples,
-            }],
-        };
-        let all = Counts { samples: 2, histograms: 2, exemplars: 0 };
-        assert_eq!(counts(&series, &Written::default()), all);
-        let some = written(vec![(labels("a"), at(2)), (labels("h"), at(1))]);
-        assert_eq!(counts(&series, &some), Counts { samples: 1, histograms: 1, exemplars: 0 });
-    }
-}
+mod tests;

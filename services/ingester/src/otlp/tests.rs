@@ -30,7 +30,7 @@ fn translation(resources: Vec<(&str, Vec<Sample>)>) -> Translation {
 fn refusal(reason: RefusalReason, samples: &[(&str, i64)]) -> Refusal {
     let sample = |(name, t): &(&str, i64)| (Labels::from_pairs([("__name__", *name)]), Timestamp(*t));
     let samples: Vec<_> = samples.iter().map(sample).collect();
-    Refusal { reason, count: samples.len() as u64, example: format!("{reason:?}"), samples }
+    Refusal { reason, count: samples.len() as u64, histograms: 0, example: format!("{reason:?}"), samples }
 }
 
 #[test]
