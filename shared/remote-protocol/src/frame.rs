@@ -5,7 +5,11 @@ use crate::error::{Error, Result};
 /// The largest body, before and after decompression: 32 MiB, as in Prometheus.
 pub const BODY_BYTES_MAX: usize = 32 << 20;
 
-/// Decompresses a body. The size it declares is checked before anything is allocated.
+/// What a byte of a block becomes at most: the densest element copies 64 bytes and takes three.
+const EXPANSION_MAX: usize = 22;
+
+/// Decompresses a body. The size it declares is checked before anything is allocated: nothing is that such a body cannot
+/// become.
 ///
 /// # Errors
 /// When the body is too large before or after, or no snappy block.
@@ -22,6 +26,9 @@ pub fn decompress(body: &[u8]) -> Result<Vec<u8>> {
     let size = snap::raw::decompress_len(body).map_err(snappy)?;
     if size > BODY_BYTES_MAX {
         return Err(Error::DecodedTooLarge(size));
+    }
+    if size > EXPANSION_MAX * body.len() {
+        return Err(Error::Snappy(format!("corrupt input: {size} bytes out of {}", body.len())));
     }
     snap::raw::Decoder::new().decompress_vec(body).map_err(snappy)
 }
@@ -66,6 +73,10 @@ mod tests {
             Err(fault::Kind::Limit)
         );
         assert_eq!(compress(&vec![0; BODY_BYTES_MAX + 1]), Err(Error::DecodedTooLarge(BODY_BYTES_MAX + 1)));
+        // 2^25 out of six bytes.
+        let claim = [0x80, 0x80, 0x80, 0x10, 0, 0];
+        let refusal = "corrupt input: 33554432 bytes out of 6".to_owned();
+        assert_eq!(decompress(&claim), Err(Error::Snappy(refusal)));
         let largest = compress(&vec![0; BODY_BYTES_MAX]).unwrap();
         assert_eq!(decompress(&largest).unwrap().len(), BODY_BYTES_MAX);
     }
