@@ -421,7 +421,7 @@ fn each_label<'a>(
             if count > 2 * LABELS_PER_SERIES_MAX {
                 return Err(InvalidSeries::TooManyLabels);
             }
-            if count % 2 != 0 {
+            if !count.is_multiple_of(2) {
                 return Err(InvalidSeries::OddReferences(count));
             }
             let mut references = references(message);
