@@ -191,6 +191,12 @@ impl Cluster {
         Http::new(format!("http://127.0.0.1:{port}{prefix}"))
     }
 
+    /// Its S3 server, where it has one.
+    #[must_use]
+    pub fn s3(&self) -> Option<&S3Server> {
+        self.s3.as_ref()
+    }
+
     /// Where an ingester takes OTLP over gRPC, as `host:port`.
     #[must_use]
     pub fn otlp_address(&self, name: &str) -> String {

@@ -101,6 +101,17 @@ impl Http {
         self.try_get(path, parameters).unwrap_or_else(|| panic!("no answer: GET {}", self.url(path)))
     }
 
+    /// A metric of the server's own that has no labels.
+    ///
+    /// # Panics
+    /// When there is none of that name.
+    #[must_use]
+    pub fn metric(&self, name: &str) -> f64 {
+        let body = self.get("/metrics", &[]).body;
+        let line = body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name}:\n{body}"))
+    }
+
     /// POST with a form.
     ///
     /// # Panics

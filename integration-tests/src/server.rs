@@ -350,6 +350,15 @@ impl Server {
         }
     }
 
+    /// What stores: the process, or the ingesters of a cluster.
+    #[must_use]
+    pub fn ingesters(&self) -> Vec<Http> {
+        match &self.processes {
+            Processes::One(_) => vec![self.http()],
+            Processes::Cluster(cluster) => ["ingester-0", "ingester-1"].map(|name| cluster.http(name)).into(),
+        }
+    }
+
     /// What scrapes: the process, or the scrapers of a cluster.
     #[must_use]
     pub fn scrapers(&self) -> Vec<Http> {
@@ -369,6 +378,17 @@ impl Server {
             Processes::Cluster(cluster) => cluster.child("gateway-0"),
         };
         child.expect("the server runs").growth_during(work)
+    }
+
+    /// Everything that the server has printed in all its lives.
+    ///
+    /// # Panics
+    /// When it cannot be read.
+    #[must_use]
+    pub fn whole_output(&self) -> String {
+        let logs = fs::read_dir(self.folder.path()).expect("a folder").map(|e| e.expect("an entry").path());
+        let logs = logs.filter(|path| path.ends_with("log") || path.extension().is_some_and(|e| e == "log"));
+        logs.map(|path| String::from_utf8_lossy(&fs::read(path).expect("a log")).into_owned()).collect()
     }
 
     /// The end of what the server printed.

@@ -1,47 +1,24 @@
 //! Ingesters without a disk: their logs lie in the object store, and what one leaves another takes over.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-
 use integration_tests::{Server, Store, eventually, write};
 
 use crate::cluster::wait_for_writes;
 use crate::ledger::{self, Floats};
-use crate::writers::{Writer, writers};
-
-/// Runs a story while clients write.
-fn while_writing(server: &mut Server, clients: &[Writer], story: impl FnOnce(&mut Server)) {
-    let (http, is_over) = (server.http(), AtomicBool::new(false));
-    thread::scope(|scope| {
-        for client in clients {
-            scope.spawn(|| client.send(|| http.clone(), &is_over));
-        }
-        // Whatever happens in the story, the clients end.
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| story(server)));
-        is_over.store(true, Ordering::Relaxed);
-        outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    });
-}
+use crate::writers::{Writer, while_writing, writers};
 
 /// Waits until a query that takes no partial answer is answered.
-fn wait_for_whole_answers(server: &Server) {
+pub(crate) fn wait_for_whole_answers(server: &Server) {
     let http = server.http();
     eventually("a strict query is answered", || {
         http.try_get("/api/v1/query", &[("query", "count(ledger)")]).filter(|reply| reply.status == 200)
     });
 }
 
-/// A counter of one member.
-fn counter(server: &mut Server, member: &str, name: &str) -> f64 {
-    let body = server.cluster().http(member).get("/metrics", &[]).body;
-    let line = body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} of {member}:\n{body}"))
-}
-
 /// The ingester that has taken most, and the other.
 fn busiest(server: &mut Server) -> [&'static str; 2] {
     let names = ["ingester-0", "ingester-1"];
-    let taken = names.map(|name| counter(server, name, "prometheus_tsdb_head_samples_appended_total"));
+    let taken =
+        names.map(|name| server.cluster().http(name).metric("prometheus_tsdb_head_samples_appended_total"));
     if taken[0] > taken[1] { names } else { [names[1], names[0]] }
 }
 
@@ -61,7 +38,8 @@ fn die_for_good(store: Store) -> (Server, Vec<Writer>) {
         wait_for_whole_answers(server);
         wait_for_writes(&clients);
     });
-    assert!(counter(&mut server, survivor, "ingester_samples_replayed_total") > 0.0, "it took the log over");
+    let replayed = server.cluster().http(survivor).metric("ingester_samples_replayed_total");
+    assert!(replayed > 0.0, "it took the log over");
     clients.iter().for_each(|client| client.check(&server.http()));
     (server, clients)
 }

@@ -13,6 +13,7 @@ pub(crate) type Key = (String, String, i64);
 pub(crate) type Floats = BTreeMap<Key, Option<u64>>;
 
 /// What DuckDB reads from the files that deltalake calls live.
+#[derive(Default)]
 pub(crate) struct Table {
     pub(crate) floats: Floats,
     pub(crate) histograms: BTreeMap<Key, Value>,

@@ -12,6 +12,7 @@ mod compaction;
 mod containers;
 mod cross_service;
 mod damaged_files;
+mod damaged_logs;
 mod deploy;
 mod disk_full;
 mod diskless;

@@ -172,7 +172,7 @@ fn check_moved(found: &Floats) {
 }
 
 /// Bits of a float; none for a staleness marker, which is null in the table.
-fn bits(value: f64) -> Option<u64> {
+pub(crate) fn bits(value: f64) -> Option<u64> {
     (value.to_bits() != stale_nan().to_bits()).then(|| value.to_bits())
 }
 
@@ -293,7 +293,7 @@ fn histogram_series(base: i64) -> Vec<SeriesOut> {
 }
 
 /// A histogram as the table has it: absolute populations, floats as bits, what does not apply as null.
-fn columns(histogram: &Histogram) -> Value {
+pub(crate) fn columns(histogram: &Histogram) -> Value {
     let hex = |x: f64| json!(format!("{:x}", x.to_bits()));
     let floats = |list: &[f64]| list.iter().map(|x| hex(*x)).collect::<Vec<_>>();
     let spans = |list: &[Span]| {

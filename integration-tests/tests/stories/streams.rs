@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use integration_tests::{Http, Kind, Server, eventually, now_ms, promql, write};
+use integration_tests::{Kind, Server, eventually, now_ms, promql, write};
 use model::{Labels, Timestamp};
 use remote_protocol::SeriesOut;
 
@@ -52,12 +52,7 @@ fn a_million_points_take_little_memory() {
 
 /// The sum of a metric over all queriers.
 fn metric(server: &Server, name: &str) -> f64 {
-    let of_one = |http: &Http| {
-        let metrics = http.get("/metrics", &[]).body;
-        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.and_then(|number| number.parse::<f64>().ok()).expect("the metric")
-    };
-    server.queriers().iter().map(of_one).sum()
+    server.queriers().iter().map(|querier| querier.metric(name)).sum()
 }
 
 /// Asks what takes billions of evaluations, waits until it runs, and leaves.

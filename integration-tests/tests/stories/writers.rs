@@ -1,21 +1,21 @@
 //! Clients that write remotely and keep a ledger of what was acknowledged.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use integration_tests::{Http, now_ms, promql, write};
+use integration_tests::{Http, Server, now_ms, promql, write};
 use model::{Labels, Timestamp};
 use remote_protocol::SeriesOut;
 
-use crate::ledger::{self, Floats};
+use crate::ledger::{self, Floats, Key};
 
 /// Clients that write at the same time, so that a log record and a group commit hold more than one request.
 const CLIENTS: i64 = 4;
-/// Series of each client.
-const SERIES: i64 = 12;
+/// Series of each client, a third of them in each group.
+pub(crate) const SERIES: i64 = 12;
 /// Between two batches; small, so that no round gets ahead of the clock.
 const STEP_MS: i64 = 20;
 /// How far back the first batch lies; within the 30 minutes that late samples have.
@@ -67,11 +67,13 @@ impl Writer {
     /// All samples of the first batches, as a ledger.
     pub(crate) fn floats(&self, batches: i64) -> Floats {
         let samples = (0..batches).flat_map(|batch| (0..SERIES).map(move |series| (batch, series)));
-        let entry = |(batch, series)| {
-            let (t, value) = self.sample(batch, series);
-            (("default".to_owned(), ledger::json(&self.labels(series)), t), Some(value.to_bits()))
-        };
-        samples.map(entry).collect()
+        samples.map(|(batch, series)| self.entry(batch, series)).collect()
+    }
+
+    /// A sample as a ledger has it.
+    pub(crate) fn entry(&self, batch: i64, series: i64) -> (Key, Option<u64>) {
+        let (t, value) = self.sample(batch, series);
+        (("default".to_owned(), ledger::json(&self.labels(series)), t), Some(value.to_bits()))
     }
 
     fn sample(&self, batch: i64, series: i64) -> (i64, f64) {
@@ -106,24 +108,44 @@ impl Writer {
 
     /// Compares every series with the ledger. The batch after the last acknowledged one may be there as well.
     pub(crate) fn check(&self, server: &Http) {
+        assert_eq!(self.lost(server), BTreeSet::new(), "acknowledged, and not there");
+    }
+
+    /// The samples that were acknowledged and are not there, by batch and series. What is there was written: that is
+    /// checked.
+    pub(crate) fn lost(&self, server: &Http) -> BTreeSet<(i64, i64)> {
         let acknowledged = self.acknowledged();
         let answer = promql::instant(server, &format!("ledger{{client=\"{}\"}}[30m]", self.number), now_ms());
-        let found: BTreeMap<_, _> =
-            answer.series.iter().map(|s| (s.labels["number"].clone(), &s.floats)).collect();
-        for series in 0..SERIES {
-            let got = found.get(&series.to_string()).map(|f| f.as_slice()).unwrap_or_default();
-            let want: Vec<_> = (0..acknowledged).map(|batch| self.sample(batch, series)).collect();
-            let length = want.len();
-            let first = got.iter().zip(&want).position(|(got, want)| got != want);
-            assert_eq!(first, None, "series {series}, first wrong of {length} acknowledged");
-            assert!(got.len() >= length, "series {series}: {} of {length} acknowledged", got.len());
-            let rest = &got[length..];
-            assert!(
-                rest.is_empty() || rest == [self.sample(acknowledged, series)],
-                "series {series}: {rest:?}"
-            );
+        let mut lost: BTreeSet<_> =
+            (0..acknowledged).flat_map(|batch| (0..SERIES).map(move |series| (batch, series))).collect();
+        for found in &answer.series {
+            let series: i64 = found.labels["number"].parse().expect("a number");
+            assert!(found.floats.is_sorted_by(|a, b| a.0 < b.0), "series {series}: a time is there twice");
+            for sample in &found.floats {
+                let batch = (sample.0 - self.base) / STEP_MS;
+                assert!(
+                    batch <= acknowledged && *sample == self.sample(batch, series),
+                    "series {series}: {sample:?}"
+                );
+                lost.remove(&(batch, series));
+            }
         }
+        lost
     }
+}
+
+/// Does something while clients write.
+pub(crate) fn while_writing(server: &mut Server, clients: &[Writer], work: impl FnOnce(&mut Server)) {
+    let (http, is_over) = (server.http(), AtomicBool::new(false));
+    thread::scope(|scope| {
+        for client in clients {
+            scope.spawn(|| client.send(|| http.clone(), &is_over));
+        }
+        // Whatever happens meanwhile, the clients end.
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(server)));
+        is_over.store(true, Ordering::Relaxed);
+        outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
 }
 
 /// Clients that have yet to write their first batch.

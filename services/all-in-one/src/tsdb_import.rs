@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backfill::{ImportedDay, Phase, Progress, Summary};
 use model::{Clock, Tenant};
@@ -108,24 +108,28 @@ fn config(target: &ImportTarget, path: Option<&Path>) -> Result<ingester::Config
     Ok(config)
 }
 
-/// Shows how far something is while it runs.
-fn watched<T>(progress: &Progress, screen: &Screen, work: impl FnOnce() -> T) -> T {
+/// Shows how far something is while it runs, and how far it was when it had done its work.
+fn watched<T, E>(progress: &Progress, screen: &Screen, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
     let is_over = AtomicBool::new(false);
-    thread::scope(|scope| {
+    let done = thread::scope(|scope| {
         let watcher = scope.spawn(|| {
             loop {
                 thread::park_timeout(screen.interval());
                 if is_over.load(Ordering::Relaxed) {
                     break;
                 }
-                screen.progress(progress);
+                screen.progress(progress, false);
             }
         });
         let done = work();
         is_over.store(true, Ordering::Relaxed);
         watcher.thread().unpark();
         done
-    })
+    });
+    if done.is_ok() {
+        screen.progress(progress, true);
+    }
+    done
 }
 
 /// What a person sees: days on stdout, and on stderr a bar that is drawn over again, or plain lines.
@@ -133,14 +137,15 @@ struct Screen {
     is_quiet: bool,
     is_terminal: bool,
     is_human: bool,
+    since: Instant,
     drawn: Mutex<Drawn>,
 }
 
 #[derive(Default)]
 struct Drawn {
     has_header: bool,
+    /// What is written next takes its line.
     has_bar: bool,
-    samples: u64,
 }
 
 impl Screen {
@@ -149,6 +154,7 @@ impl Screen {
             is_quiet: target.quiet,
             is_terminal: std::io::stderr().is_terminal(),
             is_human: target.human_readable,
+            since: Instant::now(),
             drawn: Mutex::default(),
         }
     }
@@ -168,18 +174,18 @@ impl Screen {
         drop(std::io::stderr().write_all(stderr.as_bytes()));
     }
 
-    fn progress(&self, progress: &Progress) {
+    /// The last line stays.
+    fn progress(&self, progress: &Progress, is_last: bool) {
         if self.is_quiet {
             return;
         }
         self.write(|drawn| {
             let samples = progress.samples();
-            let rate =
-                (samples - drawn.samples).saturating_mul(1000) / self.interval().as_millis().max(1) as u64;
-            drawn.samples = samples;
-            drawn.has_bar = self.is_terminal;
-            let line = line(progress.phase(), progress.done(), samples, rate);
-            (String::new(), if self.is_terminal { line } else { format!("{line}\n") })
+            let millis = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
+            let line =
+                line(progress.phase(), progress.done(), samples, samples.saturating_mul(1000) / millis);
+            drawn.has_bar = self.is_terminal && !is_last;
+            (String::new(), if drawn.has_bar { line } else { format!("{line}\n") })
         });
     }
 

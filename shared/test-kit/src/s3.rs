@@ -22,10 +22,12 @@ use crate::parts::{free_port, part};
 const START_MAX: Duration = Duration::from_secs(90);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Entries of a folder that are listed at most.
+const LISTED_MAX: usize = 10_000;
 /// Starts a program, says its process id, and ends it when there is no more input. The first argument is its folder.
 const KEEPER: &str = r#"folder=$1; shift; "$@" & echo $!; read -r _; kill -9 $!; wait $!; rm -rf "$folder""#;
-/// Answers of the server's own interface are short.
-const ANSWER_BYTES_MAX: u64 = 64 << 10;
+/// The largest answer of the server's own interface that is read.
+const ANSWER_BYTES_MAX: u64 = 16 << 20;
 
 /// An S3 server that runs until it is dropped.
 #[derive(Debug)]
@@ -96,7 +98,10 @@ impl S3Server {
     fn await_ready(&self) {
         let started = Instant::now();
         // The first write succeeds once its parts have found each other.
-        while self.filer("PUT", "/ready", "x") != Some(201) || http(self.s3_port, "GET", "/", "").is_none() {
+        let is_ready = || {
+            self.filer("PUT", "/ready", b"x").status == 201 && http(self.s3_port, "GET", "/", b"").status > 0
+        };
+        while !is_ready() {
             assert!(started.elapsed() < START_MAX, "no S3 server after {START_MAX:?}:\n{}", self.output());
             thread::sleep(PAUSE);
         }
@@ -114,8 +119,44 @@ impl S3Server {
     /// When the server refuses.
     pub fn create_bucket(&self, name: &str) {
         // A folder there is a bucket: no signed request is needed.
-        let status = self.filer("POST", &format!("/buckets/{name}/"), "");
-        assert_eq!(status, Some(201), "create bucket {name}:\n{}", self.output());
+        let status = self.filer("POST", &format!("/buckets/{name}/"), b"").status;
+        assert_eq!(status, 201, "create bucket {name}:\n{}", self.output());
+    }
+
+    /// The names of what lies in a folder of a bucket, `BUCKET/FOLDER`, in order.
+    ///
+    /// # Panics
+    /// When the server refuses, or there is more than one answer holds.
+    #[must_use]
+    pub fn list(&self, folder: &str) -> Vec<String> {
+        let answer = self.filer("GET", &format!("/buckets/{folder}/?limit={LISTED_MAX}"), b"");
+        assert_eq!(answer.status, 200, "list {folder}:\n{}", self.output());
+        let listed: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
+        let entries = listed["Entries"].as_array().map(Vec::as_slice).unwrap_or_default();
+        assert!(entries.len() < LISTED_MAX, "{folder} holds more");
+        let name =
+            |entry: &serde_json::Value| Some(entry["FullPath"].as_str()?.rsplit_once('/')?.1.to_owned());
+        entries.iter().map(|entry| name(entry).expect("a path")).collect()
+    }
+
+    /// The bytes of an object, `BUCKET/KEY`.
+    ///
+    /// # Panics
+    /// When it is not there.
+    #[must_use]
+    pub fn read(&self, path: &str) -> Vec<u8> {
+        let answer = self.filer("GET", &format!("/buckets/{path}"), b"");
+        assert_eq!(answer.status, 200, "read {path}:\n{}", self.output());
+        answer.body
+    }
+
+    /// Replaces the bytes of an object, `BUCKET/KEY`, behind the back of whoever wrote it.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub fn write(&self, path: &str, bytes: &[u8]) {
+        let status = self.filer("PUT", &format!("/buckets/{path}"), bytes).status;
+        assert_eq!(status, 201, "write {path}:\n{}", self.output());
     }
 
     /// What a program needs in its environment to use the server.
@@ -153,7 +194,7 @@ impl S3Server {
     }
 
     /// Asks the server's own interface.
-    fn filer(&self, method: &str, path: &str, body: &str) -> Option<u16> {
+    fn filer(&self, method: &str, path: &str, body: &[u8]) -> Answer {
         http(self.filer_port, method, path, body)
     }
 }
@@ -166,18 +207,32 @@ impl Drop for S3Server {
     }
 }
 
-/// One request; the status of its answer, or nothing.
-fn http(port: u16, method: &str, path: &str, body: &str) -> Option<u16> {
+/// What a server says; nothing, with a status of 0, when it does not.
+#[derive(Debug, Default)]
+struct Answer {
+    status: u16,
+    body: Vec<u8>,
+}
+
+/// One request.
+fn http(port: u16, method: &str, path: &str, body: &[u8]) -> Answer {
+    try_http(port, method, path, body).unwrap_or_default()
+}
+
+fn try_http(port: u16, method: &str, path: &str, body: &[u8]) -> Option<Answer> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
     stream.set_read_timeout(Some(START_MAX)).ok()?;
     let length = body.len();
+    // In version 1.0 an answer ends with its connection.
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+        "{method} {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\nAccept: application/json\r\nContent-Length: {length}\r\n\r\n"
     );
-    stream.write_all((head + body).as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer).ok()?;
-    answer.split(' ').nth(1)?.parse().ok()
+    stream.write_all(&[head.as_bytes(), body].concat()).ok()?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).ok()?;
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
+    let status = std::str::from_utf8(&answer[..end]).ok()?.split(' ').nth(1)?.parse().ok()?;
+    Some(Answer { status, body: answer.split_off(end + 4) })
 }
 
 #[cfg(test)]
@@ -188,11 +243,17 @@ mod tests {
     fn it_serves_stands_still_and_ends() {
         let server = S3Server::start();
         server.create_bucket("some");
-        assert_eq!(http(server.s3_port, "GET", "/some", ""), Some(403), "nothing without a signature");
+        let without_signature = || http(server.s3_port, "GET", "/some", b"").status;
+        assert_eq!(without_signature(), 403);
+        server.write("some/folder/a", &[0, 255]);
+        server.write("some/folder/a", b"\r\n\r\n\xfe");
+        server.write("some/folder/b", b"");
+        assert_eq!(server.list("some/folder"), ["a", "b"]);
+        assert_eq!(server.read("some/folder/a"), b"\r\n\r\n\xfe");
         let (pid, folder) = (server.server, server.folder.clone());
         server.pause();
         server.resume();
-        assert_eq!(http(server.s3_port, "GET", "/some", ""), Some(403));
+        assert_eq!(without_signature(), 403);
         drop(server);
         assert!(kill_process(pid, Signal::CONT).is_err(), "the server has ended");
         assert!(!folder.exists(), "its folder is gone");

@@ -274,7 +274,8 @@ impl Table {
             let copy = &copy;
             async move {
                 let (from, to) = (location(prefix, &path)?, location(copy, &path)?);
-                store.copy(&from, &to).await.map_err(Error::store(format!("copy {from}")))
+                let copied = site!("snapshot file: copy", store.copy(&from, &to).await);
+                copied.map_err(Error::store(format!("copy {from}")))
             }
         });
         copied.buffer_unordered(COPIES_AT_ONCE).try_collect::<()>().await?;

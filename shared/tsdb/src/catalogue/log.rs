@@ -251,7 +251,8 @@ impl DeltaLog {
     pub(crate) async fn copy_to(&self, state: Arc<State>, table: &Path, runtime: &Handle) -> Result<()> {
         let (version, directory) = (state.version, table.clone().join("_delta_log"));
         let (from, to) = (commit_path(&self.directory, version), commit_path(&directory, version));
-        self.store.copy(&from, &to).await.map_err(Error::store(format!("copy {from}")))?;
+        let copied = site!("snapshot commit: copy", self.store.copy(&from, &to).await);
+        copied.map_err(Error::store(format!("copy {from}")))?;
         let (size, bytes) = encode_checkpoint(state, runtime).await?;
         checkpoint::write(&*self.store, &directory, version, size, bytes).await
     }

@@ -64,7 +64,8 @@ impl ListWriter {
     /// Says whether a column holds lists of 64-bit numbers, which is what can be written.
     pub(crate) fn takes(leaf: &ColumnDescPtr) -> bool {
         let is_list = matches!(leaf.path().parts(), [_, list, _] if list == "list");
-        is_list && matches!(leaf.physical_type(), Type::INT64 | Type::DOUBLE)
+        let has_nulls = leaf.max_def_level() == i16::from(ELEMENT);
+        is_list && has_nulls && matches!(leaf.physical_type(), Type::INT64 | Type::DOUBLE)
     }
 
     /// Begins a column, of which a page ends when it has this many elements.
@@ -87,7 +88,7 @@ impl ListWriter {
     /// Adds rows.
     pub(crate) fn write(&mut self, lists: &ListArray) -> Result<()> {
         for row in 0..lists.len() {
-            self.page.push(lists, row);
+            self.page.push(lists, row)?;
             if self.page.elements >= self.page_elements || self.page.rows == PAGE_ROWS {
                 self.finish_page()?;
             }
@@ -97,8 +98,7 @@ impl ListWriter {
 
     fn finish_page(&mut self) -> Result<()> {
         let page = std::mem::take(&mut self.page);
-        let mut head = page.repetitions.finish();
-        head.extend(page.definitions.finish());
+        let head = [page.repetitions.finish()?, page.definitions.finish()?].concat();
         let mut best: Option<(Encoding, usize, Vec<u8>)> = None;
         for encoding in self.candidates() {
             let mut body = head.clone();
@@ -175,7 +175,7 @@ impl ListWriter {
 }
 
 impl OpenPage {
-    fn push(&mut self, lists: &ListArray, row: usize) {
+    fn push(&mut self, lists: &ListArray, row: usize) -> Result<()> {
         let range = list_range(lists, row);
         self.rows += 1;
         self.elements += range.len();
@@ -183,7 +183,7 @@ impl OpenPage {
         self.repetitions.push(0, 1);
         if range.is_empty() {
             self.definitions.push(if lists.is_null(row) { NULL_LIST } else { EMPTY_LIST }, 1);
-            return;
+            return Ok(());
         }
         self.repetitions.push(1, range.len() - 1);
         let elements = lists.values();
@@ -200,7 +200,10 @@ impl OpenPage {
             self.ends.push(self.ints.len());
         } else if let Some(doubles) = elements.as_primitive_opt::<Float64Type>() {
             extend(&mut self.doubles, &doubles.values()[range], nulls.as_ref());
+        } else {
+            return Err(general("a list of another type than its column"));
         }
+        Ok(())
     }
 }
 
@@ -222,7 +225,7 @@ struct Levels {
 
 impl Levels {
     fn push(&mut self, level: u8, count: usize) {
-        if level != self.level {
+        if level != self.level && count > 0 {
             self.end_run();
             self.level = level;
         }
@@ -238,10 +241,10 @@ impl Levels {
     }
 
     /// The runs after their length in bytes, as a page of version 1 has them.
-    fn finish(mut self) -> Vec<u8> {
+    fn finish(mut self) -> Result<Vec<u8>> {
         self.end_run();
-        let length = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
-        [&length.to_le_bytes()[..], &self.bytes].concat()
+        let length = u32::try_from(self.bytes.len()).map_err(|_| general("a page of too many levels"))?;
+        Ok([&length.to_le_bytes()[..], &self.bytes].concat())
     }
 }
 

@@ -2,6 +2,9 @@
 //!
 //! With a file for each segment a log looks the same on a disk as in an object store, so what a test damages is named
 //! the same way. `testdata/logs` holds damaged logs that both read.
+//!
+//! A disk has no requests whose answers are lost or that arrive late, and a lock keeps others out for as long as the
+//! writer lives. What those do to the logs of an object store is in `tests/it/taking_over.rs`.
 
 use std::fs;
 use std::path::Path as FilePath;
@@ -233,6 +236,18 @@ async fn a_log_is_sealed_once_by_whoever_comes_first(place: Place) {
     assert!(bench.is_there(id, 3).await && !bench.is_there(id, 4).await);
 }
 
+async fn a_writer_that_is_sealed_out_acknowledges_nothing(place: Place) {
+    let bench = Bench::new(place).await;
+    let mut log = bench.create().await;
+    append(&mut *log, &[1]).await.expect("written");
+    bench.seal(log.id()).await.expect("sealed while the writer stood still");
+    for group in [2, 3] {
+        append(&mut *log, &[group]).await.expect_err("its place is taken");
+    }
+    let found = bench.read(log.id()).await.expect("intact");
+    assert_eq!((found.records, found.is_sealed), (vec![(1, 1)], true));
+}
+
 async fn a_log_that_was_only_born_is_sealed_behind_its_birth(place: Place) {
     let bench = Bench::new(place).await;
     let id = bench.create().await.id();
@@ -376,6 +391,7 @@ in_every_place!(
     what_is_written_is_read_in_order,
     a_writer_that_ends_its_log_adds_nothing,
     a_log_is_sealed_once_by_whoever_comes_first,
+    a_writer_that_is_sealed_out_acknowledges_nothing,
     a_log_that_was_only_born_is_sealed_behind_its_birth,
     a_flipped_bit_costs_one_record,
     a_flipped_bit_in_a_header_costs_one_segment,

@@ -25,6 +25,8 @@ pub(crate) struct Summary {
     pub(crate) torn: Option<(PathBuf, u64)>,
     /// Damaged places: where, and what is wrong.
     pub(crate) damages: Vec<String>,
+    /// What cannot be read at the end of a log that is not sealed, the torn end among it.
+    pub(crate) unread_end: Vec<String>,
     /// Bytes of all files.
     pub(crate) bytes: u64,
 }
@@ -187,6 +189,7 @@ impl Scan {
             // or was the damaged rest of the last segment.
             self.keep_damage();
         }
+        self.summary.unread_end = self.pending;
         let (acknowledged, floor) = self.summary.last.map_or((0, 0), |h| (h.acknowledged, h.floor));
         for (from, to) in &self.gaps {
             let is_needed = *to >= self.from.max(floor);

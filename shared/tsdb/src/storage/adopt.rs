@@ -65,14 +65,14 @@ impl Storage {
     pub async fn adopt(&self, logs: &Arc<ObjectLogs>, log: &str) -> Result<bool> {
         let id = objects::parse(log)?;
         let Some(outcome) = drain(&self.options, logs, id).await? else { return Ok(false) };
-        self.counters.samples_replayed.fetch_add(outcome.samples, Ordering::Relaxed);
-        self.counters.records_damaged.fetch_add(outcome.damages, Ordering::Relaxed);
         self.note_drained(logs, id, &outcome);
         Ok(true)
     }
 
-    /// Answers for a log from now on.
+    /// Counts what was found in a log, and answers for it from now on.
     pub(super) fn note_drained(&self, logs: &Arc<ObjectLogs>, id: Ulid, outcome: &Outcome) {
+        self.counters.samples_replayed.fetch_add(outcome.samples, Ordering::Relaxed);
+        self.counters.records_damaged.fetch_add(outcome.damages, Ordering::Relaxed);
         let now = self.options.clock.now();
         let mut drained = lock(&self.drained);
         if drained.iter().any(|d| d.id == id) {

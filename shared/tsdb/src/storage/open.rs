@@ -249,6 +249,10 @@ fn replay_all(
         for damage in &summary.damages {
             tracing::error!(log = %id, damage, "passed over damage in a log");
         }
+        for place in &summary.unread_end {
+            // The writer died in the middle of it; only after damage was it ever acknowledged.
+            tracing::warn!(log = %id, place, "left out the end of a log, which cannot be read");
+        }
         if strangers > 0 {
             tracing::error!(log = %id, records = strangers, "passed over records of groups whose declaration is damaged");
         }

@@ -45,6 +45,8 @@ const KILLS_OF_SOAK: u64 = 3;
 /// Deaths with a bucket, and with a disk that loses power, but in the long form.
 const DEATHS_MAX: usize = 24;
 const DAY: i64 = 24 * 60 * MINUTE;
+/// The name of a copy of the table.
+const SNAPSHOT: &str = "kept";
 /// The groups that are written, with their members. The last fills a file that is written in parts.
 const GROUPS: [(&str, usize); 3] = [("before", 2), ("small", 2), ("large", 40)];
 
@@ -186,12 +188,16 @@ impl Place {
     }
 
     async fn table(&self) -> Arc<Table> {
-        let Some(gate) = &self.gate else {
-            return Table::open_in(&self.location, self.clock.clone()).await.expect("a table");
-        };
+        match &self.gate {
+            None => Table::open_in(&self.location, self.clock.clone()).await.expect("a table"),
+            Some(gate) => self.table_at("metrics", gate).await,
+        }
+    }
+
+    async fn table_at(&self, prefix: &str, store: &Arc<dyn ObjectStore>) -> Arc<Table> {
         let options = TableOptions {
-            store: Arc::clone(gate),
-            prefix: "metrics".into(),
+            store: Arc::clone(store),
+            prefix: prefix.into(),
             clock: self.clock.clone(),
             runtime: Handle::current(),
             request_cost_bytes: 64 << 10,
@@ -378,6 +384,7 @@ async fn live(order: &Order) {
     };
     let maintenance = Maintenance::new(place.table().await, options);
     maintenance.look(&|_| true, true).await.expect("looked after");
+    place.table().await.copy(SNAPSHOT).await.expect("copied");
     // Replaced files go when nobody reads them any more.
     place.pass(120 * MINUTE);
     maintenance.look(&|_| true, true).await.expect("looked after");
@@ -506,6 +513,21 @@ async fn check(ground: &Ground) {
     let found = compare(&place, None, &wanted).await;
     let count = count_in_files(&*place.table().await, &*place.store).await;
     assert_eq!(count, found.values().map(BTreeMap::len).sum::<usize>(), "nothing is there twice");
+    check_snapshot(&place).await;
+}
+
+/// A copy of the table that was finished is whole.
+async fn check_snapshot(place: &Place) {
+    let prefix = format!("snapshots/{SNAPSHOT}/metrics");
+    let last = Key::from(format!("{prefix}/_delta_log/_last_checkpoint"));
+    if place.store.head(&last).await.is_err() {
+        return;
+    }
+    let snapshot = place.table_at(&prefix, &place.store).await.snapshot(None).await.expect("a snapshot");
+    let rows = snapshot.select(&Tenant::default(), &[], i64::MIN, i64::MAX, SelectLimits::NONE).await;
+    let found = flatten(&rows.expect("every file is there"));
+    assert!(!found.is_empty(), "what was flushed before");
+    assert_written(&found);
 }
 
 /// Everything acknowledged is there, and nothing that was not written.
@@ -524,6 +546,12 @@ async fn compare(place: &Place, storage: Option<&Storage>, wanted: &Samples) -> 
         missing.len(),
         missing.first()
     );
+    assert_written(&found);
+    found
+}
+
+/// Nothing but what was written.
+fn assert_written(found: &Samples) {
     for (name, members) in GROUPS {
         for member in 0..members {
             for (time, bits) in found.get(&labels(name, member).to_string()).into_iter().flatten() {
@@ -533,7 +561,6 @@ async fn compare(place: &Place, storage: Option<&Storage>, wanted: &Samples) -> 
     }
     let known = GROUPS.iter().map(|(_, members)| members).sum::<usize>() + 1;
     assert!(found.len() <= known, "{:?}", found.keys());
-    found
 }
 
 /// Lives to the end, and tells how often each place was come by.

@@ -257,6 +257,12 @@ on_every_store!(
     a_writer_that_is_sealed_out_begins_another_log,
     lost_answers_and_conflicts_are_read_back,
     two_that_take_over_at_once_do_no_harm,
+    a_writer_that_was_away_for_longer_than_its_log_is_refused,
+    a_pause_in_the_middle_of_a_put_acknowledges_nothing_that_is_lost,
+    a_seal_that_comes_too_late_fences_nothing,
+    a_seal_of_a_log_that_is_gone_is_taken_back,
+    a_missing_segment_is_told_and_the_log_stays,
+    a_damaged_segment_is_counted_kept_and_passed_over,
 );
 
 #[tokio::test(flavor = "multi_thread")]
@@ -321,9 +327,8 @@ async fn what_lies_above_a_seal_is_void() {
     assert_eq!(in_table(&world).await, ledger(&[("a", 3)]));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_writer_that_was_away_for_longer_than_its_log_is_refused() {
-    let world = World::new();
+async fn a_writer_that_was_away_for_longer_than_its_log_is_refused(kind: Kind) {
+    let world = World::on(kind);
     let mut first = Ingester::new(&world, "a").await;
     first.append(3).await;
     let log = first.log();
@@ -339,9 +344,8 @@ async fn a_writer_that_was_away_for_longer_than_its_log_is_refused() {
     assert_eq!(in_table(&world).await, ledger(&[("a", 3)]));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_pause_in_the_middle_of_a_put_acknowledges_nothing_that_is_lost() {
-    let world = World::new();
+async fn a_pause_in_the_middle_of_a_put_acknowledges_nothing_that_is_lost(kind: Kind) {
+    let world = World::on(kind);
     let gated = Gated::new(Arc::clone(&world.store));
     let mut first = Ingester::through(&world, "a", gated.clone()).await;
     first.append(3).await;
@@ -364,9 +368,8 @@ async fn a_pause_in_the_middle_of_a_put_acknowledges_nothing_that_is_lost() {
     assert_eq!(in_table(&world).await, ledger(&[("a", 3)]));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_seal_that_comes_too_late_fences_nothing() {
-    let world = World::new();
+async fn a_seal_that_comes_too_late_fences_nothing(kind: Kind) {
+    let world = World::on(kind);
     let mut first = Ingester::new(&world, "a").await;
     first.append(3).await;
     let (log, newest) = (first.log(), first.storage.state().logs[0].acked_seq);
@@ -400,9 +403,8 @@ async fn a_seal_that_comes_too_late_fences_nothing() {
     assert_gapless(&commits(&world, &log).await);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_seal_of_a_log_that_is_gone_is_taken_back() {
-    let world = World::new();
+async fn a_seal_of_a_log_that_is_gone_is_taken_back(kind: Kind) {
+    let world = World::on(kind);
     let mut first = Ingester::new(&world, "a").await;
     first.append(3).await;
     let (log, newest) = (first.log(), first.storage.state().logs[0].acked_seq);
@@ -483,9 +485,8 @@ async fn an_idle_log_writes_nothing_and_is_looked_for_before_it_goes_on() {
     assert_gapless(&commits(&world, &log).await);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_missing_segment_is_told_and_the_log_stays() {
-    let world = World::new();
+async fn a_missing_segment_is_told_and_the_log_stays(kind: Kind) {
+    let world = World::on(kind);
     let mut first = Ingester::new(&world, "a").await;
     first.append(6).await;
     let log = first.log();
@@ -508,9 +509,8 @@ async fn a_missing_segment_is_told_and_the_log_stays() {
     assert_eq!(in_table(&world).await, ledger(&[("a", 6)]));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_segment_is_counted_kept_and_passed_over() {
-    let world = World::new();
+async fn a_damaged_segment_is_counted_kept_and_passed_over(kind: Kind) {
+    let world = World::on(kind);
     let mut first = Ingester::new(&world, "a").await;
     first.append(6).await;
     let (log, newest) = (first.log(), first.storage.state().logs[0].acked_seq);

@@ -16,6 +16,7 @@ use parquet::file::properties::WriterProperties;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
 
 use super::*;
 use crate::file::list_writer::ListWriter;
@@ -339,6 +340,82 @@ fn check_lists<T>(
         }
     }
     Ok(())
+}
+
+/// Lists of numbers whose differences take up to so many bits, up and down, and the odd ones of a part, a block and a page.
+fn lists_of_every_width() -> Vec<Option<Vec<Option<i64>>>> {
+    let zigzag = |bits: u32, length: i64| {
+        let far = u64::MAX.checked_shr(64 - bits).unwrap_or(0).cast_signed();
+        let up_and_down = move |i: i64| if i % 2 == 0 { 0 } else { far };
+        Some((0..length).map(|i| Some(up_and_down(i))).collect())
+    };
+    let mut rows: Vec<_> = (0..=64).map(|bits| zigzag(bits, 40)).collect();
+    rows.extend((0..=64).map(|bits| zigzag(bits, 1)));
+    rows.extend([31, 32, 33, 34, 127, 128, 129, 130].map(|length| zigzag(9, length)));
+    let ends = [i64::MIN, i64::MAX, 0, i64::MAX, i64::MIN, i64::MIN, -1, 1];
+    rows.push(Some(ends.into_iter().map(Some).collect()));
+    rows.extend([None, Some(vec![]), Some(vec![None; 40]), Some(vec![None, Some(i64::MIN), None]), None]);
+    rows
+}
+
+#[test]
+fn lists_that_we_write_are_those_that_others_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let doubles = || {
+        prop_oneof![any::<u64>(), prop::sample::select(vec![0, 1 << 63, 0x7ff8 << 48, 0xfff0_0000_0000_0001])]
+    };
+    for case in 0..40 {
+        let page_elements = [1, 30, 700][case % 3];
+        let ints = match case {
+            0..3 => lists_of_every_width(),
+            3 => vec![None; 20],
+            _ => lists(numbers()).new_tree(&mut runner).expect("generates").current(),
+        };
+        let mut builder = ListBuilder::new(Int64Builder::new());
+        ints.iter().for_each(|row| builder.append_option(row.clone()));
+        let bits = |n: &i64| n.cast_unsigned();
+        keep_for_others(
+            folder.path(),
+            &format!("ints-{case:02}"),
+            builder.finish(),
+            page_elements,
+            &ints,
+            bits,
+        );
+
+        let floats =
+            lists(doubles().prop_map(f64::from_bits)).new_tree(&mut runner).expect("generates").current();
+        let mut builder = ListBuilder::new(Float64Builder::new());
+        floats.iter().for_each(|row| builder.append_option(row.clone()));
+        let name = format!("doubles-{case:02}");
+        keep_for_others(folder.path(), &name, builder.finish(), page_elements, &floats, |x| x.to_bits());
+    }
+    let output = std::process::Command::new(test_kit::part("venv/bin/python"))
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/check_lists.py"))
+        .arg(folder.path())
+        .output()
+        .expect("runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+}
+
+/// Writes a column for `check_lists.py`, and what it holds.
+fn keep_for_others<T>(
+    folder: &std::path::Path,
+    name: &str,
+    array: ListArray,
+    page_elements: usize,
+    rows: &[Option<Vec<Option<T>>>],
+    bits: impl Fn(&T) -> u64,
+) {
+    let file = write_lists(Arc::new(array), page_elements);
+    std::fs::write(folder.join(format!("{name}.parquet")), &file.bytes).expect("written");
+    let hex = |element: &Option<T>| element.as_ref().map(|n| format!("{:x}", bits(n)));
+    let rows: Vec<_> =
+        rows.iter().map(|row| row.as_ref().map(|row| row.iter().map(hex).collect::<Vec<_>>())).collect();
+    std::fs::write(folder.join(format!("{name}.json")), serde_json::json!(rows).to_string())
+        .expect("written");
 }
 
 #[test]

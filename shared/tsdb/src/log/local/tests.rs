@@ -114,6 +114,7 @@ fn any_flipped_bit_costs_at_most_its_own_segment_and_is_named() {
         assert_eq!(found, wanted, "bit {bit}");
         // In the last segment nothing valid follows: a torn end, as far as anybody can tell.
         assert_eq!(summary.damages.is_empty(), hit == 4, "bit {bit}: {:?}", summary.damages);
+        assert_eq!(summary.unread_end.is_empty(), hit != 4, "bit {bit}: {:?}", summary.unread_end);
     }
 }
 
