@@ -24,6 +24,7 @@ mod import;
 mod kill_nine;
 mod kubernetes;
 mod ledger;
+mod many_federations;
 mod odd_requests;
 mod open_data;
 mod openapi;
