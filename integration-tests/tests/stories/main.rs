@@ -21,6 +21,7 @@ mod federation_cluster;
 mod grafana;
 mod hierarchy;
 mod import;
+mod intervals;
 mod kill_nine;
 mod kubernetes;
 mod ledger;
