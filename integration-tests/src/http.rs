@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 /// Longer than any query of the stories takes on a loaded machine.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(150);
 /// The largest answer that is read.
 const BODY_BYTES_MAX: u64 = 256 << 20;
 

@@ -391,6 +391,27 @@ impl Server {
         logs.map(|path| String::from_utf8_lossy(&fs::read(path).expect("a log")).into_owned()).collect()
     }
 
+    /// Does something, and returns by how many bytes the memory of what answers HTTP, or of an ingester, grew at most
+    /// meanwhile.
+    ///
+    /// # Panics
+    /// When the server does not run.
+    pub fn growth_of_each_during(&self, work: impl FnOnce()) -> u64 {
+        let mut growth = 0;
+        match &self.processes {
+            Processes::One(_) => growth = self.growth_during(work),
+            Processes::Cluster(cluster) => {
+                let ingester = |name| cluster.child(name).expect("the server runs");
+                let [first, second] = ["ingester-0", "ingester-1"].map(ingester);
+                let (mut of_first, mut of_second) = (0, 0);
+                let within = || of_second = second.growth_during(|| growth = self.growth_during(work));
+                of_first += first.growth_during(within);
+                growth = growth.max(of_first).max(of_second);
+            }
+        }
+        growth
+    }
+
     /// The end of what the server printed.
     #[must_use]
     pub fn output(&self) -> String {

@@ -242,6 +242,7 @@ impl Services {
             let (mut warnings, mut infos) = (Vec::new(), Vec::new());
             while let Some(message) = stream.message().await.map_err(|status| status.message().to_owned())? {
                 let piece = rpc::convert::query::piece(&message).map_err(|e| e.to_string())?;
+                assert!(!piece.continues, "the scripts' series are small");
                 whole = Some(match (whole, piece.value) {
                     (Some(QueryValue::Vector(a)), QueryValue::Vector(b)) => {
                         QueryValue::Vector([a, b].concat())

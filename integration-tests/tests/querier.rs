@@ -20,6 +20,8 @@ use service_runtime::{Limits, Options, Program, Reach, Reload, Running, Stopper}
 use tokio::sync::watch;
 use tonic::Code;
 
+#[path = "querier/federate.rs"]
+mod federate;
 #[path = "querier/whole.rs"]
 mod whole;
 

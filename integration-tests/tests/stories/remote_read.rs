@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use integration_tests::{Http, Kind, Server, now_ms, promql, write};
+use integration_tests::{Http, Kind, Server, now_ms, promql, write, write_body};
 use model::{
     CounterResetHint, FloatHistogram, Histogram, IntegerHistogram, Labels, Span, Timestamp, stale_nan,
 };
-use remote_protocol::SeriesOut;
+use prometheus_proto::prometheus as pb;
+use prometheus_proto::wire::read_varint;
+use prost::Message as _;
+use remote_protocol::{SeriesOut, Version, encode_v1};
 
 /// Between two samples.
 const INTERVAL_MS: i64 = 15_000;
@@ -100,7 +103,10 @@ fn fill(server: &Server) -> i64 {
 
 fn start_reader(kind: Kind, server: &Server, more: &str) -> Server {
     let url = server.http().url("/api/v1/read");
-    Server::start(kind, &format!("remote_read:\n- url: {url}\n  read_recent: true\n{more}"))
+    Server::start(
+        kind,
+        &format!("remote_read:\n- url: {url}\n  read_recent: true\n  remote_timeout: 2m\n{more}"),
+    )
 }
 
 const FLOATS: [&str; 6] = [
@@ -186,6 +192,145 @@ fn prometheus_reads_for_its_own_external_labels() {
     let base = fill(&server);
     let reader = start_reader(Kind::Prometheus3, &server, labels);
     compare(&server.http(), &reader.http(), &FLOATS[..4], base, &[]);
+}
+
+/// Samples of the long series: a dozen messages, frames and requests.
+const LONG: i64 = 2_000_000;
+const LONG_INTERVAL_MS: i64 = 4;
+/// Samples of one request.
+const LONG_BATCH: i64 = 200_000;
+/// The bound of a frame, in bytes, and that of one chunk of floats.
+const FRAME_BYTES_MAX: usize = 1 << 20;
+const CHUNK_BYTES_MAX: usize = 4 << 10;
+/// What a process may grow by while the long series is sent in chunks, in bytes: it is held as 32 MB of numbers, once or
+/// twice.
+const GROWTH_MAX: u64 = 256 << 20;
+
+fn long_value(number: i64) -> f64 {
+    (number % 1_000 + number / LONG_BATCH) as f64
+}
+
+/// Requests that write the long series up to a time.
+fn long_requests(end: i64) -> Vec<Vec<u8>> {
+    let at = |number| Timestamp(end - (LONG - 1 - number) * LONG_INTERVAL_MS);
+    let request = |first| {
+        let series = SeriesOut {
+            labels: labels("long", ""),
+            floats: (first..first + LONG_BATCH).map(|number| (at(number), long_value(number))).collect(),
+            ..SeriesOut::default()
+        };
+        remote_protocol::compress(&encode_v1(&[series], &[])).expect("small")
+    };
+    (0..LONG).step_by(LONG_BATCH as usize).map(request).collect()
+}
+
+/// Compares the number of the samples, or their sum, with arithmetic.
+fn check_long(server: &Http, function: &str, samples: std::ops::Range<i64>, end: i64) {
+    // The range ends at a sample, and begins between two.
+    let count = samples.end - samples.start;
+    let range_ms = count * LONG_INTERVAL_MS - LONG_INTERVAL_MS / 2;
+    let at = end - (LONG - samples.end) * LONG_INTERVAL_MS;
+    let want = match function {
+        "count_over_time" => count as f64,
+        _ => samples.map(long_value).sum(),
+    };
+    let query = format!("{function}(long[{range_ms}ms])");
+    assert_eq!(promql::single(server, &query, at), Some(want), "{query} at {at}");
+}
+
+/// Asks for the long series in chunks; returns the frames.
+fn frames_of_long(server: &Server, end: i64) -> Vec<pb::ChunkedReadResponse> {
+    let matcher = pb::LabelMatcher { r#type: 0, name: "__name__".to_owned(), value: "long".to_owned() };
+    let query =
+        pb::Query { start_timestamp_ms: 0, end_timestamp_ms: end, matchers: vec![matcher], hints: None };
+    let message = pb::ReadRequest { queries: vec![query], accepted_response_types: vec![1] }.encode_to_vec();
+    let agent: ureq::Agent = ureq::Agent::config_builder().proxy(None).build().into();
+    let mut response = agent
+        .post(server.http().url("/api/v1/read"))
+        .header("Content-Encoding", "snappy")
+        .send(&remote_protocol::compress(&message).expect("small"))
+        .expect("an answer");
+    let body = response.body_mut().with_config().limit(64 << 20).read_to_vec().expect("a whole body");
+    let (mut rest, mut frames) = (&body[..], Vec::new());
+    while !rest.is_empty() {
+        let size = usize::try_from(read_varint(&mut rest).expect("a size")).expect("a size");
+        // The checksum, which the other stories' readers look at.
+        let (message, behind) = rest[4..].split_at(size);
+        rest = behind;
+        frames.push(pb::ChunkedReadResponse::decode(message).expect("a message"));
+    }
+    frames
+}
+
+/// A series stands in several frames: one after the other as full as they may be, with the same labels, its chunks in
+/// the order of time.
+fn check_frames(frames: &[pb::ChunkedReadResponse]) {
+    let (last, full) = frames.split_last().expect("frames");
+    assert!(full.len() >= 2, "{} frames are full", full.len());
+    // What is counted are labels and chunks.
+    let bytes = |frame: &pb::ChunkedReadResponse| -> usize {
+        let of = |series: &pb::ChunkedSeries| {
+            let labels = series.labels.iter().map(pb::Label::encoded_len);
+            labels.chain(series.chunks.iter().map(pb::Chunk::encoded_len)).sum::<usize>()
+        };
+        frame.chunked_series.iter().map(of).sum()
+    };
+    let full_bytes = FRAME_BYTES_MAX..FRAME_BYTES_MAX + CHUNK_BYTES_MAX;
+    assert!(full.iter().all(|frame| full_bytes.contains(&bytes(frame))), "{:?}", full.iter().map(bytes));
+    assert!(bytes(last) < full_bytes.end, "{}", bytes(last));
+    let (mut count, mut newest) = (0, i64::MIN);
+    for frame in frames {
+        assert_eq!((frame.query_index, frame.chunked_series.len()), (0, 1));
+        let series = &frame.chunked_series[0];
+        let pairs = series.labels.iter().map(|l| (l.name.as_str(), l.value.as_str()));
+        assert_eq!(Labels::from_pairs(pairs), labels("long", ""));
+        for chunk in &series.chunks {
+            assert!(newest < chunk.min_time_ms && chunk.min_time_ms <= chunk.max_time_ms);
+            newest = chunk.max_time_ms;
+            count += i64::from(u16::from_be_bytes([chunk.data[0], chunk.data[1]]));
+        }
+    }
+    assert_eq!(count, LONG);
+}
+
+#[test]
+fn a_series_of_millions_of_samples_is_read() {
+    let server = Server::start(Kind::Tributary, "");
+    // The reference for the frames.
+    let reference = Server::start(Kind::Prometheus3, "");
+    let end = now_ms();
+    for body in long_requests(end) {
+        for server in [&server, &reference] {
+            let reply = write_body(&server.http(), Version::V1, &body).expect("an answer");
+            assert!(matches!(reply.status, 200 | 204), "{}", reply.body);
+        }
+    }
+    check_frames(&frames_of_long(&reference, end));
+    let ours = server.http();
+    let [old, new] = [Kind::Prometheus, Kind::Prometheus3].map(|kind| start_reader(kind, &server, ""));
+    for (function, pieces) in [("count_over_time", 1), ("sum_over_time", LONG / LONG_BATCH)] {
+        check_long(&ours, function, 0..LONG, end);
+        check_long(&old.http(), function, 0..LONG, end);
+        // 3.5 takes each frame for a series of its own, also from another 3.5: it reads what one holds.
+        for piece in 0..pieces {
+            let samples = piece * LONG_BATCH..(piece + 1) * LONG_BATCH;
+            check_long(&new.http(), function, samples, end);
+        }
+        // All samples in one answer, as text.
+        let form = [("query", "long[3h]"), ("time", &promql::seconds(end))];
+        let all = ours.post_form("/api/v1/query", &form);
+        assert_eq!(all.status, 200);
+        assert_eq!(all.body.matches("],[").count() + 1, LONG as usize);
+        let last = format!("[{},\"{}\"]]}}]}}}}", promql::seconds(end), long_value(LONG - 1));
+        assert!(all.body.ends_with(&last), "{}", &all.body[all.body.len() - 100..]);
+
+        let mut frames = Vec::new();
+        let growth = server.growth_of_each_during(|| frames = frames_of_long(&server, end));
+        check_frames(&frames);
+        assert!(growth < GROWTH_MAX, "grew by {growth} bytes");
+        // At first heads have it all, then files.
+        server.flush();
+    }
 }
 
 #[test]

@@ -28,11 +28,12 @@ pub struct Config {
     pub features: Vec<String>,
     /// Bytes of remote write that may wait for ingesters.
     pub write_buffer_bytes_max: usize,
-    /// Most samples in the answer to a remote read.
+    /// Most samples in the answer to a remote read that is not streamed.
     pub read_samples_max: u64,
     /// Remote reads that are answered at one time; more wait.
     pub read_concurrency_max: usize,
-    /// About how large a frame of a remote read's streamed answer is, in bytes.
+    /// About how large a frame of a remote read's streamed answer is, in bytes. A larger series goes on in the next one,
+    /// which Prometheus 3.5 as the reader takes for a series of its own.
     pub read_frame_bytes_max: usize,
     /// Where OTLP is taken over HTTP, at `/v1/metrics`, beside `/api/v1/otlp/v1/metrics`; nowhere by default.
     pub otlp_http_address: Option<SocketAddr>,

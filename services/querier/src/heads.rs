@@ -48,6 +48,8 @@ pub(crate) struct HeadAnswer {
     /// The label sets, sorted by metric name, then labels.
     pub(crate) labels: Vec<Labels>,
     timelines: Vec<Timeline>,
+    /// Parts of the series of which more is to come.
+    begun: Vec<SeriesSamples>,
     ready: VecDeque<SeriesSamples>,
     delivered: usize,
 }
@@ -61,6 +63,7 @@ impl HeadAnswer {
             state: pb::HeadState::default(),
             labels: Vec::new(),
             timelines: Vec::new(),
+            begun: Vec::new(),
             ready: VecDeque::new(),
             delivered: 0,
         };
@@ -127,8 +130,16 @@ impl HeadAnswer {
             self.timelines.push(Timeline::from(times));
         }
         for samples in &message.samples {
-            let samples = self.decode(samples)?;
-            self.ready.push_back(samples);
+            let part = self.decode(samples)?;
+            let before = self.begun.last().and_then(SeriesSamples::times);
+            let is_later = before.zip(part.times()).is_none_or(|((_, last), (first, _))| last < first);
+            if !is_later {
+                return Err(format!("a part of series {} is not behind the one before", samples.series));
+            }
+            self.begun.push(part);
+            if !samples.goes_on {
+                self.ready.push_back(SeriesSamples::concat(std::mem::take(&mut self.begun)));
+            }
         }
         Ok(())
     }
@@ -138,14 +149,14 @@ impl HeadAnswer {
         if usize::try_from(message.series) != Ok(expected) {
             return Err(format!("series {} stands where {expected} is expected", message.series));
         }
+        let times = |deltas: &[i64]| ascending_times(deltas).map_err(|e| e.to_string());
         let timestamps = match message.timeline.checked_sub(1) {
-            None => Timeline::default(),
+            None => times(&message.float_deltas)?.into(),
             Some(number) => {
                 let timeline = self.timelines.get(number as usize).cloned();
                 timeline.ok_or_else(|| format!("timeline {number} was not declared"))?
             }
         };
-        let times = |deltas: &[i64]| ascending_times(deltas).map_err(|e| e.to_string());
         let histogram_times = times(&message.histogram_deltas)?;
         let started = times(&message.started_deltas)?;
         let is_whole = timestamps.len() == message.values.len()

@@ -181,6 +181,16 @@ pub fn push_histogram(out: &mut Vec<u8>, h: &FloatHistogram) {
 pub struct QueryWriter {
     is_first: bool,
     is_list: bool,
+    /// The series that more points may be added to.
+    open: Option<Points>,
+}
+
+/// Which list of a series is being written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Points {
+    None,
+    Floats,
+    Histograms,
 }
 
 /// Timings and counts as `stats` shows them.
@@ -213,7 +223,7 @@ impl QueryWriter {
         // Unlike that of a sample, its value never has an exponent.
         push_escaped(out, &model::number::format_fixed(x));
         out.push(b']');
-        Self { is_first: true, is_list: false }
+        Self { is_first: true, is_list: false, open: None }
     }
 
     /// Writes a string's answer.
@@ -221,7 +231,7 @@ impl QueryWriter {
         Self::begin_pair(out, "string", t);
         push_escaped(out, text);
         out.push(b']');
-        Self { is_first: true, is_list: false }
+        Self { is_first: true, is_list: false, open: None }
     }
 
     fn begin(out: &mut Vec<u8>, kind: &str) {
@@ -231,7 +241,7 @@ impl QueryWriter {
 
     fn begin_list(out: &mut Vec<u8>, kind: &str) -> Self {
         Self::begin(out, kind);
-        Self { is_first: true, is_list: true }
+        Self { is_first: true, is_list: true, open: None }
     }
 
     fn begin_pair(out: &mut Vec<u8>, kind: &str, t: Timestamp) {
@@ -266,34 +276,50 @@ impl QueryWriter {
 
     /// Writes one series of a matrix.
     pub fn series(&mut self, out: &mut Vec<u8>, series: &MatrixSeries) {
+        self.end_series(out);
         self.separate(out);
         out.extend_from_slice(b"{\"metric\":");
         push_labels(out, &series.labels);
-        for (i, (t, x)) in series.floats.iter().enumerate() {
-            out.extend_from_slice(if i == 0 { b",\"values\":[[" } else { b",[" });
-            push_timestamp(out, *t);
-            out.push(b',');
+        self.open = Some(Points::None);
+        self.more(out, series);
+    }
+
+    /// Writes more points of the series that was written last, floats before histograms; the labels are not looked at.
+    pub fn more(&mut self, out: &mut Vec<u8>, series: &MatrixSeries) {
+        for (t, x) in &series.floats {
+            self.begin_point(out, Points::Floats, *t);
             push_value(out, *x);
             out.push(b']');
         }
-        if !series.floats.is_empty() {
-            out.push(b']');
-        }
-        for (i, (t, h)) in series.histograms.iter().enumerate() {
-            out.extend_from_slice(if i == 0 { b",\"histograms\":[[" } else { b",[" });
-            push_timestamp(out, *t);
-            out.push(b',');
+        for (t, h) in &series.histograms {
+            self.begin_point(out, Points::Histograms, *t);
             push_histogram(out, h);
             out.push(b']');
         }
-        if !series.histograms.is_empty() {
-            out.push(b']');
+    }
+
+    fn begin_point(&mut self, out: &mut Vec<u8>, list: Points, t: Timestamp) {
+        out.extend_from_slice(match (self.open.replace(list), list) {
+            (Some(Points::Floats), Points::Histograms) => b"],\"histograms\":[[",
+            (Some(Points::None), Points::Histograms) => b",\"histograms\":[[",
+            (Some(Points::None), _) => b",\"values\":[[",
+            _ => b",[",
+        });
+        push_timestamp(out, t);
+        out.push(b',');
+    }
+
+    fn end_series(&mut self, out: &mut Vec<u8>) {
+        match self.open.take() {
+            Some(Points::None) => out.push(b'}'),
+            Some(_) => out.extend_from_slice(b"]}"),
+            None => {}
         }
-        out.push(b'}');
     }
 
     /// Ends the answer.
-    pub fn end(self, out: &mut Vec<u8>, stats: Option<&Stats>, warnings: &[String], infos: &[String]) {
+    pub fn end(mut self, out: &mut Vec<u8>, stats: Option<&Stats>, warnings: &[String], infos: &[String]) {
+        self.end_series(out);
         if self.is_list {
             out.push(b']');
         }
@@ -454,6 +480,36 @@ mod tests {
                 r#"{"status":"success","data":{"resultType":"matrix","result":["#,
                 r#"{"metric":{},"values":[[0,"1"],[1,"NaN"]],"histograms":[[2,{"count":"0","sum":"NaN"}]]}"#,
                 r#"]},"infos":["i"]}"#
+            )
+        );
+    }
+
+    #[test]
+    fn more_points_go_on_with_the_series_before() {
+        let floats = |times: std::ops::Range<i64>| MatrixSeries {
+            floats: times.map(|t| (Timestamp(1_000 * t), 1.0)).collect(),
+            ..MatrixSeries::default()
+        };
+        let histogram = |t| MatrixSeries {
+            histograms: vec![(Timestamp(t), Arc::new(FloatHistogram::default()))],
+            ..MatrixSeries::default()
+        };
+        let mut out = Vec::new();
+        let mut writer = QueryWriter::matrix(&mut out);
+        writer.series(&mut out, &floats(0..1));
+        for more in [floats(1..3), floats(3..3), histogram(3_000), histogram(4_000)] {
+            writer.more(&mut out, &more);
+        }
+        writer.series(&mut out, &floats(0..0));
+        writer.more(&mut out, &histogram(5_000));
+        writer.end(&mut out, None, &[], &[]);
+        assert_eq!(
+            text(out),
+            concat!(
+                r#"{"status":"success","data":{"resultType":"matrix","result":["#,
+                r#"{"metric":{},"values":[[0,"1"],[1,"1"],[2,"1"]],"#,
+                r#""histograms":[[3,{"count":"0","sum":"0"}],[4,{"count":"0","sum":"0"}]]},"#,
+                r#"{"metric":{},"histograms":[[5,{"count":"0","sum":"0"}]]}]}}"#
             )
         );
     }

@@ -20,29 +20,40 @@ const SAMPLES_PER_CHUNK: u16 = 120;
 /// A chunk of histograms is closed once it has this size.
 const CHUNK_BYTES_MAX: usize = 64 << 10;
 
-/// Encodes the samples of a series; floats and histograms are put in the order of their times.
-pub(crate) fn chunks(series: &SeriesOut) -> impl Iterator<Item = pb::Chunk> {
-    let mut floats = series.floats.iter().peekable();
-    let mut histograms = series.histograms.iter().peekable();
-    let mut open: Option<Open> = None;
-    std::iter::from_fn(move || {
-        loop {
-            let is_float = match (floats.peek(), histograms.peek()) {
-                (Some((f, _)), Some((h, _))) => f <= h,
-                (Some(_), None) => true,
-                (None, Some(_)) => false,
-                (None, None) => return open.take().map(Open::finish),
-            };
-            let full = if is_float {
-                floats.next().and_then(|(t, x)| Open::add(&mut open, *t, Sample::Float(*x)))
-            } else {
-                histograms.next().and_then(|(t, h)| Open::add(&mut open, *t, Sample::of(h)))
-            };
-            if let Some(chunk) = full {
-                return Some(chunk);
+/// The chunks of a series, made as its samples come.
+#[derive(Debug, Default)]
+pub(crate) struct Chunks(Option<Open>);
+
+impl Chunks {
+    /// Adds samples that are later than those before, floats and histograms in the order of their times; returns the
+    /// chunks that are full.
+    pub(crate) fn add(&mut self, samples: &SeriesOut) -> impl Iterator<Item = pb::Chunk> {
+        let mut floats = samples.floats.iter().peekable();
+        let mut histograms = samples.histograms.iter().peekable();
+        std::iter::from_fn(move || {
+            loop {
+                let is_float = match (floats.peek(), histograms.peek()) {
+                    (Some((f, _)), Some((h, _))) => f <= h,
+                    (Some(_), None) => true,
+                    (None, Some(_)) => false,
+                    (None, None) => return None,
+                };
+                let full = if is_float {
+                    floats.next().and_then(|(t, x)| Open::add(&mut self.0, *t, Sample::Float(*x)))
+                } else {
+                    histograms.next().and_then(|(t, h)| Open::add(&mut self.0, *t, Sample::of(h)))
+                };
+                if full.is_some() {
+                    return full;
+                }
             }
-        }
-    })
+        })
+    }
+
+    /// Returns the last chunk; none where there were no samples.
+    pub(crate) fn finish(self) -> Option<pb::Chunk> {
+        self.0.map(Open::finish)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -62,6 +73,7 @@ impl<'a> Sample<'a> {
 }
 
 /// A chunk that is being written.
+#[derive(Debug)]
 struct Open {
     bits: Bits,
     count: u16,
@@ -72,12 +84,14 @@ struct Open {
 }
 
 /// What the next sample is written against.
+#[derive(Debug)]
 enum State {
     Float(Xor),
     Integers(Box<Integers>),
     Floats(Box<Floats>),
 }
 
+#[derive(Debug)]
 struct Integers {
     before: IntegerHistogram,
     count_delta: i64,
@@ -87,6 +101,7 @@ struct Integers {
     buckets_delta: Vec<i64>,
 }
 
+#[derive(Debug)]
 struct Floats {
     before: FloatHistogram,
     count: Xor,

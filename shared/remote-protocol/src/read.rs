@@ -11,7 +11,7 @@ use prometheus_proto::prometheus::label_matcher::Type;
 use prometheus_proto::wire::{Fields, Payload, read_varint};
 use prost::Message as _;
 
-use crate::chunk::chunks;
+use crate::chunk::Chunks;
 use crate::encode::{SeriesOut, to_series};
 use crate::error::{Error, Result};
 
@@ -199,25 +199,42 @@ pub fn with_external_labels(labels: &Labels, external: &Labels) -> Labels {
 
 /// An answer of type [`ResponseType::Samples`] that is being put together.
 ///
-/// The series of a query are encoded as they come, so that there is one copy of a large answer, not two.
+/// What comes is encoded at once, so that a large answer is held as bytes alone.
 #[derive(Debug, Default)]
 pub struct SamplesAnswer {
     finished: Vec<u8>,
     query: Vec<u8>,
+    series: Vec<u8>,
 }
 
 impl SamplesAnswer {
-    /// Adds a series to the query that is being answered.
+    /// Begins the next series of the query that is being answered.
     pub fn push(&mut self, series: &SeriesOut) {
-        prost::encoding::message::encode(1, &to_series(series), &mut self.query);
+        self.end_series();
+        self.extend(series);
+    }
+
+    /// Adds later samples to the series that was begun last; the labels are not looked at.
+    pub fn push_more(&mut self, samples: SeriesOut) {
+        self.extend(&SeriesOut { labels: Labels::empty(), ..samples });
+    }
+
+    /// Encodes fields of a series: those that are repeated may stand in any order.
+    fn extend(&mut self, series: &SeriesOut) {
+        to_series(series).encode(&mut self.series).expect("memory grows");
+    }
+
+    fn end_series(&mut self) {
+        if !self.series.is_empty() {
+            push_message(&mut self.query, &self.series);
+            self.series.clear();
+        }
     }
 
     /// Ends a query; the next series are those of the query behind it.
     pub fn end_query(&mut self) {
-        let query = std::mem::take(&mut self.query);
-        prost::encoding::encode_key(1, prost::encoding::WireType::LengthDelimited, &mut self.finished);
-        prost::encoding::encode_varint(query.len() as u64, &mut self.finished);
-        self.finished.extend_from_slice(&query);
+        self.end_series();
+        push_message(&mut self.finished, &std::mem::take(&mut self.query));
     }
 
     /// Returns the message, compressed. CPU work: 10 ms for 10 MB, about.
@@ -229,30 +246,75 @@ impl SamplesAnswer {
     }
 }
 
-/// Encodes a series as frames of an answer of type [`ResponseType::StreamedChunks`].
+/// Appends a message as field 1 of the message around it.
+fn push_message(around: &mut Vec<u8>, message: &[u8]) {
+    prost::encoding::encode_key(1, prost::encoding::WireType::LengthDelimited, around);
+    prost::encoding::encode_varint(message.len() as u64, around);
+    around.extend_from_slice(message);
+}
+
+/// The frames of one series in an answer of type [`ResponseType::StreamedChunks`], made as its samples come.
 ///
 /// A frame has one series, or a part of one, and about as many bytes as it may have, a chunk more at most. A series
 /// without samples has no frame.
-pub fn frames(series: &SeriesOut, query: usize, frame_bytes_max: usize) -> impl Iterator<Item = Vec<u8>> {
-    let labels: Vec<pb::Label> =
-        to_series(&SeriesOut { labels: series.labels.clone(), ..SeriesOut::default() }).labels;
-    let room = frame_bytes_max.saturating_sub(labels.iter().map(prost::Message::encoded_len).sum());
-    let query_index = i64::try_from(query).unwrap_or(i64::MAX);
-    let mut rest = chunks(series);
-    std::iter::from_fn(move || {
-        let (mut batch, mut bytes) = (Vec::new(), 0);
-        while batch.is_empty() || bytes < room {
-            let Some(chunk) = rest.next() else { break };
-            bytes += chunk.encoded_len();
-            batch.push(chunk);
+#[derive(Debug)]
+pub struct SeriesFrames {
+    labels: Vec<pb::Label>,
+    query_index: i64,
+    room: usize,
+    open: Chunks,
+    /// Chunks of the next frame, and their bytes.
+    full: Vec<pb::Chunk>,
+    bytes: usize,
+}
+
+impl SeriesFrames {
+    /// Begins a series of a query.
+    #[must_use]
+    pub fn new(labels: &Labels, query: usize, frame_bytes_max: usize) -> Self {
+        let labels = to_series(&SeriesOut { labels: labels.clone(), ..SeriesOut::default() }).labels;
+        Self {
+            room: frame_bytes_max.saturating_sub(labels.iter().map(prost::Message::encoded_len).sum()),
+            labels,
+            query_index: i64::try_from(query).unwrap_or(i64::MAX),
+            open: Chunks::default(),
+            full: Vec::new(),
+            bytes: 0,
         }
-        if batch.is_empty() {
-            return None;
+    }
+
+    /// Adds samples that are later than those before, and appends the frames that are full; the labels are not looked at.
+    pub fn push(&mut self, samples: &SeriesOut, frames: &mut Vec<Vec<u8>>) {
+        let mut open = std::mem::take(&mut self.open);
+        for chunk in open.add(samples) {
+            frames.extend(self.push_chunk(chunk));
         }
-        let chunked = pb::ChunkedSeries { labels: labels.clone(), chunks: batch };
-        let message = pb::ChunkedReadResponse { chunked_series: vec![chunked], query_index };
-        Some(frame(&message.encode_to_vec()))
-    })
+        self.open = open;
+    }
+
+    /// Appends what is left.
+    pub fn finish(mut self, frames: &mut Vec<Vec<u8>>) {
+        if let Some(chunk) = std::mem::take(&mut self.open).finish() {
+            frames.extend(self.push_chunk(chunk));
+        }
+        if !self.full.is_empty() {
+            frames.push(self.frame());
+        }
+    }
+
+    fn push_chunk(&mut self, chunk: pb::Chunk) -> Option<Vec<u8>> {
+        self.bytes += chunk.encoded_len();
+        self.full.push(chunk);
+        (self.bytes >= self.room).then(|| self.frame())
+    }
+
+    fn frame(&mut self) -> Vec<u8> {
+        self.bytes = 0;
+        let series =
+            pb::ChunkedSeries { labels: self.labels.clone(), chunks: std::mem::take(&mut self.full) };
+        let message = pb::ChunkedReadResponse { chunked_series: vec![series], query_index: self.query_index };
+        frame(&message.encode_to_vec())
+    }
 }
 
 /// Size, checksum (CRC-32C, highest byte first), message.
@@ -373,20 +435,40 @@ mod tests {
     fn samples_stand_by_query() {
         let mut answer = SamplesAnswer::default();
         answer.end_query();
+        let SeriesOut { labels, mut floats, .. } = long_series();
+        let later = floats.split_off(600);
+        answer.push(&SeriesOut { labels, floats, ..SeriesOut::default() });
+        answer.push_more(SeriesOut { floats: later, ..SeriesOut::default() });
         answer.push(&long_series());
         answer.end_query();
         let response =
             pb::ReadResponse::decode(&*crate::decompress(&answer.finish().expect("small")).expect("a frame"))
                 .expect("a message");
         let sizes: Vec<usize> = response.results.iter().map(|r| r.timeseries.len()).collect();
-        assert_eq!(sizes, [0, 1]);
+        assert_eq!(sizes, [0, 2]);
+        assert_eq!(response.results[1].timeseries[0], response.results[1].timeseries[1]);
         let sample = &response.results[1].timeseries[0].samples[999];
         assert_eq!((sample.timestamp, sample.value()), (999_000, 999.0_f64.sin()));
     }
 
+    /// The frames of a series whose samples come in parts.
+    fn frames(series: &SeriesOut, part: usize) -> Vec<Vec<u8>> {
+        let (mut framed, mut all) = (SeriesFrames::new(&series.labels, 3, 2_000), Vec::new());
+        for floats in series.floats.chunks(part) {
+            framed.push(&SeriesOut { floats: floats.to_vec(), ..SeriesOut::default() }, &mut all);
+        }
+        framed.finish(&mut all);
+        all
+    }
+
     #[test]
     fn frames_are_about_as_large_as_they_may_be() {
-        let all: Vec<Vec<u8>> = frames(&long_series(), 3, 2_000).collect();
+        let series = long_series();
+        let all = frames(&series, series.floats.len());
+        // In whatever parts the samples come.
+        for part in [1, 7, 120, 500] {
+            assert_eq!(frames(&series, part), all, "{part}");
+        }
         assert!(all.len() > 2 && all.iter().all(|f| f.len() < 4_000), "{:?}", all.iter().map(Vec::len));
         let mut ends = Vec::new();
         for bytes in &all {
@@ -400,6 +482,6 @@ mod tests {
             ends.extend(response.chunked_series[0].chunks.iter().map(|c| c.max_time_ms));
         }
         assert_eq!(ends, [119_000, 239_000, 359_000, 479_000, 599_000, 719_000, 839_000, 959_000, 999_000]);
-        assert_eq!(frames(&SeriesOut::default(), 0, 2_000).count(), 0);
+        assert_eq!(frames(&SeriesOut::default(), 1), Vec::<Vec<u8>>::new());
     }
 }

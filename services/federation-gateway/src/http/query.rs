@@ -144,7 +144,7 @@ enum Wanted {
 impl Pump {
     /// Writes a message as the next piece of the JSON answer.
     fn write(&mut self, message: &pb::QueryResponse) -> Result<Bytes, rpc::Error> {
-        let Piece { value, end } = rpc::convert::query::piece(message)?;
+        let Piece { value, continues, end } = rpc::convert::query::piece(message)?;
         let points: usize = message.series.iter().map(|s| s.floats.len()).sum();
         let mut out = Vec::with_capacity(points * POINT_BYTES);
         let writer = match value {
@@ -157,6 +157,8 @@ impl Pump {
             }
             QueryValue::Matrix(series) => {
                 let mut writer = self.writer.take().unwrap_or_else(|| QueryWriter::matrix(&mut out));
+                let (more, series) = series.split_at(usize::from(continues));
+                more.iter().for_each(|s| writer.more(&mut out, s));
                 series.iter().for_each(|s| writer.series(&mut out, s));
                 writer
             }

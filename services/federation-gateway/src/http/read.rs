@@ -1,8 +1,8 @@
 //! `POST /api/v1/read`: remote read, as Prometheus's `storage/remote/read_handler.go`.
 //!
-//! External labels are taken out of the matchers and added to the series. An answer of chunks goes out series by series
-//! as the querier sends it; a failure behind its first byte breaks it off, so that no client takes a part for the
-//! whole.
+//! External labels are taken out of the matchers and added to the series. An answer of chunks goes out as the querier
+//! sends it, a large series in parts; a failure behind its first byte breaks it off, so that no client takes a part for
+//! the whole.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,7 +14,9 @@ use bytes::Bytes;
 use futures::stream;
 use http::{HeaderMap, StatusCode, header};
 use model::{Labels, Tenant};
-use remote_protocol::{BODY_BYTES_MAX, ReadQuery, ReadRequest, ResponseType, SamplesAnswer, SeriesOut};
+use remote_protocol::{
+    BODY_BYTES_MAX, ReadQuery, ReadRequest, ResponseType, SamplesAnswer, SeriesFrames, SeriesOut,
+};
 use rpc::Channel;
 use rpc::convert::query::{StoredSeries, stored_series};
 use rpc::pb::querier as pb;
@@ -53,9 +55,22 @@ async fn answer(gateway: Arc<Gateway>, headers: &HeaderMap, body: Body) -> Resul
         queries.iter_mut().for_each(|query| query.is_labels_only = false);
     }
     let external = config.external_labels.clone();
-    let left = gateway.config.read_samples_max;
-    let mut reading =
-        Reading { gateway, tenant, external, queries, next: 0, stream: None, left, _place: place };
+    let samples_max = match response_type {
+        ResponseType::Samples => gateway.config.read_samples_max,
+        // As in Prometheus: nothing of such an answer is held.
+        ResponseType::StreamedChunks => u64::MAX,
+    };
+    let mut reading = Reading {
+        gateway,
+        tenant,
+        external,
+        queries,
+        next: 0,
+        stream: None,
+        samples_max,
+        left: samples_max,
+        _place: place,
+    };
     // The first series stand before the first byte: what fails at once is an error of its own.
     let first = reading.next().await?;
     match response_type {
@@ -73,7 +88,8 @@ async fn samples(mut reading: Reading, first: Option<Piece>) -> Result<Response,
     let mut answer = SamplesAnswer::default();
     let mut next = first;
     let mut answered = 0;
-    while let Some(Piece { query, series }) = next {
+    while let Some(Piece { query, more, series }) = next {
+        more.into_iter().for_each(|more| answer.push_more(more));
         while answered < query {
             answer.end_query();
             answered += 1;
@@ -94,20 +110,18 @@ async fn samples(mut reading: Reading, first: Option<Piece>) -> Result<Response,
 /// Answers with chunks, frame by frame.
 fn chunks(reading: Reading, first: Option<Piece>) -> Response {
     let frame_bytes_max = reading.gateway.config.read_frame_bytes_max;
-    let state = (reading, first, VecDeque::<Bytes>::new());
-    let body = stream::try_unfold(state, move |(mut reading, mut piece, mut frames)| async move {
+    let state = (reading, first, None::<SeriesFrames>, VecDeque::<Bytes>::new());
+    let body = stream::try_unfold(state, move |(mut reading, mut piece, mut begun, mut frames)| async move {
         loop {
             if let Some(frame) = frames.pop_front() {
-                return Ok::<_, std::io::Error>(Some((frame, (reading, piece, frames))));
+                return Ok::<_, std::io::Error>(Some((frame, (reading, piece, begun, frames))));
             }
-            let Some(Piece { query, series }) = piece else { return Ok(None) };
+            if piece.is_none() && begun.is_none() {
+                return Ok(None);
+            }
             // Some ten thousand samples, encoded where that holds up nobody.
-            let encode = move || {
-                let of_series =
-                    |s: &SeriesOut| remote_protocol::frames(s, query, frame_bytes_max).collect::<Vec<_>>();
-                series.iter().flat_map(of_series).map(Bytes::from).collect()
-            };
-            frames = tokio::task::spawn_blocking(encode).await.map_err(std::io::Error::other)?;
+            let encode = move || encode_frames(piece, begun, frame_bytes_max);
+            (begun, frames) = tokio::task::spawn_blocking(encode).await.map_err(std::io::Error::other)?;
             piece = reading.next().await.map_err(|(_, text)| std::io::Error::other(text))?;
         }
     });
@@ -115,9 +129,37 @@ fn chunks(reading: Reading, first: Option<Piece>) -> Response {
         .into_response()
 }
 
+/// Encodes a piece behind a series of which more may come; ends that when there is no further piece. Returns the last
+/// series and the frames that are full.
+fn encode_frames(
+    piece: Option<Piece>,
+    mut begun: Option<SeriesFrames>,
+    frame_bytes_max: usize,
+) -> (Option<SeriesFrames>, VecDeque<Bytes>) {
+    let mut frames = Vec::new();
+    let end = |begun: Option<SeriesFrames>, frames: &mut Vec<Vec<u8>>| {
+        begun.into_iter().for_each(|begun| begun.finish(frames));
+    };
+    match piece {
+        None => end(begun.take(), &mut frames),
+        Some(Piece { query, more, series }) => {
+            if let (Some(begun), Some(more)) = (&mut begun, &more) {
+                begun.push(more, &mut frames);
+            }
+            for one in &series {
+                end(begun.take(), &mut frames);
+                begun.insert(SeriesFrames::new(&one.labels, query, frame_bytes_max)).push(one, &mut frames);
+            }
+        }
+    }
+    (begun, frames.into_iter().map(Bytes::from).collect())
+}
+
 /// Some series of a query.
 struct Piece {
     query: usize,
+    /// Later samples of the last series of the piece before.
+    more: Option<SeriesOut>,
     series: Vec<SeriesOut>,
 }
 
@@ -131,7 +173,8 @@ struct Reading {
     next: usize,
     /// Its answer, once it was asked.
     stream: Option<Streaming<pb::ReadResponse>>,
-    /// Samples that the rest of the answer may have.
+    /// Samples that the answer may have, and those that the rest of it may.
+    samples_max: u64,
     left: u64,
     _place: OwnedSemaphorePermit,
 }
@@ -144,7 +187,7 @@ impl Reading {
             if self.queries[query].is_labels_only {
                 self.next += 1;
                 let series = self.labels(query).await.map_err(|s| self.refusal(&s))?;
-                return Ok(Some(Piece { query, series }));
+                return Ok(Some(Piece { query, more: None, series }));
             }
             let mut stream = match self.stream.take() {
                 Some(stream) => stream,
@@ -156,16 +199,23 @@ impl Reading {
             };
             self.stream = Some(stream);
             let symbols = SymbolReader(&message.symbols);
-            let mut series = Vec::with_capacity(message.series.len());
-            for one in &message.series {
+            let (mut more, mut series) = (None, Vec::with_capacity(message.series.len()));
+            for (number, one) in message.series.iter().enumerate() {
                 let StoredSeries { labels, floats, histograms } =
                     stored_series(one, symbols).map_err(|e| internal(&e))?;
                 let count = (floats.len() + histograms.len()) as u64;
                 self.left = self.left.checked_sub(count).ok_or_else(|| self.too_many())?;
-                let labels = remote_protocol::with_external_labels(&labels, &self.external);
-                series.push(SeriesOut { labels, floats, histograms, ..SeriesOut::default() });
+                let samples = SeriesOut { floats, histograms, ..SeriesOut::default() };
+                match labels {
+                    Some(labels) => {
+                        let labels = remote_protocol::with_external_labels(&labels, &self.external);
+                        series.push(SeriesOut { labels, ..samples });
+                    }
+                    None if number == 0 => more = Some(samples),
+                    None => return Err(internal(&rpc::Error::Missing("series.labels"))),
+                }
             }
-            return Ok(Some(Piece { query, series }));
+            return Ok(Some(Piece { query, more, series }));
         }
         Ok(None)
     }
@@ -218,8 +268,10 @@ impl Reading {
 
     fn refusal(&self, status: &Status) -> Refusal {
         match rpc::status::kind(status) {
-            fault::Kind::Limit => self.too_many(),
-            fault::Kind::Invalid => (StatusCode::BAD_REQUEST, status.message().to_owned()),
+            fault::Kind::Limit if self.samples_max < u64::MAX => self.too_many(),
+            fault::Kind::Limit | fault::Kind::Invalid => {
+                (StatusCode::BAD_REQUEST, status.message().to_owned())
+            }
             fault::Kind::Unavailable | fault::Kind::Busy | fault::Kind::Timeout => {
                 (StatusCode::SERVICE_UNAVAILABLE, status.message().to_owned())
             }
@@ -229,7 +281,7 @@ impl Reading {
 
     /// In Prometheus's words.
     fn too_many(&self) -> Refusal {
-        let samples_max = self.gateway.config.read_samples_max;
+        let samples_max = self.samples_max;
         (StatusCode::BAD_REQUEST, format!("exceeded sample limit ({samples_max})"))
     }
 }

@@ -10,7 +10,7 @@ use rpc::pb::ingester as pb;
 use rpc::symbols::SymbolWriter;
 use tokio::task::JoinHandle;
 use tonic::Status;
-use tsdb::series::{SeriesSamples, Timeline};
+use tsdb::series::{Parts, SeriesSamples, Timeline};
 use tsdb::{
     Appended, HeadSelection, HeadState, HeadStatistics, LabelStatistics, LastSampleReader, RefusalReason,
 };
@@ -22,8 +22,6 @@ use crate::select::Selected;
 const LABELS_PER_MESSAGE: usize = 2_000;
 /// Samples after which a message is closed.
 const SAMPLES_PER_MESSAGE: usize = 100_000;
-/// What a histogram counts for, since it is as large as that many samples.
-const HISTOGRAM_WEIGHT: usize = 30;
 
 pub(super) fn appended(id: u64, appended: Appended) -> pb::AppendResponse {
     let position =
@@ -81,6 +79,7 @@ pub(super) fn selection(selection: HeadSelection) -> impl Iterator<Item = pb::Se
     let (labels, samples): (Vec<Labels>, Vec<SeriesSamples>) =
         rows.into_iter().map(|row| (row.labels, row.samples)).unzip();
     let (mut labels, mut samples) = (labels.into_iter(), samples.into_iter().enumerate());
+    let mut begun: Option<(usize, Parts)> = None;
     let mut is_among_labels = true;
     let mut timelines = Timelines::default();
     std::iter::from_fn(move || {
@@ -97,9 +96,19 @@ pub(super) fn selection(selection: HeadSelection) -> impl Iterator<Item = pb::Se
         }
         let mut weight = 0;
         while weight < SAMPLES_PER_MESSAGE {
-            let Some((index, samples)) = samples.next() else { break };
-            weight += 1 + samples.floats.values.len() + HISTOGRAM_WEIGHT * samples.histograms.values.len();
-            message.samples.push(series_samples(index, &samples, &mut timelines, &mut message.timelines));
+            let next = || samples.next().map(|(index, samples)| (index, samples.parts(SAMPLES_PER_MESSAGE)));
+            let Some((index, mut parts)) = begun.take().or_else(next) else { break };
+            let part = parts.next().unwrap_or_default();
+            weight += 1 + part.weight();
+            let mut encoded = series_samples(index, &part);
+            if !parts.is_one() {
+                encoded.float_deltas = deltas(part.floats.timestamps.iter().copied());
+            } else if !part.floats.is_empty() {
+                encoded.timeline = timelines.number(&part.floats.timestamps, &mut message.timelines);
+            }
+            encoded.goes_on = !parts.is_over();
+            begun = encoded.goes_on.then_some((index, parts));
+            message.samples.push(encoded);
         }
         (message.is_labels_end || !message.samples.is_empty()).then_some(message)
     })
@@ -123,21 +132,17 @@ impl Timelines {
     }
 }
 
-fn series_samples(
-    index: usize,
-    samples: &SeriesSamples,
-    timelines: &mut Timelines,
-    new: &mut Vec<pb::Timeline>,
-) -> pb::SeriesSamples {
+/// Everything but the times of the floats.
+fn series_samples(index: usize, samples: &SeriesSamples) -> pb::SeriesSamples {
     let SeriesSamples { floats, histograms, start_timestamps, .. } = samples;
     pb::SeriesSamples {
         series: u32::try_from(index).expect("less than 2^32 series"),
-        timeline: if floats.is_empty() { 0 } else { timelines.number(&floats.timestamps, new) },
         values: floats.values.to_vec(),
         histogram_deltas: deltas(histograms.timestamps.iter().copied()),
         histograms: histograms.values.iter().map(|h| (&**h).into()).collect(),
         started_deltas: deltas(start_timestamps.iter().map(|(t, _)| *t)),
         starts: start_timestamps.iter().map(|(_, start)| *start).collect(),
+        ..Default::default()
     }
 }
 

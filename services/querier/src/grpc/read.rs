@@ -1,12 +1,13 @@
-//! Series as they are stored, message by message.
+//! Series as they are stored, message by message. One that has more samples than a message takes goes on in the next.
 
 use std::sync::Arc;
 
 use model::Labels;
 use rpc::convert::deltas;
+use rpc::pb::model::LabelRefs;
 use rpc::pb::querier as pb;
 use rpc::symbols::SymbolWriter;
-use tsdb::series::SeriesSamples;
+use tsdb::series::{Parts, SeriesSamples};
 
 use crate::error::{Error, Result};
 use crate::select::{Request, Selection, promql_order};
@@ -14,13 +15,13 @@ use crate::sources::Sources;
 
 /// Samples after which a message is closed.
 const SAMPLES_PER_MESSAGE: usize = 50_000;
-/// What a histogram counts for, since it is as large as that many samples.
-const HISTOGRAM_WEIGHT: usize = 30;
 
 /// A selection that is read in the order of labels.
 pub(super) struct Reading {
     labels: std::vec::IntoIter<Labels>,
     samples: Samples,
+    /// The series of which a part was sent.
+    begun: Option<Parts>,
     /// Most samples that may still be sent.
     left: usize,
     samples_max: usize,
@@ -53,31 +54,41 @@ impl Reading {
                 (sorted, Samples::Sorted(samples.into_iter()))
             }
         };
-        Ok(Self { labels: labels.into_iter(), samples, left: samples_max, samples_max })
+        Ok(Self { labels: labels.into_iter(), samples, begun: None, left: samples_max, samples_max })
     }
 
     /// Returns the next message; `None` behind the last series.
     pub(super) async fn message(&mut self) -> Result<Option<pb::ReadResponse>> {
         let (mut symbols, mut series, mut weight) = (SymbolWriter::default(), Vec::new(), 0);
         while weight < SAMPLES_PER_MESSAGE {
-            let Some(labels) = self.labels.next() else { break };
-            let samples = match &mut self.samples {
-                Samples::AsRead(selection) => selection.next().await?,
-                Samples::Sorted(all) => all.next(),
+            let (labels, mut parts) = match self.begun.take() {
+                Some(parts) => (None, parts),
+                None => match self.next_series().await? {
+                    Some((labels, samples)) => (Some(labels), samples.parts(SAMPLES_PER_MESSAGE)),
+                    None => break,
+                },
             };
-            let Some(samples) = samples else { break };
-            let count = samples.sample_count();
-            self.left = match self.left.checked_sub(count) {
-                Some(left) => left,
-                None => return Err(too_many(self.samples_max)),
-            };
-            weight += 1 + count + HISTOGRAM_WEIGHT * samples.histograms.values.len();
-            if count > 0 {
-                series.push(result(&labels, &samples, &mut symbols));
+            weight += 1;
+            if let Some(part) = parts.next() {
+                weight += part.weight();
+                series.push(result(labels.map(|labels| symbols.labels(&labels)), &part));
             }
+            self.begun = (!parts.is_over()).then_some(parts);
         }
         let message = pb::ReadResponse { symbols: symbols.take(), series };
         Ok((weight > 0).then_some(message))
+    }
+
+    async fn next_series(&mut self) -> Result<Option<(Labels, SeriesSamples)>> {
+        let Some(labels) = self.labels.next() else { return Ok(None) };
+        let samples = match &mut self.samples {
+            Samples::AsRead(selection) => selection.next().await?,
+            Samples::Sorted(all) => all.next(),
+        };
+        let Some(samples) = samples else { return Ok(None) };
+        let left = self.left.checked_sub(samples.sample_count());
+        self.left = left.ok_or_else(|| too_many(self.samples_max))?;
+        Ok(Some((labels, samples)))
     }
 }
 
@@ -90,10 +101,10 @@ fn too_many(samples_max: usize) -> Error {
     Error::Query { kind: fault::Kind::Limit, message: format!("exceeded sample limit ({samples_max})") }
 }
 
-fn result(labels: &Labels, samples: &SeriesSamples, symbols: &mut SymbolWriter) -> pb::ResultSeries {
+fn result(labels: Option<LabelRefs>, samples: &SeriesSamples) -> pb::ResultSeries {
     let SeriesSamples { floats, histograms, .. } = samples;
     pb::ResultSeries {
-        labels: Some(symbols.labels(labels)),
+        labels,
         float_deltas: deltas(floats.timestamps.iter().copied()),
         floats: floats.values.to_vec(),
         histogram_deltas: deltas(histograms.timestamps.iter().copied()),

@@ -148,6 +148,13 @@ fn integers(chunk: &pb::Chunk) -> (u64, Vec<Read>) {
     (flags, all)
 }
 
+fn chunks(series: &SeriesOut) -> Vec<pb::Chunk> {
+    let mut open = Chunks::default();
+    let mut all: Vec<pb::Chunk> = open.add(series).collect();
+    all.extend(open.finish());
+    all
+}
+
 fn series(floats: Vec<(i64, f64)>, histograms: Vec<(i64, Histogram)>) -> SeriesOut {
     SeriesOut {
         labels: Labels::from_pairs([("__name__", "a")]),
@@ -170,7 +177,7 @@ proptest! {
     ) {
         let mut t = start;
         let samples: Vec<(i64, f64)> = steps.into_iter().map(|(step, x)| { t += step; (t, x) }).collect();
-        let all: Vec<pb::Chunk> = chunks(&series(samples.clone(), Vec::new())).collect();
+        let all: Vec<pb::Chunk> = chunks(&series(samples.clone(), Vec::new()));
         prop_assert_eq!(all.len(), samples.len().div_ceil(120));
         for (chunk, want) in all.iter().zip(samples.chunks(120)) {
             let want: Vec<(i64, u64)> = want.iter().map(|(t, x)| (*t, x.to_bits())).collect();
@@ -211,7 +218,7 @@ fn histograms_are_cut_where_a_reader_would_go_wrong() {
         (7_000, histogram([1, 1], Gauge)),
         (8_000, histogram([0, 0], Gauge)),
     ];
-    let all: Vec<pb::Chunk> = chunks(&series(vec![(6_500, 1.0)], samples)).collect();
+    let all: Vec<pb::Chunk> = chunks(&series(vec![(6_500, 1.0)], samples));
     let times: Vec<(i64, i64)> = all.iter().map(|c| (c.min_time_ms, c.max_time_ms)).collect();
     assert_eq!(
         times,

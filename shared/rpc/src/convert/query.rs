@@ -13,6 +13,8 @@ use crate::symbols::{SymbolReader, SymbolWriter};
 /// Points after which a message is closed and the next one begun: few enough for its bytes, and the text made of them, to
 /// stay in a processor's cache.
 const POINTS_PER_MESSAGE: usize = 10_000;
+/// What a histogram counts for, since it is about as large as that many floats.
+const HISTOGRAM_WEIGHT: usize = 20;
 
 /// What a querier adds to an answer.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -29,7 +31,8 @@ pub struct AnswerNotes {
     pub eval_seconds: f64,
 }
 
-/// Cuts an answer into messages, one at a time, so that no second copy of a large answer exists.
+/// Cuts an answer into messages, one at a time, so that no second copy of a large answer exists. A series that has more
+/// points than a message takes goes on in the next one.
 pub fn messages(answer: QueryAnswer, notes: AnswerNotes) -> impl Iterator<Item = pb::QueryResponse> + Send {
     let QueryAnswer { value, warnings, infos, stats } = answer;
     let (kind, scalar, series) = split(value);
@@ -49,14 +52,18 @@ pub fn messages(answer: QueryAnswer, notes: AnswerNotes) -> impl Iterator<Item =
         is_truncated: notes.is_truncated,
     };
     let mut series = series.into_iter();
+    let mut begun: Option<Begun> = None;
     let mut last = Some((scalar, end));
     std::iter::from_fn(move || {
         let (mut symbols, mut batch, mut points) = (SymbolWriter::default(), Vec::new(), 0);
         while points < POINTS_PER_MESSAGE {
-            let Some(next) = series.next() else { break };
+            let next = || series.next().map(|series| Begun { series, floats: 0, histograms: 0 });
+            let Some(mut next) = begun.take().or_else(next) else { break };
+            let part = next.part(&mut symbols);
             // A series counts at least once, so that a vector of a million elements is cut as well.
-            points += 1 + next.floats.len() + 20 * next.histograms.len();
-            batch.push(series_to_pb(&next, &mut symbols));
+            points += 1 + part.floats.len() + HISTOGRAM_WEIGHT * part.histograms.len();
+            batch.push(part);
+            begun = (!next.is_over()).then_some(next);
         }
         if batch.is_empty() {
             let (scalar, end) = last.take()?;
@@ -102,27 +109,60 @@ fn split(value: QueryValue) -> (pb::ValueType, Option<pb::ScalarOrString>, Vec<M
     }
 }
 
-fn series_to_pb(series: &MatrixSeries, symbols: &mut SymbolWriter) -> pb::ResultSeries {
-    pb::ResultSeries {
-        labels: Some(symbols.labels(&series.labels)),
-        float_deltas: deltas(series.floats.iter().map(|(t, _)| t.millis())),
-        floats: series.floats.iter().map(|(_, x)| *x).collect(),
-        histogram_deltas: deltas(series.histograms.iter().map(|(t, _)| t.millis())),
-        histograms: series.histograms.iter().map(|(_, h)| (&**h).into()).collect(),
+/// A series, and how many of its points were sent.
+struct Begun {
+    series: MatrixSeries,
+    floats: usize,
+    histograms: usize,
+}
+
+impl Begun {
+    /// Takes as many points as a message may have, floats before histograms.
+    fn part(&mut self, symbols: &mut SymbolWriter) -> pb::ResultSeries {
+        let MatrixSeries { labels, floats, histograms } = &self.series;
+        let is_first = (self.floats, self.histograms) == (0, 0);
+        let (floats, histograms) = (&floats[self.floats..], &histograms[self.histograms..]);
+        let floats = &floats[..floats.len().min(POINTS_PER_MESSAGE)];
+        let room = (POINTS_PER_MESSAGE - floats.len()) / HISTOGRAM_WEIGHT;
+        let histograms = &histograms[..histograms.len().min(room)];
+        self.floats += floats.len();
+        self.histograms += histograms.len();
+        pb::ResultSeries {
+            labels: is_first.then(|| symbols.labels(labels)),
+            float_deltas: deltas(floats.iter().map(|(t, _)| t.millis())),
+            floats: floats.iter().map(|(_, x)| *x).collect(),
+            histogram_deltas: deltas(histograms.iter().map(|(t, _)| t.millis())),
+            histograms: histograms.iter().map(|(_, h)| (&**h).into()).collect(),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.floats == self.series.floats.len() && self.histograms == self.series.histograms.len()
     }
 }
 
-fn series_from_pb(message: &pb::ResultSeries, symbols: SymbolReader<'_>) -> Result<MatrixSeries> {
-    let StoredSeries { labels, floats, histograms } = stored_series(message, symbols)?;
-    let histograms = histograms.iter().map(|(t, h)| (*t, Arc::new(h.to_float()))).collect();
-    Ok(MatrixSeries { labels, floats, histograms })
+/// Reads some series; says whether the first is more of one that was begun before, which has no labels.
+fn series_from_pb(message: &pb::QueryResponse) -> Result<(Vec<MatrixSeries>, bool)> {
+    let symbols = SymbolReader(&message.symbols);
+    let continues = message.series.first().is_some_and(|series| series.labels.is_none());
+    let mut all = Vec::with_capacity(message.series.len());
+    for (number, one) in message.series.iter().enumerate() {
+        let StoredSeries { labels, floats, histograms } = stored_series(one, symbols)?;
+        let labels = match labels {
+            None if number > 0 => return Err(Error::Missing("series.labels")),
+            labels => labels.unwrap_or_default(),
+        };
+        let histograms = histograms.iter().map(|(t, h)| (*t, Arc::new(h.to_float()))).collect();
+        all.push(MatrixSeries { labels, floats, histograms });
+    }
+    Ok((all, continues))
 }
 
 /// A series with its samples as they are stored.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct StoredSeries {
-    /// The labels.
-    pub labels: Labels,
+    /// The labels; `None` where it has more samples of the last series of the message before.
+    pub labels: Option<Labels>,
     /// Float samples, oldest first.
     pub floats: Vec<(Timestamp, f64)>,
     /// Native histograms, oldest first.
@@ -134,7 +174,7 @@ pub struct StoredSeries {
 /// # Errors
 /// When the message does not keep the contract.
 pub fn stored_series(message: &pb::ResultSeries, symbols: SymbolReader<'_>) -> Result<StoredSeries> {
-    let labels = symbols.labels(message.labels.as_ref().ok_or(Error::Missing("series.labels"))?)?;
+    let labels = message.labels.as_ref().map(|labels| symbols.labels(labels)).transpose()?;
     let pair = |times: usize, values: usize| {
         if times == values {
             Ok(())
@@ -158,6 +198,8 @@ pub fn stored_series(message: &pb::ResultSeries, symbols: SymbolReader<'_>) -> R
 pub struct Piece {
     /// The message's share of the value: some series, or the whole scalar or string.
     pub value: QueryValue,
+    /// The first series has more points of the last one of the piece before: floats, then histograms.
+    pub continues: bool,
     /// In the last message: what has to be said once the answer is complete.
     pub end: Option<End>,
 }
@@ -180,8 +222,7 @@ pub struct End {
 /// # Errors
 /// When the message does not keep the contract.
 pub fn piece(message: &pb::QueryResponse) -> Result<Piece> {
-    let symbols = SymbolReader(&message.symbols);
-    let series = message.series.iter().map(|s| series_from_pb(s, symbols)).collect::<Result<Vec<_>>>()?;
+    let (series, continues) = series_from_pb(message)?;
     let scalar = || message.scalar.as_ref().ok_or(Error::Missing("scalar"));
     let value = match message.r#type() {
         pb::ValueType::Unspecified => return Err(Error::Missing("type")),
@@ -199,7 +240,7 @@ pub fn piece(message: &pb::QueryResponse) -> Result<Piece> {
             QueryValue::Vector(elements.ok_or(Error::Missing("series.floats"))?)
         }
     };
-    Ok(Piece { value, end: message.end.as_ref().map(end) })
+    Ok(Piece { value, continues, end: message.end.as_ref().map(end) })
 }
 
 fn step_to_pb(step: &StepStats) -> pb::StepStats {
@@ -281,11 +322,22 @@ mod tests {
         let end = last.end.clone().expect("the last piece is the end");
         assert_eq!((&end.warnings, &end.infos, &end.stats), (&answer.warnings, &answer.infos, &answer.stats));
         assert_eq!(end.notes, notes);
-        let value = pieces.iter().map(|p| p.value.clone()).reduce(|a, b| match (a, b) {
-            (QueryValue::Vector(a), QueryValue::Vector(b)) => QueryValue::Vector([a, b].concat()),
-            (QueryValue::Matrix(a), QueryValue::Matrix(b)) => QueryValue::Matrix([a, b].concat()),
-            (a, b) => panic!("pieces of two types: {a:?} and {b:?}"),
-        });
+        let mut value: Option<QueryValue> = None;
+        for piece in &pieces {
+            value = Some(match (value, piece.value.clone()) {
+                (None, first) => first,
+                (Some(QueryValue::Vector(a)), QueryValue::Vector(b)) => QueryValue::Vector([a, b].concat()),
+                (Some(QueryValue::Matrix(mut a)), QueryValue::Matrix(mut b)) => {
+                    if piece.continues {
+                        let (begun, more) = (a.last_mut().expect("a series"), b.remove(0));
+                        begun.floats.extend(more.floats);
+                        begun.histograms.extend(more.histograms);
+                    }
+                    QueryValue::Matrix([a, b].concat())
+                }
+                (a, b) => panic!("pieces of two types: {a:?} and {b:?}"),
+            });
+        }
         assert_eq!(value, Some(answer.value));
         pieces.len()
     }
@@ -322,5 +374,20 @@ mod tests {
         };
         let count = round_trip(QueryValue::Vector((0..60_000).map(element).collect()));
         assert_eq!(count, 13, "twelve batches of 5,000 elements at two points each, and the end");
+    }
+
+    #[test]
+    fn large_series_are_cut() {
+        let h = Arc::new(FloatHistogram { count: 2.0, sum: 3.0, ..FloatHistogram::default() });
+        let series = |i: &str, floats: i64, histograms: i64| MatrixSeries {
+            labels: Labels::from_pairs([("i", i)]),
+            floats: (0..floats).map(|t| (Timestamp(2 * t), t as f64)).collect(),
+            histograms: (0..histograms).map(|t| (Timestamp(2 * t + 1), Arc::clone(&h))).collect(),
+        };
+        let all =
+            vec![series("a", 3, 0), series("b", 25_000, 1_100), series("c", 0, 3), series("d", 10_000, 0)];
+        // 3 + 10,000, 10,000, 5,000 + 250 histograms, 500, 350 + 3 + 10,000 floats, the end.
+        assert_eq!(round_trip(QueryValue::Matrix(all)), 6);
+        assert_eq!(round_trip(QueryValue::Matrix(vec![series("a", 0, 0), series("b", 10_000, 0)])), 2);
     }
 }
