@@ -65,6 +65,8 @@ pub struct Cluster {
     is_secured: bool,
     /// What the paths of the gateway's routes begin with.
     prefix: String,
+    /// Whether queriers evaluate independent rules of a group at the same time.
+    has_concurrent_rules: bool,
 }
 
 #[derive(Debug)]
@@ -101,6 +103,7 @@ impl Cluster {
             store,
             is_secured: false,
             prefix: String::new(),
+            has_concurrent_rules: false,
         }
     }
 
@@ -112,6 +115,11 @@ impl Cluster {
     /// Puts the gateway behind the `web.yml` in the folder.
     pub(crate) fn secure(&mut self) {
         self.is_secured = true;
+    }
+
+    /// Has independent rules of a group evaluated at the same time.
+    pub(crate) fn evaluate_concurrently(&mut self) {
+        self.has_concurrent_rules = true;
     }
 
     /// Starts every member that does not run, and waits until all are ready.
@@ -268,7 +276,10 @@ impl Cluster {
                 "path: /proc/no-disk\nlog: {store: object_store}\n".to_owned()
             }
             "ingester" => format!("path: {folder}/{name}\n"),
-            "querier" => format!("external_url: {}\n", self.external_url()),
+            "querier" => {
+                let concurrent_rules = self.has_concurrent_rules;
+                format!("external_url: {}\nconcurrent_rules: {concurrent_rules}\n", self.external_url())
+            }
             "gateway" => {
                 "enable_lifecycle: true\nenable_admin_api: true\nfeatures: [search-api]\n".to_owned()
             }

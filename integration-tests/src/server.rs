@@ -68,6 +68,8 @@ pub struct Server {
     is_secured: bool,
     /// What the paths of its web listener begin with.
     prefix: String,
+    /// Whether independent rules of a group are evaluated at the same time.
+    has_concurrent_rules: bool,
     /// Behind what works in it.
     folder: TempDir,
 }
@@ -126,6 +128,21 @@ impl Server {
         server
     }
 
+    /// Starts a server that evaluates independent rules of a group at the same time, and waits until it is ready.
+    ///
+    /// # Panics
+    /// When it does not get ready.
+    #[must_use]
+    pub fn start_with_concurrent_rules(kind: Kind, config: &str) -> Self {
+        let mut server = Self::stopped(kind, config);
+        server.has_concurrent_rules = true;
+        if let Processes::Cluster(cluster) = &mut server.processes {
+            cluster.evaluate_concurrently();
+        }
+        server.start_again();
+        server
+    }
+
     /// Prepares a server without starting it.
     ///
     /// # Panics
@@ -146,8 +163,16 @@ impl Server {
             None => Processes::One(None),
         };
         let otlp_port = free_port();
-        let server =
-            Self { kind, port, otlp_port, processes, is_secured: false, prefix: String::new(), folder };
+        let server = Self {
+            kind,
+            port,
+            otlp_port,
+            processes,
+            is_secured: false,
+            prefix: String::new(),
+            has_concurrent_rules: false,
+            folder,
+        };
         server.write_config(config);
         server
     }
@@ -215,6 +240,7 @@ impl Server {
             .args(["--web.enable-lifecycle", "--web.enable-admin-api", "--web.enable-remote-write-receiver"])
             .args(self.kind.flags())
             .args(self.otlp_flag())
+            .args(self.has_concurrent_rules.then_some("--enable-feature=concurrent-rule-eval"))
             .args((!self.prefix.is_empty()).then(|| format!("--web.route-prefix={}", self.prefix)))
             .args(self.is_secured.then(|| format!("--web.config.file={}/web.yml", self.folder().display())))
             .current_dir(self.folder.path());

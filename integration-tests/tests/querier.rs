@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coordination::membership::Roster;
-use coordination::{InMemory, Role};
+use coordination::{InMemory, Member, Role};
 use group_writer::{Append, Batch, Group, GroupIdentity, GroupWriter, Presence};
 use model::query::QueryValue;
 use model::{Clock, Labels, Matcher, Tenant, Timestamp};
@@ -19,7 +19,10 @@ use rpc::symbols::SymbolReader;
 use service_runtime::{Limits, Options, Program, Reach, Reload, Running, Stopper};
 use tokio::sync::watch;
 use tonic::Code;
+use tsdb::StorageSettings;
 
+#[path = "querier/ahead.rs"]
+mod ahead;
 #[path = "querier/federate.rs"]
 mod federate;
 #[path = "querier/whole.rs"]
@@ -27,6 +30,8 @@ mod whole;
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
 const DEADLINE: Duration = Duration::from_secs(30);
+/// Between two samples of a series.
+const STEP_MS: i64 = 15_000;
 
 struct Started {
     running: Running,
@@ -42,6 +47,17 @@ fn options(coordinator: &Arc<InMemory>, name: &str, reach: Reach) -> Options {
         grace: DEADLINE,
         limits: Limits::default(),
     }
+}
+
+/// The table of several ingesters.
+fn storage(folder: &Path) -> StorageSettings {
+    let url = format!("file://{}", folder.join("table").display());
+    StorageSettings { url: Some(url), ..StorageSettings::default() }
+}
+
+/// A roster of one.
+fn only(member: &Member) -> watch::Receiver<Roster> {
+    watch::channel(Roster { members: [member.clone()].into(), ..Roster::default() }).1
 }
 
 impl Started {
@@ -77,6 +93,21 @@ impl Started {
         started
     }
 
+    /// One of several ingesters.
+    async fn ingester(
+        coordinator: &Arc<InMemory>,
+        folder: &Path,
+        name: &str,
+        advertise: Option<String>,
+    ) -> Self {
+        let (path, storage) = (folder.join(name), storage(folder));
+        let config = ingester::Config { path, storage, ..ingester::Config::default() };
+        let program = Program::new(options(coordinator, name, Reach::Network { advertise }))
+            .listen("grpc", "127.0.0.1:0".parse().expect("an address"))
+            .service::<ingester::Service>(config, &["grpc"]);
+        Self::start(program).await
+    }
+
     async fn stop(self) {
         self.stopper.stop();
         self.running.wait().await.expect("stopped in order");
@@ -105,6 +136,18 @@ impl Started {
         tenant: &str,
         steps: i64,
     ) {
+        let value = |instance: usize, back: i64| (steps - 1 - back) as f64 * (instance + 1) as f64;
+        self.append_to(members, tenant, ("m", &instances), ((0..steps).rev(), value)).await;
+    }
+
+    /// Writes samples of a metric's instances, so many steps of 15 s back from now as `backs` says.
+    async fn append_to(
+        &self,
+        members: watch::Receiver<Roster>,
+        tenant: &str,
+        (metric, instances): (&str, &[&str]),
+        (backs, value): (impl Iterator<Item = i64>, impl Fn(usize, i64) -> f64),
+    ) {
         let peers = self.running.peers().clone();
         let connect = Arc::new(move |address: &str| Ok(Channel::new(peers.channel(address)?)));
         let (writer, driver) = GroupWriter::new(group_writer::Options::default(), members, connect);
@@ -112,22 +155,23 @@ impl Started {
         let key = Labels::from_pairs([("job", "j")]);
         let group = Group::new(GroupIdentity { tenant, key, sub_group: 0, epoch: 0 });
         for instance in instances {
-            group.add(Labels::from_pairs([("__name__", "m"), ("instance", instance)]), Arc::default());
+            group.add(Labels::from_pairs([("__name__", metric), ("instance", instance)]), Arc::default());
         }
-        let append = |i: i64| Append {
+        let append = |back: i64| Append {
             group: group.clone(),
-            members: 2,
-            timestamp: NOW.add_ms((i + 1 - steps) * 15_000),
+            members: group.len(),
+            timestamp: NOW.add_ms(-back * STEP_MS),
             presence: Presence::All,
-            values: vec![i as f64, 2.0 * i as f64],
+            values: (0..instances.len()).map(|instance| value(instance, back)).collect(),
             histograms: Vec::new(),
             starts: Vec::new(),
             exemplars: Vec::new(),
         };
-        let batch = Batch { appends: (0..steps).map(append).collect(), is_atomic: true };
+        let batch = Batch { appends: backs.map(append).collect(), is_atomic: true };
+        let samples = (batch.appends.len() * instances.len()) as u64;
         tokio::select! {
             written = writer.write(batch, DEADLINE) => {
-                assert_eq!(written.expect("stored").stored, 2 * steps.unsigned_abs());
+                assert_eq!(written.expect("stored").stored, samples);
             }
             () = driver.run() => panic!("the driver ended"),
         }

@@ -8,7 +8,6 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use coordination::InMemory;
-use coordination::membership::Roster;
 use futures::StreamExt as _;
 use model::query::{PointValue, QueryValue};
 use rpc::Channel;
@@ -16,12 +15,10 @@ use rpc::pb::querier as pb;
 use rpc::pb::querier::query_request::Time;
 use service_runtime::{Program, Reach};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tonic::Status;
 use tower::ServiceExt as _;
-use tsdb::StorageSettings;
 
-use super::{NOW, Started, options};
+use super::{NOW, Started, only, options, storage};
 
 /// How an ingester's answer to `Aggregate` differs.
 #[derive(Clone, Copy, PartialEq)]
@@ -78,20 +75,11 @@ impl Services {
         tokio::runtime::Handle::current().spawn(async { axum::serve(listener, router).await });
 
         let coordinator = Arc::new(InMemory::new());
-        let storage = StorageSettings {
-            url: Some(format!("file://{}", folder.join("table").display())),
-            ..StorageSettings::default()
-        };
-        let ingester = |name: &'static str, advertise: Option<String>| {
-            let (path, storage) = (folder.join(name), storage.clone());
-            let config = ingester::Config { path, storage, ..ingester::Config::default() };
-            let program = Program::new(options(&coordinator, name, Reach::Network { advertise }))
-                .listen("grpc", "127.0.0.1:0".parse().expect("an address"))
-                .service::<ingester::Service>(config, &["grpc"]);
-            Started::start(program)
-        };
-        let ingesters = [ingester("one", None).await, ingester("two", Some(forwarder)).await];
-        let config = querier::Config { storage: storage.clone(), ..querier::Config::default() };
+        let ingesters = [
+            Started::ingester(&coordinator, folder, "one", None).await,
+            Started::ingester(&coordinator, folder, "two", Some(forwarder)).await,
+        ];
+        let config = querier::Config { storage: storage(folder), ..querier::Config::default() };
         let network = Reach::Network { advertise: None };
         let program = Program::new(options(&coordinator, "three", network));
         let querier = Started::start(program.service::<querier::Service>(config, &[])).await;
@@ -101,9 +89,7 @@ impl Services {
         before.ingester.set(behind).expect("set once");
         let roster = querier.ingesters(2).await.borrow().clone();
         for (member, instances) in roster.members.iter().zip([["a", "b"], ["c", "d"]]) {
-            let (_roster, only) =
-                watch::channel(Roster { members: [member.clone()].into(), ..Roster::default() });
-            querier.write_to(only, instances, "default", 20).await;
+            querier.write_to(only(member), instances, "default", 20).await;
         }
         Self { querier, ingesters }
     }

@@ -1,5 +1,6 @@
 //! Alerts reach Alertmanagers: as Prometheus 3.5 sends them, from the top of a tree, and once when their querier dies.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use integration_tests::{Alertmanager, Fixture, Http, Kind, Notice, Server, eventually, now_ms, promql};
@@ -104,6 +105,58 @@ async fn alerts_are_sent_as_prometheus_sends_them() {
     assert_eq!(got[0]["labels"], labels);
     assert_eq!(tributary.alertmanagers(), prometheus.alertmanagers());
     assert!(tributary.alertmanagers().contains("gone:1"), "{}", tributary.alertmanagers());
+}
+
+/// The metrics of rules and notifications, as types of families and as series without values.
+fn metrics(sender: &Sender) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for http in sender.server.queriers() {
+        let text = sender.without_ports(&http.get("/metrics", &[]).body);
+        let lines = text.lines().filter(|line| {
+            let name = line.strip_prefix("# TYPE ").unwrap_or(line);
+            name.starts_with("prometheus_rule_") || name.starts_with("prometheus_notifications_")
+        });
+        for line in lines {
+            found.insert(match line.strip_prefix("# TYPE ") {
+                // In the one format a counter's family is named like its series, in the other without the end.
+                Some(_) => line.replace("_total counter", " counter"),
+                None => line.rsplit_once(' ').expect("a series and a value").0.to_owned(),
+            });
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_of_rules_and_notifications_are_those_of_prometheus() {
+    let (_folder, rules) = rule_file(LOAD);
+    let fixture = Fixture::start();
+    fixture.serve("/metrics", "load{inst=\"a\"} 5\n");
+    let prometheus = Sender::start(Kind::Prometheus3, &fixture, &rules).await;
+    let tributary = Sender::start(Kind::Tributary, &fixture, &rules).await;
+    let [mut want, mut got] = [&prometheus, &tributary].map(|sender| {
+        eventually("alerts were restored, and one was sent", || {
+            let all = metrics(sender);
+            let has = |begin: &str| all.iter().any(|line| line.starts_with(begin));
+            let is_there = has("prometheus_rule_group_last_restore_duration_seconds{")
+                && has("prometheus_notifications_latency_seconds{")
+                && !sender.posted().is_empty();
+            is_there.then_some(all)
+        })
+    });
+    // Later versions than 3.5 tell the durations as histograms as well, and have a queue for each Alertmanager.
+    for histogram in ["rule_evaluation_duration", "rule_group_duration", "notifications_latency"] {
+        let name = format!("prometheus_{histogram}_histogram_seconds");
+        assert!(got.remove(&format!("# TYPE {name} histogram")), "{name} in {got:?}");
+        got.retain(|line| !line.starts_with(&name));
+    }
+    for of_queue in ["dropped_total", "queue_length"] {
+        let name = format!("prometheus_notifications_{of_queue}");
+        assert!(want.remove(&name), "{name} in {want:?}");
+        want.insert(format!("{name}{{alertmanager=\"http://ALERTMANAGER/am/api/v2/alerts\"}}"));
+    }
+    assert_eq!(got, want);
+    assert!(got.contains("# TYPE prometheus_rule_group_duration_seconds summary"), "{got:?}");
 }
 
 /// A rule file in a folder of its own, which lives as long as the value.

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use integration_tests::{Fixture, Http, Kind, Server, Store, eventually, now_ms, promql, promtool};
+use integration_tests::{Fixture, Http, Kind, Server, eventually, now_ms, promql, promtool};
 use model::Labels;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -13,10 +13,14 @@ use xxhash_rust::xxh64::xxh64;
 
 use crate::pair::{self, family};
 
+mod cluster;
+
 const INTERVAL_MS: i64 = 15_000;
 const STEPS: usize = 8;
 /// For how long evaluations are compared.
 const SPAN_MS: i64 = 8_000;
+/// No group looks further back.
+const OFFSET_MS_MAX: i64 = 3_000;
 
 /// Recording rules that build on each other, an alert of each state, templates, and a rule that fails.
 const RULES: &str = "
@@ -24,13 +28,13 @@ groups:
 - name: AGGREGATES
   interval: 1s
   rules:
-  - record: job:reqs:rate1m
-    expr: sum by (code) (rate(reqs_total[1m]))
+  - record: job:reqs:rate2m
+    expr: sum by (code) (rate(reqs_total[2m]))
   - record: job:reqs:double
-    expr: 2 * job:reqs:rate1m
+    expr: 2 * job:reqs:rate2m
     labels: {code: all, kind: double}
   - record: job:reqs:share
-    expr: job:reqs:rate1m / ignoring(code) group_left sum without (code) (job:reqs:rate1m)
+    expr: job:reqs:rate2m / ignoring(code) group_left sum without (code) (job:reqs:rate2m)
   - record: broken
     expr: reqs_total + on() reqs_total
 - name: ALERTS
@@ -50,6 +54,60 @@ groups:
   - alert: Broken
     expr: vector(1)
     annotations: {summary: '{{ $labels.nothing }} {{ $value.field }}'}
+";
+
+/// What 2.42 does not know: groups that look back, by more or less than `global.rule_query_offset` says. A template asks
+/// for what is there at the time of the evaluation all the same.
+const OFFSETS: &str = "
+- name: earlier
+  interval: 1s
+  query_offset: 3s
+  rules:
+  - record: job:earlier:time
+    expr: time()
+  - record: job:earlier:rate2m
+    expr: sum by (inst) (rate(reqs_total[2m]))
+  - record: job:earlier:before
+    expr: job:earlier:rate2m offset 1s
+  - alert: Earlier
+    expr: job:earlier:time > bool 0
+    annotations: {summary: '{{ query \"time() - timestamp(job:earlier:time)\" | first | value | printf \"%.1f\" }} s'}
+- name: present
+  interval: 1s
+  query_offset: 0s
+  rules:
+  - record: job:present:time
+    expr: time()
+- name: globally
+  interval: 1s
+  rules:
+  - record: job:globally:time
+    expr: time()
+";
+
+/// Rules that are independent of all others, one that fails among them, and a chain of three.
+const INDEPENDENT: &str = "
+groups:
+- name: wide
+  interval: 1s
+  rules:
+  - {record: 'job:chain:first', expr: 'sum by (code) (rate(reqs_total[2m]))'}
+  - {record: 'job:a', expr: 'sum(rate(reqs_total[100s]))'}
+  - {record: 'job:chain:second', expr: '2 * job:chain:first', labels: {kind: double}}
+  - {record: 'job:b', expr: 'time()', labels: {kind: clock}}
+  - {record: broken, expr: 'reqs_total + on() reqs_total'}
+  - {record: 'job:chain:third', expr: 'sum(job:chain:second) - sum(job:chain:first offset 1s)'}
+  - {record: 'job:c', expr: 'deriv(reqs_total[2m])'}
+  - {record: 'job:d', expr: 'nothing'}
+  - {alert: Slow, expr: 'reqs_total > 100', annotations: {summary: '{{ $labels.inst }} has {{ $value }}'}}
+  - {alert: Waits, expr: 'reqs_total > 0', for: 1h}
+- name: wide and earlier
+  interval: 1s
+  query_offset: 2s
+  rules:
+  - {record: 'job:e', expr: 'sum(rate(reqs_total[2m]))'}
+  - {record: 'job:f', expr: 'max by (inst) (increase(reqs_total[2m]))'}
+  - {record: 'job:g', expr: 'time()'}
 ";
 
 /// A folder with a rule file that several servers read, since its path decides when they evaluate.
@@ -83,6 +141,11 @@ fn recorded(http: &Http, since: i64, until: i64) -> BTreeMap<String, Vec<(i64, u
     let answer = promql::instant(http, &query, until);
     let floats = |series: &promql::Series| series.floats.iter().map(|(t, v)| (*t, v.to_bits())).collect();
     answer.series.iter().map(|series| (format!("{:?}", series.labels), floats(series))).collect()
+}
+
+/// When a group or a rule of the API was last evaluated.
+fn evaluated_at(of: &Value) -> Option<i64> {
+    Some(of["lastEvaluation"].as_str()?.parse::<jiff::Timestamp>().ok()?.as_millisecond())
 }
 
 /// Removes what differs with the time: when, how long, since when.
@@ -123,13 +186,13 @@ fn rules_record_and_alert_as_in_2_42() {
     let text = RULES.replace("AGGREGATES", &group_name(&path, "aggregates"));
     fs::write(&path, text.replace("ALERTS", &group_name(&path, "alerts"))).expect("a rule file");
     // With a filter 2.42 shows groups that have no rule left; later versions do not.
-    let _both = Both::compare(Kind::Prometheus, &path, &[vec![]]);
+    let _both = Both::compare(Kind::Prometheus, Server::start, &path, &[vec![]]);
 }
 
 #[test]
 fn rules_record_and_alert_as_in_3_5() {
     let text = RULES.replace("ALERTS", "alerts").replace("AGGREGATES", "aggregates\n  labels: {site: here}");
-    let (_folder, path) = rule_file(&text);
+    let (_folder, path) = rule_file(&(text + OFFSETS));
     let filters = [
         vec![],
         vec![("type", "alert")],
@@ -139,13 +202,13 @@ fn rules_record_and_alert_as_in_3_5() {
         vec![("match[]", "{site=\"here\"}")],
         vec![("exclude_alerts", "true")],
     ];
-    let Both { prometheus, tributary, .. } = Both::compare(Kind::Prometheus3, &path, &filters);
+    let Both { prometheus, tributary, .. } = Both::compare(Kind::Prometheus3, Server::start, &path, &filters);
     // 3.14 makes tokens of another hash than 3.5 does; what they lead to is the same.
     let pages = [&tributary, &prometheus].map(|server| {
         let page = |parameters: &[(&str, &str)]| server.http().get("/api/v1/rules", parameters).data();
-        let first = page(&[("group_limit", "1")]);
+        let first = page(&[("group_limit", "4")]);
         let token = first["groupNextToken"].as_str().expect("there is another group").to_owned();
-        let second = page(&[("group_limit", "1"), ("group_next_token", &token)]);
+        let second = page(&[("group_limit", "4"), ("group_next_token", &token)]);
         assert!(second.get("groupNextToken").is_none());
         [&first, &second].map(|page| page["groups"][0]["name"].clone())
     });
@@ -159,6 +222,22 @@ fn rules_record_and_alert_as_in_3_5() {
     }
 }
 
+#[test]
+fn rules_that_are_evaluated_at_the_same_time_record_as_in_3_5() {
+    let (_folder, path) = rule_file(INDEPENDENT);
+    let _both = Both::compare(Kind::Prometheus3, Server::start_with_concurrent_rules, &path, &[vec![]]);
+}
+
+/// How often a server was too late for an evaluation.
+fn missed(server: &Server) -> f64 {
+    let metrics = server.queriers().into_iter().map(|http| http.get("/metrics", &[]).body);
+    let of = |body: String| -> f64 {
+        let lines = body.lines().filter(|l| l.starts_with("prometheus_rule_group_iterations_missed_total"));
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    };
+    metrics.map(of).sum()
+}
+
 /// A Prometheus and Tributary that have scraped the same and have the same rules.
 struct Both {
     prometheus: Server,
@@ -168,12 +247,20 @@ struct Both {
 
 impl Both {
     /// Starts them and compares what they record, their alerts, and what `/api/v1/rules` says with some parameters.
-    fn compare(kind: Kind, path: &str, filters: &[Vec<(&str, &str)>]) -> Self {
+    fn compare(
+        kind: Kind,
+        start: fn(Kind, &str) -> Server,
+        path: &str,
+        filters: &[Vec<(&str, &str)>],
+    ) -> Self {
         let fixture = Fixture::start();
-        let config = pair::config("fixture", &fixture.address(), pair::PATH, "")
+        let mut config = pair::config("fixture", &fixture.address(), pair::PATH, "")
             + &format!("rule_files: ['{path}']\n");
-        let prometheus = Server::start(kind, &config);
-        let tributary = Server::start(Kind::Tributary, &config);
+        if kind == Kind::Prometheus3 {
+            config = config.replace("global:\n", "global:\n  rule_query_offset: 1500ms\n");
+        }
+        let prometheus = start(kind, &config);
+        let tributary = start(Kind::Tributary, &config);
         let base = pair::base_ms(INTERVAL_MS * i64::try_from(STEPS).expect("small"));
         for step in 0..STEPS {
             let at = base + INTERVAL_MS * i64::try_from(step).expect("small");
@@ -190,16 +277,22 @@ impl Both {
         }
         // Both hold the same samples now: every evaluation from here on has the same to look at. Alerts are written from
         // the second evaluation on.
-        let since = now_ms() + 3_000;
-        let until = since + SPAN_MS;
-        for server in [&prometheus, &tributary] {
-            eventually(&format!("{:?} has evaluated until then", server.kind()), || {
-                let last = recorded(&server.http(), since, until + 2_000).into_values().flatten().max();
-                last.filter(|(time, _)| *time > until).map(|_| ())
-            });
-        }
-        let (want, got) =
-            (recorded(&prometheus.http(), since, until), recorded(&tributary.http(), since, until));
+        let both = [&prometheus, &tributary];
+        let [want, got] = eventually("nobody was too late for an evaluation", || {
+            let missed_before = both.map(missed);
+            let since = now_ms() + 3_000;
+            let until = since + SPAN_MS;
+            for server in both {
+                eventually(&format!("{:?} has evaluated until then", server.kind()), || {
+                    let data = server.http().get("/api/v1/rules", &[]).data();
+                    let groups = data["groups"].as_array().expect("groups").iter();
+                    let last = groups.map(evaluated_at).min().flatten();
+                    last.filter(|time| *time > until + OFFSET_MS_MAX).map(|_| ())
+                });
+            }
+            let found = both.map(|server| recorded(&server.http(), since, until));
+            (both.map(missed) == missed_before).then_some(found)
+        });
         assert_eq!(got, want);
         let counts: Vec<usize> = want.values().map(Vec::len).collect();
         // Five series of three recording rules, three alerts that fire, three that wait and the broken one.
@@ -275,82 +368,6 @@ fn alerts_survive_a_restart() {
     let (after, _) = eventually("the alert fires", || alert(&server).filter(|(_, state)| state == "firing"));
     // Series remember whole seconds.
     assert_eq!(after[..19], before[..19], "{after} {before}");
-}
-
-mod cluster {
-    use super::*;
-
-    /// How many groups there are: both queriers have some with near certainty, and the rendezvous is fixed.
-    const GROUPS: usize = 8;
-
-    #[test]
-    fn groups_go_on_when_their_querier_dies() {
-        let group = |i: usize| {
-            format!(
-                "- name: g{i}\n  interval: 2s\n  rules:\n  - {{record: 'rec{i}', expr: 'vector({i})'}}\n  \
-                 - {{alert: A{i}, expr: 'vector(1)', for: 1h}}\n"
-            )
-        };
-        let (_folder, path) = rule_file(&format!("groups:\n{}", (0..GROUPS).map(group).collect::<String>()));
-        let mut server = Server::start_cluster(&format!("rule_files: ['{path}']\n"), Store::Folder);
-        let http = server.http();
-        let active = || -> BTreeMap<String, String> {
-            let alerts = http.try_get("/api/v1/alerts", &[]).filter(|reply| reply.status == 200);
-            let alerts = alerts.map(|reply| reply.data()).unwrap_or_default();
-            let one = |alert: &Value| {
-                let since = alert["activeAt"].as_str()?.get(..19)?.to_owned();
-                Some((alert["labels"]["alertname"].as_str()?.to_owned(), since))
-            };
-            alerts["alerts"].as_array().into_iter().flatten().filter_map(one).collect()
-        };
-        let owned = |server: &mut Server, name: &str| {
-            let metrics = server.cluster().http(name).get("/metrics", &[]).body;
-            metrics.lines().filter(|line| line.starts_with("prometheus_rule_group_rules{")).count()
-        };
-        eventually("every group is evaluated by one querier", || {
-            let shares = ["querier-0", "querier-1"].map(|name| owned(&mut server, name));
-            (shares[0] + shares[1] == GROUPS && shares.iter().all(|share| *share > 0)).then_some(())
-        });
-        // A gateway may still ask the querier that is dead.
-        let has_all = |since: i64| {
-            let time = promql::seconds(now_ms());
-            let parameters = [("query", "{__name__=~\"rec.*\"}[10s]"), ("time", &time)];
-            let reply = http.try_get("/api/v1/query", &parameters).filter(|reply| reply.status == 200);
-            let data = reply.map(|reply| reply.data()).unwrap_or_default();
-            let is_new = |series: &&Value| {
-                let last = series["values"].as_array().and_then(|values| values.last());
-                last.and_then(|last| last[0].as_f64()).is_some_and(|time| time * 1000.0 > since as f64)
-            };
-            data["result"].as_array().into_iter().flatten().filter(is_new).count() == GROUPS
-        };
-        let started = now_ms();
-        eventually("all have recorded", || has_all(started).then_some(()));
-        let before = eventually("all alerts wait", || Some(active()).filter(|all| all.len() == GROUPS));
-        // Written from the third evaluation on.
-        eventually("since when they do is written", || {
-            let written = promql::single(&http, "count(ALERTS_FOR_STATE)", now_ms());
-            written.filter(|count| *count == GROUPS as f64)
-        });
-        server.cluster().kill_9_member("querier-1");
-        let killed = now_ms();
-        eventually("all go on", || has_all(killed + 4_000).then_some(()));
-        assert_eq!(owned(&mut server, "querier-0"), GROUPS);
-        // Taken over as they were: nobody waits anew.
-        assert_eq!(
-            eventually("all alerts are there", || Some(active()).filter(|all| all.len() == GROUPS)),
-            before
-        );
-        // No time was written twice, and no value but the right one.
-        for i in 0..GROUPS {
-            let all = promql::instant(&http, &format!("rec{i}[5m]"), now_ms());
-            assert_eq!(all.series.len(), 1, "{all:?}");
-            let floats = &all.series[0].floats;
-            assert!(floats.iter().all(|(_, v)| *v == i as f64), "{floats:?}");
-            assert!(
-                floats.windows(2).all(|pair| pair[1].0 > pair[0].0 && (pair[1].0 - pair[0].0) % 2_000 == 0)
-            );
-        }
-    }
 }
 
 fn run(program: PathBuf, arguments: &[&str], folder: &TempDir) -> Output {

@@ -237,6 +237,7 @@ impl Rules {
         if let Some(before) = &before {
             group.take_state(before);
         }
+        self.outside.metrics.started(&group);
         let state = Arc::new(Mutex::new(Some(group)));
         let stop = CancellationToken::new();
         let around = Arc::new(self.around(&settings));

@@ -143,11 +143,13 @@ impl Selection {
         };
         let mut selection = Self::of(heads, table, Vec::new());
         let mut samples = Vec::with_capacity(selection.labels.len());
+        let mut rest = *left;
         while let Some(next) = selection.next().await? {
-            let Some(rest) = left.checked_sub(next.sample_count() as u64) else { return Ok(None) };
-            *left = rest;
+            let Some(after) = rest.checked_sub(next.sample_count() as u64) else { return Ok(None) };
+            rest = after;
             samples.push(next);
         }
+        *left = rest;
         Ok(Some(Read { labels: selection.labels, samples }))
     }
 

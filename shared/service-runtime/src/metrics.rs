@@ -3,10 +3,11 @@
 use std::fmt;
 use std::fs;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, MetricEncoder};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
@@ -14,6 +15,8 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+
+use crate::summary::Summaries;
 
 /// The media type of [`Metrics::encode`].
 pub(crate) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -45,6 +48,8 @@ pub const BUILD: Build = Build {
 #[derive(Clone, Default)]
 pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
+    /// Beside it, since it knows of no summaries.
+    summaries: Arc<Mutex<Vec<Summaries>>>,
 }
 
 impl fmt::Debug for Metrics {
@@ -59,13 +64,22 @@ impl Metrics {
         register(&mut self.registry.lock())
     }
 
+    /// Registers summaries.
+    pub fn register_summaries(&self, summaries: Summaries) {
+        self.summaries.lock().push(summaries);
+    }
+
     /// Writes all metrics in the OpenMetrics text format.
     ///
     /// # Errors
     /// When a collector fails.
     pub fn encode(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.registry.lock())?;
+        encode_registry(&mut text, &self.registry.lock())?;
+        for summaries in &*self.summaries.lock() {
+            summaries.encode(Instant::now(), &mut text)?;
+        }
+        encode_eof(&mut text)?;
         Ok(text)
     }
 

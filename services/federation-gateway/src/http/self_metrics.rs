@@ -50,7 +50,9 @@ struct Metric {
     #[serde(skip_serializing_if = "Option::is_none")]
     counter: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    histogram: Option<Histogram>,
+    summary: Option<Parts>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    histogram: Option<Parts>,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -64,13 +66,22 @@ struct Value {
     value: Double,
 }
 
-/// Counts are texts, as all 64-bit integers in this form.
+/// A summary has quantiles, a histogram buckets. Counts are texts, as all 64-bit integers in this form.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Histogram {
+struct Parts {
     sample_count: String,
     sample_sum: Double,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    quantile: Vec<Quantile>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     bucket: Vec<Bucket>,
+}
+
+#[derive(Debug, Serialize)]
+struct Quantile {
+    quantile: Double,
+    value: Double,
 }
 
 #[derive(Debug, Serialize)]
@@ -97,7 +108,8 @@ impl Serialize for Double {
     }
 }
 
-/// Reads the text of `/metrics`; by name. There are counters, gauges, facts (as gauges of 1) and histograms.
+/// Reads the text of `/metrics`; by name. There are counters, gauges, facts (as gauges of 1), summaries
+/// and histograms.
 fn families(text: &str) -> exposition::Result<Vec<Family>> {
     let (mut help, mut kinds) = (HashMap::new(), HashMap::new());
     let mut all: BTreeMap<String, Family> = BTreeMap::new();
@@ -115,6 +127,7 @@ fn families(text: &str) -> exposition::Result<Vec<Family>> {
                 let series = sample.series.metric_name().into_owned();
                 let (name, r#type) = match kind {
                     MetricType::Histogram => (current.clone(), "HISTOGRAM"),
+                    MetricType::Summary => (current.clone(), "SUMMARY"),
                     MetricType::Counter => (series.clone(), "COUNTER"),
                     _ => (series.clone(), "GAUGE"),
                 };
@@ -133,7 +146,9 @@ fn families(text: &str) -> exposition::Result<Vec<Family>> {
                 label.sort_by(|a, b| a.name.cmp(&b.name));
                 let value = Double(sample.value);
                 match kind {
-                    MetricType::Histogram => family.add_part(&series, label, value),
+                    MetricType::Histogram | MetricType::Summary => {
+                        family.add_part(kind, &series, label, value);
+                    }
                     MetricType::Counter => {
                         family.metric.push(Metric {
                             label,
@@ -154,21 +169,24 @@ fn families(text: &str) -> exposition::Result<Vec<Family>> {
 }
 
 impl Family {
-    /// Adds a series of a histogram; those of one stand beside each other.
-    fn add_part(&mut self, series: &str, mut label: Vec<Label>, value: Double) {
-        let bound = label.iter().position(|l| l.name == "le").map(|i| label.remove(i).value);
+    /// Adds a series of a histogram or a summary; those of one stand beside each other.
+    fn add_part(&mut self, kind: MetricType, series: &str, mut label: Vec<Label>, value: Double) {
+        let is_summary = kind == MetricType::Summary;
+        let name = if is_summary { "quantile" } else { "le" };
+        let place = label.iter().position(|l| l.name == name).map(|i| label.remove(i).value);
         if self.metric.last().is_none_or(|last| last.label != label) {
-            self.metric.push(Metric { label, histogram: Some(Histogram::default()), ..Metric::default() });
+            let [summary, histogram] = [is_summary, !is_summary].map(|is| is.then(Parts::default));
+            self.metric.push(Metric { label, summary, histogram, ..Metric::default() });
         }
-        let Some(histogram) = self.metric.last_mut().and_then(|last| last.histogram.as_mut()) else { return };
+        let Some(last) = self.metric.last_mut() else { return };
+        let Some(parts) = last.summary.as_mut().or(last.histogram.as_mut()) else { return };
         let count = format!("{}", value.0);
-        match (series.strip_prefix(self.name.as_str()), bound) {
-            (Some("_sum"), _) => histogram.sample_sum = value,
-            (Some("_count"), _) => histogram.sample_count = count,
-            (_, Some(bound)) => histogram.bucket.push(Bucket {
-                cumulative_count: count,
-                upper_bound: Double(model::number::parse_float(&bound).unwrap_or(f64::NAN)),
-            }),
+        let place = place.map(|place| Double(model::number::parse_float(&place).unwrap_or(f64::NAN)));
+        match (series.strip_prefix(self.name.as_str()), place) {
+            (Some("_sum"), _) => parts.sample_sum = value,
+            (Some("_count"), _) => parts.sample_count = count,
+            (_, Some(quantile)) if is_summary => parts.quantile.push(Quantile { quantile, value }),
+            (_, Some(upper_bound)) => parts.bucket.push(Bucket { cumulative_count: count, upper_bound }),
             _ => {}
         }
     }
@@ -187,7 +205,10 @@ mod tests {
                     took_seconds_bucket{le=\"+Inf\",of=\"b\"} 0\n\
                     # HELP done Things.\n# TYPE done counter\ndone_total 7\n\
                     # HELP built What.\n# TYPE built info\nbuilt_info{version=\"1\"} 1\n\
-                    # HELP level How.\n# TYPE level gauge\nlevel{z=\"1\",a=\"2\"} NaN\n# EOF\n";
+                    # HELP level How.\n# TYPE level gauge\nlevel{z=\"1\",a=\"2\"} NaN\n\
+                    # HELP waited_seconds Idle.\n# TYPE waited_seconds summary\n\
+                    waited_seconds{quantile=\"0.5\"} 0.25\nwaited_seconds{quantile=\"0.9\"} NaN\n\
+                    waited_seconds_sum 1.5\nwaited_seconds_count 6\n# EOF\n";
         let found = families(text).expect("read");
         let shown = serde_json::to_string(&found).expect("JSON");
         let bucket =
@@ -203,10 +224,11 @@ mod tests {
             r#"{"name":"done_total","help":"Things.","type":"COUNTER","metric":[{"counter":{"value":7}}]}"#.to_owned(),
             r#"{"name":"level","help":"How.","type":"GAUGE","metric":[{"label":[{"name":"a","value":"2"},{"name":"z","value":"1"}],"gauge":{"value":"NaN"}}]}"#.to_owned(),
             format!(
-                r#"{{"name":"took_seconds","help":"Time.","type":"HISTOGRAM","metric":[{},{}]}}]"#,
+                r#"{{"name":"took_seconds","help":"Time.","type":"HISTOGRAM","metric":[{},{}]}}"#,
                 histogram("a", "3", "2.5", &[bucket("2", "1"), bucket("3", "\"Infinity\"")]),
                 histogram("b", "0", "0", &[bucket("0", "\"Infinity\"")]),
             ),
+            r#"{"name":"waited_seconds","help":"Idle.","type":"SUMMARY","metric":[{"summary":{"sampleCount":"6","sampleSum":1.5,"quantile":[{"quantile":0.5,"value":0.25},{"quantile":0.9,"value":"NaN"}]}}]}]"#.to_owned(),
         ];
         assert_eq!(shown, want.join(","));
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -9,9 +10,11 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use service_runtime::{Summaries, Summary};
 
-/// Boundaries of durations, in seconds.
-const SECONDS: [f64; 8] = [0.005, 0.02, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0];
+/// The boundaries of Prometheus's histogram of durations, in seconds.
+const SECONDS: [f64; 4] = [0.01, 0.1, 1.0, 10.0];
+const LATENCY: &str = "Time that sending a batch of alerts took";
 
 /// An Alertmanager, by its URL.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -22,7 +25,8 @@ struct AlertmanagerLabel {
 /// The metrics of all Alertmanagers. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct NotifierMetrics {
-    latency: Family<AlertmanagerLabel, Histogram, fn() -> Histogram>,
+    latency: Summaries,
+    latency_histogram: Family<AlertmanagerLabel, Histogram, fn() -> Histogram>,
     sent: Family<AlertmanagerLabel, Counter>,
     errors: Family<AlertmanagerLabel, Counter>,
     dropped: Family<AlertmanagerLabel, Counter>,
@@ -38,7 +42,8 @@ pub(crate) struct NotifierMetrics {
 pub(super) struct LoopMetrics {
     all: NotifierMetrics,
     label: AlertmanagerLabel,
-    pub(super) latency: Histogram,
+    latency: Summary,
+    latency_histogram: Histogram,
     pub(super) sent: Counter,
     pub(super) errors: Counter,
     pub(super) dropped: Counter,
@@ -48,7 +53,13 @@ pub(super) struct LoopMetrics {
 impl NotifierMetrics {
     pub(crate) fn register(registry: &service_runtime::Metrics) -> Self {
         let metrics = Self {
-            latency: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            latency: Summaries::by_label(
+                "prometheus_notifications_latency_seconds",
+                LATENCY,
+                "alertmanager",
+                &[0.5, 0.9, 0.99],
+            ),
+            latency_histogram: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             sent: Family::default(),
             errors: Family::default(),
             dropped: Family::default(),
@@ -58,12 +69,9 @@ impl NotifierMetrics {
             loops: Arc::default(),
         };
         let m = metrics.clone();
+        registry.register_summaries(m.latency);
         registry.register(|r| {
-            r.register(
-                "prometheus_notifications_latency_seconds",
-                "Time that sending a batch of alerts took",
-                m.latency,
-            );
+            r.register("prometheus_notifications_latency_histogram_seconds", LATENCY, m.latency_histogram);
             r.register("prometheus_notifications_sent", "Alerts that an Alertmanager took", m.sent);
             r.register("prometheus_notifications_errors", "Alerts that could not be sent", m.errors);
             r.register(
@@ -91,7 +99,8 @@ impl NotifierMetrics {
         let label = AlertmanagerLabel { alertmanager: url.to_owned() };
         *self.loops.lock().entry(label.clone()).or_default() += 1;
         LoopMetrics {
-            latency: self.latency.get_or_create_owned(&label),
+            latency: self.latency.of(url),
+            latency_histogram: self.latency_histogram.get_or_create_owned(&label),
             sent: self.sent.get_or_create_owned(&label),
             errors: self.errors.get_or_create_owned(&label),
             dropped: self.dropped.get_or_create_owned(&label),
@@ -103,6 +112,12 @@ impl NotifierMetrics {
 }
 
 impl LoopMetrics {
+    /// Takes note of how long the sending of a batch took.
+    pub(super) fn took(&self, took: Duration) {
+        self.latency.observe(took.as_secs_f64());
+        self.latency_histogram.observe(took.as_secs_f64());
+    }
+
     /// Forgets an Alertmanager that is sent nothing any more.
     pub(super) fn forget(&self) {
         let Self { all, label, .. } = self;
@@ -112,7 +127,8 @@ impl LoopMetrics {
             return;
         }
         loops.remove(label);
-        all.latency.remove(label);
+        all.latency.remove(&label.alertmanager);
+        all.latency_histogram.remove(label);
         for family in [&all.sent, &all.errors, &all.dropped] {
             family.remove(label);
         }

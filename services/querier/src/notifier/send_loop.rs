@@ -105,7 +105,7 @@ impl SendLoop {
         let (count, started) = (batch.len() as u64, Instant::now());
         match self.send(&batch).await {
             Ok(()) => {
-                self.metrics.latency.observe(started.elapsed().as_secs_f64());
+                self.metrics.took(started.elapsed());
                 self.metrics.sent.inc_by(count);
                 Sent::Taken
             }
