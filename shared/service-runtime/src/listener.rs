@@ -34,8 +34,11 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 const STREAMS_MAX: u32 = 1024;
 /// What one stream may have on the way, in bytes.
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 512 << 10;
-/// What a connection may: as much as all its streams, so that those that are not read hold back no other.
-pub(crate) const CONNECTION_WINDOW_BYTES: u32 = STREAMS_MAX * STREAM_WINDOW_BYTES;
+/// What the answers of one connection to a member may: as much as all its streams, so that those that are not read hold
+/// back no other.
+pub(crate) const ANSWERS_WINDOW_BYTES: u32 = STREAMS_MAX * STREAM_WINDOW_BYTES;
+/// What the requests of one connection may, whoever sends them.
+const REQUESTS_WINDOW_BYTES: u32 = 32 * STREAM_WINDOW_BYTES;
 /// How long connections have to end once their listener is closed: the services behind them have stopped already,
 /// so what is left is streams that nobody will end (health watches).
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -132,7 +135,7 @@ fn connection(
             .keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .initial_connection_window_size(REQUESTS_WINDOW_BYTES)
             .max_concurrent_streams(STREAMS_MAX);
         let service = TowerToHyperService::new(service);
         let served = builder.serve_connection(TokioIo::new(stream), service).into_owned();

@@ -26,7 +26,7 @@ use tonic::body::Body;
 use tonic::transport::Endpoint;
 use tower::{ServiceExt as _, service_fn};
 
-use crate::listener::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
+use crate::listener::{ANSWERS_WINDOW_BYTES, STREAM_WINDOW_BYTES};
 use crate::{BoxError, Tasks};
 
 /// How many network channels are kept open for reuse.
@@ -236,7 +236,7 @@ fn network(address: &str) -> Result<Channel, BoxError> {
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_connection_window_size(ANSWERS_WINDOW_BYTES)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
