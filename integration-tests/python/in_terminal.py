@@ -8,12 +8,15 @@ Prints {"output", "status"}: the status as a number, negative for a signal.
 import json
 import os
 import pty
+import signal
 import sys
 
 
 def main(interrupt_at, *command):
     child, terminal = pty.fork()
     if child == 0:
+        # What a shell starts in the background ignores Ctrl-C, and so do its children.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.execv(command[0], command)
     output, is_pressed = b"", not interrupt_at
     while True:
