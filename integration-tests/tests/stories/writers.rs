@@ -64,6 +64,14 @@ impl Writer {
         self.failures.load(Ordering::Relaxed)
     }
 
+    /// Sends what was on its way when the client ended once more, so that it is known what there has to be: returns that.
+    pub(crate) fn finish(&self, server: &Http) -> Floats {
+        let last = self.acknowledged();
+        let reply = write(server, &self.batch(last)).expect("an answer");
+        assert_eq!(reply.status, 204, "{}", reply.body);
+        self.floats(last + 1)
+    }
+
     /// All samples of the first batches, as a ledger.
     pub(crate) fn floats(&self, batches: i64) -> Floats {
         let samples = (0..batches).flat_map(|batch| (0..SERIES).map(move |series| (batch, series)));
