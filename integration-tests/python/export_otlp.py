@@ -1,13 +1,16 @@
 """Exports metrics with the OpenTelemetry SDK, and prints what it recorded and what was answered, as lines of JSON.
 
     export_otlp.py ENDPOINT each        one metric of each kind, exported once
-    export_otlp.py ENDPOINT many COUNT  COUNT exports, one after the other, a line for each that was answered
+    export_otlp.py ENDPOINT many COUNT FILE
+                                        COUNT exports, one after the other, a line for each that was answered; the
+                                        last one when there is such a file
     export_otlp.py URL http             a counter and an exponential histogram, exported once over HTTP, packed
 """
 
 import json
 import logging
 import math
+import os
 import sys
 import time
 
@@ -136,7 +139,7 @@ def each(endpoint):
     )
 
 
-def many(endpoint, count):
+def many(endpoint, count, file):
     # Histograms as deltas: a point of each export that is rejected.
     provider, answers = provider_of(
         endpoint, "many", temporality={Histogram: AggregationTemporality.DELTA}
@@ -146,6 +149,8 @@ def many(endpoint, count):
     meter.create_observable_gauge("load", [lambda _: [Observation(0.5)]])
     duration = meter.create_histogram("duration", "s")
     for number in range(count):
+        while number == count - 1 and not os.path.exists(file):
+            time.sleep(PAUSE_SECONDS)
         for worker in range(20):
             work.add(worker + 1, {"worker": worker})
         duration.record(0.1)
@@ -175,4 +180,4 @@ if __name__ == "__main__":
     elif what == "http":
         http(endpoint)
     else:
-        many(endpoint, int(sys.argv[3]))
+        many(endpoint, int(sys.argv[3]), sys.argv[4])

@@ -276,13 +276,6 @@ impl Running {
         }
     }
 
-    /// Whether all checks are passed now.
-    #[must_use]
-    pub fn is_well(&self) -> bool {
-        let is_passed = |check| is_passed(check, &self.container.name, &self.paths, self.runner);
-        self.container.checks.iter().all(is_passed)
-    }
-
     /// Stops in order.
     ///
     /// # Panics

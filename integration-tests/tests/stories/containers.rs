@@ -173,9 +173,7 @@ fn check_rights(engine: &Engine, name: &str) {
 
 /// Stops what writes before what stores, after one more look at each.
 fn stop(mut running: Vec<Running>) {
-    for container in &running {
-        assert!(container.is_well(), "{}", container.container().name);
-    }
+    running.iter_mut().for_each(Running::wait_well);
     running.sort_by_key(|running| running.container().args[0] == "ingester");
     running.iter_mut().for_each(Running::stop);
 }

@@ -88,7 +88,7 @@ fn an_ingester_that_was_taken_for_dead_begins_another_log() {
         wait_for_whole_answers(server);
         server.cluster().resume(paused);
         eventually("it has noticed", || {
-            server.output().contains("another log takes the place").then_some(())
+            server.whole_output().contains("another log takes the place").then_some(())
         });
         wait_for_writes(&clients);
         wait_for_whole_answers(server);

@@ -94,11 +94,12 @@ fn the_data_source_works() {
     assert_eq!(series, json!([{ "__name__": "pushed_total", "dotted.name": "v", "job": "pushed" }]));
 
     // Hints: types and help of everything that is scraped.
-    let metadata = get(&http, "/metadata", &[("limit", "40000"), ("limit_per_metric", "1")]);
-    assert_eq!(
-        metadata["shown_total"],
-        json!([{ "type": "counter", "help": "Of the fixture.", "unit": "" }])
-    );
+    // They may come a little after the samples.
+    let hint = eventually("what is scraped has a hint", || {
+        let metadata = get(&http, "/metadata", &[("limit", "40000"), ("limit_per_metric", "1")]);
+        metadata.get("shown_total").cloned()
+    });
+    assert_eq!(hint, json!([{ "type": "counter", "help": "Of the fixture.", "unit": "" }]));
     // Whether rules can be had, and whether this is Mimir's ruler: it is not.
     assert_eq!(get(&http, "/rules", &[])["groups"], json!([]));
     assert_eq!(http.get("/rules/test/test", &[]).status, 404);

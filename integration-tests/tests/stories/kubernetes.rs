@@ -302,14 +302,13 @@ fn equal_watches_are_one_and_end_with_the_last_job() {
         requests.iter().any(|r| r.contains("watch=true") && r.contains("allowWatchBookmarks=true")),
         "{requests:?}"
     );
-    let attached = &discovered(&server)[&("pods-nodes".to_owned(), "active")];
-    let web =
-        attached.iter().find(|target| target["__address__"] == "10.0.1.1:8080").expect("the pod is there");
-    for (name, value) in
-        [("pod_deployment_name", "web"), ("namespace_label_team", "web"), ("node_name", "worker-1")]
-    {
-        assert_eq!(web[&format!("{META}{name}")], value);
-    }
+    let attached =
+        [("pod_deployment_name", "web"), ("namespace_label_team", "web"), ("node_name", "worker-1")];
+    eventually(&format!("the pod is there with {attached:?}"), || {
+        let targets = discovered(&server).remove(&("pods-nodes".to_owned(), "active"))?;
+        let web = targets.iter().find(|target| target["__address__"] == "10.0.1.1:8080")?;
+        attached.iter().all(|(name, value)| meta(web, name) == Some(*value)).then_some(())
+    });
 
     // A token that is exchanged: watches that break come back with the new one.
     cluster.write_token("second-token");

@@ -36,7 +36,8 @@ const TIMES: [&str; 14] = [
     "%201",
     "1s",
 ];
-const DURATIONS: [&str; 10] = ["", "x", "5x", "-1s", "1e30", "1m", "1h30m", "1.5", "5%20m", "1m1h"];
+/// As timeouts too: what is taken is longer than a busy machine holds a query up.
+const DURATIONS: [&str; 10] = ["", "x", "5x", "-1s", "1e30", "1m", "1h30m", "90.5", "5%20m", "1m1h"];
 const COUNTS: [&str; 9] = ["", "x", "-1", "1.5", "99999999999999999999", "%2B1", "0", "1", "%201"];
 const SELECTORS: [&str; 20] = [
     "",

@@ -92,7 +92,8 @@ fn ask(recorder: &mut Recorder, at: i64) {
             ("lookback_delta", "90"),
         ],
     );
-    let range = [("query", "asked"), times[0], times[1], ("step", "15s"), ("stats", "all"), ("timeout", "5")];
+    let range =
+        [("query", "asked"), times[0], times[1], ("step", "15s"), ("stats", "all"), ("timeout", "90")];
     both(recorder, "/query_range", &range);
     both(recorder, "/query_range", &[("query", "asked_native"), times[0], times[1], ("step", "15")]);
     both(recorder, "/query_exemplars", &[("query", "rate(asked[1m])"), times[0], times[1]]);

@@ -92,12 +92,13 @@ fn every_kind_of_instrument_comes_back_through_the_http_api() {
 fn accepted_and_rejected_points_add_up_across_crashes() {
     let mut server = Server::start(Kind::Tributary, "");
     let log = server.folder().join("sdk.log");
+    // The last export waits for the last crash, so that none comes too late.
+    let is_over = server.folder().join("over");
     let mut command = Command::new(part("venv/bin/python"));
-    command.arg(repository().join("integration-tests/python/export_otlp.py")).args([
-        &server.otlp_address(),
-        "many",
-        &EXPORTS.to_string(),
-    ]);
+    command
+        .arg(repository().join("integration-tests/python/export_otlp.py"))
+        .args([&server.otlp_address(), "many", &EXPORTS.to_string()])
+        .arg(&is_over);
     let mut sender = Child::spawn("the SDK", &mut command, &log);
     let last = || -> Option<Value> {
         let output = std::fs::read_to_string(&log).ok()?;
@@ -110,6 +111,7 @@ fn accepted_and_rejected_points_add_up_across_crashes() {
         server.kill_9();
         server.start_again();
     }
+    std::fs::write(&is_over, "").expect("a file");
     let status = sender.wait();
     let line = last().expect("a line for each export");
     assert!(status.success(), "{status}: {}", sender.output());

@@ -352,8 +352,9 @@ fn a_reload_keeps_what_did_not_change_and_refuses_what_is_wrong() {
 
 #[test]
 fn alerts_survive_a_restart() {
-    let (_folder, path) =
-        rule_file("groups:\n- name: g\n  interval: 1s\n  rules:\n  - {alert: A, expr: vector(1), for: 6s}\n");
+    let (_folder, path) = rule_file(
+        "groups:\n- name: g\n  interval: 1s\n  rules:\n  - {alert: A, expr: vector(1), for: 15s}\n",
+    );
     let mut server = Server::start(Kind::Tributary, &format!("rule_files: ['{path}']\n"));
     let alert = |server: &Server| {
         let data = server.http().get("/api/v1/alerts", &[]).data();

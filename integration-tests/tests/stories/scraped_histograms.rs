@@ -257,15 +257,19 @@ fn every_setting_stores_what_the_reference_stores() {
 
     // How much there was, and why one job has none of it.
     let reports = "{__name__=~\"up|scrape_samples_.*\"}";
-    let now = now_ms();
-    let want = promql::instant(&theirs.http(), reports, now);
-    assert_eq!(want.series.len(), 3 * SETTINGS.len());
-    let got = promql::instant(&ours.http(), reports, now);
-    assert_eq!(promql::differences(&got, &want), Vec::<String>::new());
+    // A busy machine may let scrapes run out of their time, of either server.
+    eventually("both report the same, of seven jobs that are up", || {
+        let now = now_ms();
+        let [got, want] = [&ours, &theirs].map(|server| promql::instant(&server.http(), reports, now));
+        let up = want.series.iter().filter(|s| s.labels["__name__"] == "up" && s.floats[0].1 == 1.0);
+        let is_whole = want.series.len() == 3 * SETTINGS.len() && up.count() == SETTINGS.len() - 1;
+        (is_whole && promql::differences(&got, &want).is_empty()).then_some(())
+    });
     for server in [&theirs, &ours] {
-        let targets = server.http().get("/api/v1/targets", &[("scrapePool", "impossible")]).data();
-        let error = &targets["activeTargets"][0]["lastError"];
-        assert_eq!(error, "histogram bucket limit exceeded", "{:?}", server.kind());
+        eventually(&format!("{:?} says what is wrong", server.kind()), || {
+            let targets = server.http().get("/api/v1/targets", &[("scrapePool", "impossible")]).data();
+            (targets["activeTargets"][0]["lastError"] == "histogram bucket limit exceeded").then_some(())
+        });
     }
     assert_eq!(exemplars(&ours.http(), end), exemplars(&theirs.http(), end));
 }

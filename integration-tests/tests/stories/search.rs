@@ -52,6 +52,11 @@ fn names_are_found_by_what_is_typed() {
     ];
     assert_eq!(write(&http, &all).map(|reply| reply.status), Some(204));
     eventually("the fixture is scraped", || promql::single(&http, "asked_total", now_ms()));
+    // What it says of its metrics is known a moment later.
+    eventually("its metadata is known", || {
+        let metadata = http.get("/api/v1/metadata", &[("metric", "asked_total")]).data();
+        metadata.get("asked_total").is_some().then_some(())
+    });
 
     let pushed = ("match[]", "{job=\"pushed\"}");
     let end = |has_more: bool| json!({ "status": "success", "has_more": has_more });

@@ -105,27 +105,22 @@ fn sources_stand_side_by_side() {
         assert_eq!(shown(&http, "dropped{job=\"own\"}", t + 1), [], "{kind:?}");
         assert_eq!(shown(&http, "count(dropped{job=\"honored\"})", t + 1), [(map(&[]), 2.0)], "{kind:?}");
 
-        // What is dropped counts as scraped.
-        let now = now_ms();
-        for (metric, value) in
-            [("scrape_samples_scraped", 6.0), ("scrape_samples_post_metric_relabeling", 5.0), ("up", 1.0)]
-        {
-            let query = format!("{metric}{{job=\"own\"}}");
-            let values: Vec<f64> = shown(&http, &query, now).into_iter().map(|(_, value)| value).collect();
-            assert_eq!(values, [value; 2], "{kind:?} {metric}");
-        }
+        // What is dropped counts as scraped. A busy machine may let a scrape run out of its time.
+        eventually(&format!("{kind:?} has scraped both"), || {
+            let query = "count(up{job=\"own\"} == 1 and scrape_samples_scraped == 6 \
+                         and scrape_samples_post_metric_relabeling == 5)";
+            promql::single(&http, query, now_ms()).filter(|count| *count == 2.0)
+        });
         // One that is away touches no other.
-        let mut up: Vec<_> = shown(&http, "up{job=\"honored\"}", now)
-            .into_iter()
-            .map(|(labels, value)| (labels["instance"].clone(), value))
-            .collect();
-        up.sort_by(|a, b| a.1.total_cmp(&b.1).then_with(|| a.0.cmp(&b.0)));
-        let mut want: Vec<(String, f64)> = vec![(nobody.clone(), 0.0), (a.clone(), 1.0), (b.clone(), 1.0)];
-        want.sort_by(|a, b| a.1.total_cmp(&b.1).then_with(|| a.0.cmp(&b.0)));
-        assert_eq!(up, want, "{kind:?}");
+        let want = BTreeMap::from([(nobody.clone(), 0.0), (a.clone(), 1.0), (b.clone(), 1.0)]);
+        eventually(&format!("{kind:?} misses one of three"), || {
+            let up = shown(&http, "up{job=\"honored\"}", now_ms());
+            let up = up.into_iter().map(|(labels, value)| (labels["instance"].clone(), value));
+            (up.collect::<BTreeMap<_, _>>() == want).then_some(())
+        });
 
         // However often it was pulled, it is one sample, and no duplicate.
-        let once = shown(&http, "max(count_over_time({cluster!=\"\"}[5m]))", now);
+        let once = shown(&http, "max(count_over_time({cluster!=\"\"}[5m]))", now_ms());
         assert_eq!(once, [(map(&[]), 1.0)], "{kind:?}");
         for metric in ["duplicate_timestamp", "out_of_order"] {
             let name = format!("prometheus_target_scrapes_sample_{metric}_total");

@@ -172,12 +172,13 @@ fn the_files_of_the_table_are_listed() {
 fn own_metrics_are_those_of_the_scrape() {
     let server = Server::start(Kind::Tributary, "");
     let http = server.http();
+    // The text comes first: what has its first series in between is in the other alone.
+    let text = http.get("/metrics", &[]).body;
     let all = http.get("/api/v1/status/self_metrics", &[]).data();
     let names: Vec<&str> =
         all.as_array().expect("a list").iter().map(|f| f["name"].as_str().expect("a name")).collect();
     assert!(names.is_sorted(), "{names:?}");
     // Every family of the text is there, by the name that its series have.
-    let text = http.get("/metrics", &[]).body;
     for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
         let (name, kind) = line.split_once(' ').expect("a name and a type");
         let shown = match kind {

@@ -81,13 +81,20 @@ fn a_query_ends_with_its_client() {
     let (server, end) = filled(SERIES);
     let query = "count_over_time(sum(rate(large[1h]))[2h:1s])";
     let nested = format!("count_over_time({query}[10h:1s])");
-    for (path, query, more, left) in [
-        ("/api/v1/query_range", query, "&start=START&end=END&step=1", 1.0),
-        ("/api/v1/query", nested.as_str(), "&time=END", 2.0),
+    let account =
+        || ["count", "sum"].map(|part| metric(&server, &format!("querier_query_release_seconds_{part}")));
+    for (path, query, more) in [
+        ("/api/v1/query_range", query, "&start=START&end=END&step=1"),
+        ("/api/v1/query", nested.as_str(), "&time=END"),
     ] {
-        leave(&server, end, path, query, more);
-        assert_eq!(metric(&server, "querier_query_release_seconds_count"), left, "{path}");
-        let seconds = metric(&server, "querier_query_release_seconds_sum");
-        assert!(seconds < RELEASE_SECONDS_MAX, "{path}: went on for {seconds} s");
+        // A busy machine may hold the querier up, but not each time.
+        eventually(&format!("{path} is released in time"), || {
+            let [count, seconds] = account();
+            leave(&server, end, path, query, more);
+            // It is entered a moment after the query is over.
+            let entered = || Some(account()).filter(|[entered, _]| *entered == count + 1.0);
+            let [_, released] = eventually("the release is entered", entered);
+            (released - seconds < RELEASE_SECONDS_MAX).then_some(())
+        });
     }
 }

@@ -15,8 +15,10 @@ use crate::coordinator::{
 };
 use crate::{Error, Result};
 
-/// A lease that is waited for. A real etcd keeps to nothing shorter than two seconds.
-const TTL: Duration = Duration::from_secs(3);
+/// A lease that is kept: a busy machine may be late with that. A real etcd keeps to nothing shorter than two seconds.
+const TTL: Duration = Duration::from_secs(6);
+/// A lease that is waited for, until one that nobody kept would be over as well.
+const TTL_LEFT: Duration = Duration::from_secs(8);
 /// By when the end of a lease must have been noticed, and everything else too.
 const TTL_AND_SOME: Duration = Duration::from_secs(20);
 /// A lease that does not end by itself while a case runs.
@@ -216,13 +218,14 @@ async fn leases_take_their_keys_with_them(store: &dyn Coordinator, prefix: &str)
 }
 
 async fn leases_end_unless_they_are_kept(store: &dyn Coordinator, prefix: &str) {
-    let (kept, left) = (store.grant(TTL).await.expect("granted"), store.grant(TTL).await.expect("granted"));
+    let kept = store.grant(TTL).await.expect("granted");
+    let left = store.grant(TTL_LEFT).await.expect("granted");
     done(store.put(&format!("{prefix}kept"), "1".into(), Expect::Absent, Some(kept)).await);
     let put = done(store.put(&format!("{prefix}left"), "1".into(), Expect::Absent, Some(left)).await);
     let mut events = store.watch(prefix, put);
     let keep = async {
         loop {
-            tokio::time::sleep(TTL / 4).await;
+            tokio::time::sleep(TTL / 8).await;
             store.keep_alive(kept).await.expect("kept in time");
         }
     };

@@ -156,12 +156,23 @@ impl EtcdCluster {
     /// # Panics
     /// When etcd refuses.
     pub fn revoke_all_leases(&self) -> usize {
-        let listed = self.call("lease/leases", &json!({}));
-        let leases = listed["leases"].as_array().cloned().unwrap_or_default();
+        let leases = self.leases();
         for lease in &leases {
-            self.call("lease/revoke", &json!({ "ID": lease["ID"] }));
+            let body = json!({ "ID": lease });
+            // One that ran out meanwhile is refused for ever.
+            self.eventually("lease/revoke", || {
+                let mut members = 0..self.size();
+                let is_revoked = members.any(|index| self.try_call(index, "lease/revoke", &body).is_some());
+                (is_revoked || !self.leases().contains(lease)).then_some(())
+            });
         }
         leases.len()
+    }
+
+    fn leases(&self) -> Vec<Value> {
+        let listed = self.call("lease/leases", &json!({}));
+        let leases = listed["leases"].as_array().cloned().unwrap_or_default();
+        leases.into_iter().map(|lease| lease["ID"].clone()).collect()
     }
 
     /// Forgets all changes before a revision.

@@ -377,12 +377,13 @@ async fn a_member_that_dies_is_dropped_and_the_rest_stays_while_etcd_is_gone() {
     let mut cluster = EtcdCluster::start(1);
     let store = coordinator(&cluster);
     let coordinator: Arc<dyn Coordinator> = Arc::new(store.clone());
-    let join = |name: &'static str| {
-        Membership::join(coordinator.clone(), Role::Scraper, name, "h:1", Duration::from_secs(3))
+    let join = |name: &'static str, seconds: u64| {
+        Membership::join(coordinator.clone(), Role::Scraper, name, "h:1", Duration::from_secs(seconds))
     };
-    let mut lives = [join("a").await.expect("joins"), join("b").await.expect("joins")];
-    let dies = join("dies").await.expect("joins");
-    let leaves = join("leaves").await.expect("joins");
+    let mut lives = [join("a", 3).await.expect("joins"), join("b", 3).await.expect("joins")];
+    // Nobody keeps their leases: these are to be seen before they are over.
+    let dies = join("dies", 10).await.expect("joins");
+    let leaves = join("leaves", 10).await.expect("joins");
     let (follower, mut roster) = follow(&store, "dies");
     let names = |roster: &Roster| -> Vec<String> { roster.members.iter().map(|m| m.name.clone()).collect() };
     let story = async {
@@ -393,7 +394,7 @@ async fn a_member_that_dies_is_dropped_and_the_rest_stays_while_etcd_is_gone() {
         roster.wait_for(|roster| names(roster) == ["a", "b"]).await.expect("told");
         roster.mark_unchanged();
         cluster.kill_all();
-        // Longer than the leases.
+        // Longer than the leases of those that live.
         sleep(Duration::from_secs(5)).await;
         cluster.lose_everything();
         let back = async {

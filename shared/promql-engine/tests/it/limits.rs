@@ -237,10 +237,14 @@ fn long_computations_end_soon_after_they_are_told_to() {
     ]);
     for (query, source) in all {
         for (is_cancelled, expected) in [(true, Error::Canceled), (false, Error::Timeout)] {
-            let (error, late) = time_to_end(query, source, is_cancelled);
-            assert_eq!(error, expected, "{query}");
-            // Far less than it would have gone on for; how soon in truth is for a benchmark to say.
-            assert!(late < Duration::from_secs(2), "{query}: {late:?} after {expected:?}");
+            let is_soon = || {
+                let (error, late) = time_to_end(query, source, is_cancelled);
+                assert_eq!(error, expected, "{query}");
+                // Far less than it would have gone on for; how soon in truth is for a benchmark to say.
+                late < Duration::from_secs(2)
+            };
+            // A busy machine may hold it up, but not each time.
+            assert!((0..3).any(|_| is_soon()), "{query}: goes on long after {expected:?}");
         }
     }
 }

@@ -21,7 +21,7 @@ use super::unreliable::Unreliable;
 const LONG_MS: i64 = 120_000;
 
 /// How long the store may take for a segment before appends are refused: longer than a loaded machine needs.
-const STALL_AFTER: Duration = Duration::from_secs(2);
+const STALL_AFTER: Duration = Duration::from_secs(8);
 
 /// An ingester: its logs, and its storage with one group.
 struct Ingester {
