@@ -32,7 +32,7 @@ use crate::table::{Error, FILE_ROWS_MAX, Result, Table};
 /// Commits after which the table is written as a checkpoint.
 const CHECKPOINT_COMMITS: u64 = 100;
 /// Time between two looks for dead files and old commits.
-const VACUUM_INTERVAL_MS: i64 = HOUR_MS;
+const VACUUM_INTERVAL_MS: i64 = HOUR_MS / 4;
 /// How long a removed file stays, counted from when that was first seen.
 const REMOVED_DELAY_MS: i64 = HOUR_MS;
 /// How long files that no commit names stay, and commits behind a checkpoint.
@@ -436,7 +436,7 @@ impl Maintenance {
         Ok(())
     }
 
-    /// Removes dead files and old commits, once an hour.
+    /// Removes dead files and old commits, now and then.
     async fn remove_dead(&self, looked: &mut Looked) -> Result<()> {
         let now = self.now();
         if looked.last_vacuum.is_some_and(|last| (0..VACUUM_INTERVAL_MS).contains(&now.since_ms(last))) {

