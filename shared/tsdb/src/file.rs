@@ -17,6 +17,8 @@
 //! metric name, then labels, then time: one row per series and window, cut at multiples of
 //! [`WINDOW_MS`] (2 h) or, once the day is compacted, [`DAY_WINDOW_MS`] (8 h).
 //!
+//! Columns go by their names; where one stands in the file means nothing.
+//!
 //! | column | type | what it holds |
 //! |---|---|---|
 //! | `metric` | string | the metric name; empty for a series without one, null in timeline rows |

@@ -378,24 +378,26 @@ fn series_batch(
     let longs = |of: &dyn Fn(&Piece<'_>) -> Option<i64>| -> ArrayRef {
         Arc::new(pieces.iter().map(of).collect::<Int64Array>())
     };
-    let mut columns: Vec<ArrayRef> =
-        vec![strings(&|p| p.row.labels.metric_name().to_owned()), labels.finish()];
-    columns.extend(label_values.iter_mut().map(|c| Arc::new(c.finish()) as ArrayRef));
     let range = |p: &Piece<'_>| Some(p.time_range()).filter(|(min, max)| min <= max);
-    columns.extend([
+    let mut columns: Vec<ArrayRef> = vec![
+        strings(&|p| p.row.labels.metric_name().to_owned()),
+        labels.finish(),
         strings(&|p| p.row.metadata.kind.as_str().to_owned()),
         strings(&|p| p.row.metadata.unit.to_string()),
         strings(&|p| p.row.metadata.help.to_string()),
-        longs(&|p| Some(p.row.labels.series_id().cast_signed())),
         longs(&|p| range(p).map(|r| r.0)),
         longs(&|p| range(p).map(|r| r.1)),
         Arc::new(Int32Array::from(samples.timelines)),
         Arc::new(Int32Array::from(samples.offsets)),
         Arc::new(Int32Array::from(samples.counts)),
+    ];
+    columns.extend(label_values.iter_mut().map(|c| Arc::new(c.finish()) as ArrayRef));
+    columns.extend([
+        longs(&|p| Some(p.row.labels.series_id().cast_signed())),
         samples.time_lists.finish(Arc::new(Int64Array::from(samples.times))),
         samples.int_lists.finish(Arc::new(Int64Array::from(samples.ints))),
-        Arc::new(Int32Array::from(samples.scales)),
         samples.float_lists.finish(Arc::new(Float64Array::from(samples.floats))),
+        Arc::new(Int32Array::from(samples.scales)),
         histograms.finish(),
         starts.finish(),
         exemplars.finish(),

@@ -124,23 +124,29 @@ pub(crate) fn exemplar_fields() -> Fields {
 }
 
 /// The schema of a file that has a column for each of these labels.
+///
+/// What a query reads at one time stands together: what series there are, then how their values are stored. Between the
+/// two is what is large or for other readers only.
 pub(crate) fn arrow_schema(label_columns: &[String]) -> Arc<Schema> {
-    let mut fields = vec![nullable(name::METRIC, DataType::Utf8), nullable(name::LABELS, map())];
-    fields.extend(label_columns.iter().map(|l| nullable(&format!("{LABEL_PREFIX}{l}"), DataType::Utf8)));
-    fields.extend([
+    let mut fields = vec![
+        nullable(name::METRIC, DataType::Utf8),
+        nullable(name::LABELS, map()),
         nullable(name::TYPE, DataType::Utf8),
         nullable(name::UNIT, DataType::Utf8),
         nullable(name::HELP, DataType::Utf8),
-        nullable(name::SERIES_ID, DataType::Int64),
         nullable(name::MIN_TIME, DataType::Int64),
         nullable(name::MAX_TIME, DataType::Int64),
         nullable(name::TIMELINE, DataType::Int32),
         nullable(name::OFFSET, DataType::Int32),
         nullable(name::COUNT, DataType::Int32),
+    ];
+    fields.extend(label_columns.iter().map(|l| nullable(&format!("{LABEL_PREFIX}{l}"), DataType::Utf8)));
+    fields.extend([
+        nullable(name::SERIES_ID, DataType::Int64),
         nullable(name::TIMESTAMPS, list(DataType::Int64)),
         nullable(name::INTS, list(DataType::Int64)),
-        nullable(name::SCALE, DataType::Int32),
         nullable(name::FLOATS, list(DataType::Float64)),
+        nullable(name::SCALE, DataType::Int32),
         nullable(name::HISTOGRAMS, list(DataType::Struct(histogram_fields()))),
         nullable(name::START_TIMESTAMPS, list(DataType::Struct(start_fields()))),
         nullable(name::EXEMPLARS, list(DataType::Struct(exemplar_fields()))),
