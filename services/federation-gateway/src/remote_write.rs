@@ -76,23 +76,28 @@ impl RemoteWriter {
     }
 }
 
-/// Finds a series' place, making one when it is new.
+/// Finds a series' place, making one when it is new. `last` is the group of another series, which it mostly shares.
 pub(crate) fn place(
     filling: &mut Filling<'_>,
     labels: &Labels,
     metadata: Option<&Arc<Metadata>>,
+    last: &mut Labels,
 ) -> Result<Place, TooManySeries> {
-    filling.place(SeriesOf { labels, source: 0, metadata }, || group_key(labels))
+    filling.place(SeriesOf { labels, source: 0, metadata }, || group_key(labels, last))
 }
 
 /// The identity of a series' group: its job and instance, or a bucket.
-fn group_key(labels: &Labels) -> Labels {
+fn group_key(labels: &Labels, last: &mut Labels) -> Labels {
     let (job, instance) = (labels.value(model::labels::JOB), labels.value(model::labels::INSTANCE));
     if job.is_empty() && instance.is_empty() {
         // The name cannot stand in a request, since labels with a leading `__` other than the metric name do not.
         Labels::from_pairs([("__bucket__", (labels.series_id() % BUCKETS).to_string())])
     } else {
-        Labels::from_pairs([(model::labels::JOB, job), (model::labels::INSTANCE, instance)])
+        let known = (last.value(model::labels::JOB), last.value(model::labels::INSTANCE));
+        if known != (job, instance) {
+            *last = Labels::from_pairs([(model::labels::JOB, job), (model::labels::INSTANCE, instance)]);
+        }
+        last.clone()
     }
 }
 
@@ -105,8 +110,11 @@ mod tests {
     #[test]
     fn series_without_job_and_instance_spread_over_buckets() {
         let of_instance = Labels::from_pairs([("__name__", "a"), ("instance", "i"), ("job", "j")]);
-        assert_eq!(group_key(&of_instance).to_string(), r#"{instance="i", job="j"}"#);
-        let key = |i: i32| group_key(&Labels::from_pairs([("__name__", format!("m{i}"))]));
+        let mut last = Labels::from_pairs([("instance", "i"), ("job", "other")]);
+        for _ in 0..2 {
+            assert_eq!(group_key(&of_instance, &mut last).to_string(), r#"{instance="i", job="j"}"#);
+        }
+        let key = |i: i32| group_key(&Labels::from_pairs([("__name__", format!("m{i}"))]), &mut last);
         let keys: HashSet<Labels> = (0..1_000).map(key).collect();
         assert!((32..=BUCKETS as usize).contains(&keys.len()), "{} buckets", keys.len());
     }

@@ -30,7 +30,7 @@ pub struct SeriesIndex {
     tenant: Tenant,
     series_max: usize,
     /// By hash; a second series with the same hash stands in `collisions`.
-    entries: HashMap<u64, Entry>,
+    entries: HashMap<u64, Entry, rapidhash::fast::RandomState>,
     collisions: HashMap<(u64, Labels), Entry>,
     slots: Vec<Slot>,
     slot_by_key: HashMap<Labels, usize>,
@@ -131,7 +131,7 @@ impl SeriesIndex {
         Self {
             tenant,
             series_max,
-            entries: HashMap::new(),
+            entries: HashMap::default(),
             collisions: HashMap::new(),
             slots: Vec::new(),
             slot_by_key: HashMap::new(),

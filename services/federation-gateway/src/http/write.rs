@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use fault::Kind;
 use group_writer::{Batch, Filling, Refusal, TooManySeries, Written};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use model::{LabelsProbe, Metadata, Tenant, Value};
+use model::{Labels, LabelsProbe, Metadata, Tenant, Value};
 use remote_protocol::{BODY_BYTES_MAX, InvalidSeries, Sample, TimeSeries, Version, WriteRequest};
 
 use crate::gateway::Gateway;
@@ -205,6 +205,8 @@ struct Reader<'a> {
     probe: LabelsProbe,
     /// Metadata of one request is shared.
     metadata: HashMap<&'a [u8], Arc<Metadata>>,
+    /// The group of the series before.
+    group: Labels,
     faults: Faults,
     /// How many samples the series have that are skipped.
     skipped: u64,
@@ -281,7 +283,7 @@ impl<'a> Reader<'a> {
         series.probe(&mut self.probe)?;
         let place = match filling.find(&self.probe, metadata) {
             Some(place) => place,
-            None => place(filling, &series.to_labels()?, metadata)?,
+            None => place(filling, &series.to_labels()?, metadata, &mut self.group)?,
         };
         let mut counts = Counts { exemplars: exemplars.len(), ..Counts::default() };
         let mut newest = None;

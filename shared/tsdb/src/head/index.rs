@@ -4,6 +4,7 @@
 //!
 //! Invariants:
 //! - a pair exists as long as its postings are not empty, and its number is used again only after that;
+//! - `last` names pairs that exist;
 //! - the numbers of a series stand in the order of label names;
 //! - `series` holds a number for every live series and for no other.
 
@@ -23,6 +24,8 @@ pub(crate) struct Index {
     free_pairs: Vec<u32>,
     series: HashTable<u32>,
     all: RoaringBitmap,
+    /// The pairs of the series that was added last: the next one mostly shares them.
+    last: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -74,7 +77,14 @@ impl Index {
         hash_of: impl Fn(u32) -> u64,
     ) -> InternedLabels {
         let hash = labels.series_id();
-        let pairs: Box<[u32]> = labels.iter().map(|(name, value)| self.intern(name, value)).collect();
+        let last = std::mem::take(&mut self.last);
+        let mut near = &*last;
+        let pair =
+            |(name, value)| self.known(&mut near, name, value).unwrap_or_else(|| self.intern(name, value));
+        let pairs: Box<[u32]> = labels.iter().map(pair).collect();
+        self.last = last;
+        self.last.clear();
+        self.last.extend_from_slice(&pairs);
         for pair in &pairs {
             self.pairs[*pair as usize].postings.insert(series);
         }
@@ -102,6 +112,7 @@ impl Index {
                 }
             }
             self.free_pairs.push(*number);
+            self.last.clear();
         }
     }
 
@@ -213,6 +224,22 @@ impl Index {
     pub(crate) fn postings_of(&self, name: &str, value: &str) -> Option<&RoaringBitmap> {
         let pair = self.names.get(name)?.get(value)?;
         Some(&self.pairs[*pair as usize].postings)
+    }
+
+    /// Finds a pair among some that are sorted by name, and leaves of them those with later names.
+    fn known(&self, near: &mut &[u32], name: &str, value: &str) -> Option<u32> {
+        while let [first, rest @ ..] = *near {
+            let pair = &self.pairs[*first as usize];
+            let order = (*pair.name).cmp(name);
+            if order.is_gt() {
+                return None;
+            }
+            *near = rest;
+            if order.is_eq() {
+                return (*pair.value == *value).then_some(*first);
+            }
+        }
+        None
     }
 
     fn intern(&mut self, name: &str, value: &str) -> u32 {

@@ -189,7 +189,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
 /// The strings of one record, each once.
 #[derive(Default)]
 struct Symbols<'a> {
-    numbers: HashMap<&'a str, u64>,
+    numbers: HashMap<&'a str, u64, rapidhash::fast::RandomState>,
     bytes: Vec<u8>,
 }
 
