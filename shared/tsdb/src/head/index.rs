@@ -339,4 +339,20 @@ mod tests {
         assert_eq!(f.find(&again), Some(0));
         assert_eq!(f.index.labels(&f.interned[1]).to_string(), r#"{a="1"}"#);
     }
+
+    #[test]
+    fn the_series_added_last_is_removed_and_added_again() {
+        let mut f = Fixture::new(&[&[("a", "1"), ("b", "2")], &[("a", "1"), ("b", "3"), ("c", "4")]]);
+        f.index.remove(1, &f.interned[1].clone());
+        f.interned[1] = f.index.insert(1, &f.labels[1], |s| f.interned[s as usize].hash);
+        assert_eq!(f.find(&f.labels[1]), Some(1));
+        for (name, want) in [
+            ("a", vec![("1", vec![0, 1])]),
+            ("b", vec![("2", vec![0]), ("3", vec![1])]),
+            ("c", vec![("4", vec![1])]),
+        ] {
+            let values = f.index.values(name).map(|(value, series)| (value, series.iter().collect()));
+            assert_eq!(values.collect::<Vec<(&str, Vec<u32>)>>(), want, "{name}");
+        }
+    }
 }
