@@ -255,6 +255,14 @@ pub struct Filling<'a> {
 }
 
 impl Filling<'_> {
+    /// Looks at what [`Filling::find`] will, of several series: the memory of one comes while that of another is waited
+    /// for.
+    pub fn look_ahead(&self, labels: &[LabelsProbe]) {
+        let hashes: Vec<u64> = labels.iter().map(LabelsProbe::series_id).collect();
+        let entries = hashes.iter().filter_map(|hash| self.index.entries.get(hash));
+        std::hint::black_box(entries.filter(|entry| entry.labels.iter().next().is_some()).count());
+    }
+
     /// Finds the place of a series of source 0 that is known, by its labels as they came. `None` says nothing: it may
     /// be known all the same.
     pub fn find(&mut self, labels: &LabelsProbe, metadata: Option<&Arc<Metadata>>) -> Option<Place> {

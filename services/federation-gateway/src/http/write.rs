@@ -22,6 +22,8 @@ use crate::remote_write::{Error, place};
 
 /// The messages that are taken.
 const ACCEPTED: [Version; 2] = [Version::V1, Version::V2];
+/// Series that are looked up at a time.
+const LOOK_AHEAD: usize = 16;
 /// Series that a refusal names; of the others it says how many there are.
 const NAMED_MAX: usize = 10;
 
@@ -202,7 +204,6 @@ fn decode(gateway: &Gateway, tenant: &Tenant, version: Version, body: &[u8]) -> 
 /// Reads the series of a request.
 #[derive(Debug, Default)]
 struct Reader<'a> {
-    probe: LabelsProbe,
     /// Metadata of one request is shared.
     metadata: HashMap<&'a [u8], Arc<Metadata>>,
     /// The group of the series before.
@@ -238,24 +239,36 @@ impl<'a> Reader<'a> {
         filling: &mut Filling<'_>,
     ) -> Result<Counts, TooManySeries> {
         let mut sent = Counts::default();
-        for series in request.series() {
-            match self.read_series(request.version(), &series, filling) {
-                Ok(counts) => sent.add(counts),
-                Err(Unread::Skipped(fault)) => {
-                    tracing::debug!(fault, "remote write series skipped");
-                    self.skipped += series.sample_count() as u64;
-                    self.faults.add(fault);
+        let mut probes: [LabelsProbe; LOOK_AHEAD] = Default::default();
+        let mut all = request.series();
+        loop {
+            let next: Vec<TimeSeries<'a>> = all.by_ref().take(LOOK_AHEAD).collect();
+            if next.is_empty() {
+                return Ok(sent);
+            }
+            let probed: Vec<_> =
+                next.iter().zip(&mut probes).map(|(series, probe)| series.probe(probe)).collect();
+            filling.look_ahead(&probes[..next.len()]);
+            for ((series, probe), probed) in next.iter().zip(&probes).zip(probed) {
+                let read = probed.map_err(Unread::from);
+                match read.and_then(|()| self.read_series(request.version(), series, probe, filling)) {
+                    Ok(counts) => sent.add(counts),
+                    Err(Unread::Skipped(fault)) => {
+                        tracing::debug!(fault, "remote write series skipped");
+                        self.skipped += series.sample_count() as u64;
+                        self.faults.add(fault);
+                    }
+                    Err(Unread::Full(full)) => return Err(full),
                 }
-                Err(Unread::Full(full)) => return Err(full),
             }
         }
-        Ok(sent)
     }
 
     fn read_series(
         &mut self,
         version: Version,
         series: &TimeSeries<'a>,
+        probe: &LabelsProbe,
         filling: &mut Filling<'_>,
     ) -> Result<Counts, Unread> {
         let metadata = series.metadata_key().map(|key| {
@@ -280,8 +293,7 @@ impl<'a> Reader<'a> {
             let what = "TimeSeries must contain at least one sample or histogram for series";
             return Err(Unread::Skipped(format!("{what} {labels}")));
         }
-        series.probe(&mut self.probe)?;
-        let place = match filling.find(&self.probe, metadata) {
+        let place = match filling.find(probe, metadata) {
             Some(place) => place,
             None => place(filling, &series.to_labels()?, metadata, &mut self.group)?,
         };
