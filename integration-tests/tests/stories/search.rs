@@ -39,7 +39,9 @@ fn names_are_found_by_what_is_typed() {
         pair::PATH,
         "# HELP asked_total Of the <fixture>.\n# TYPE asked_total counter\nasked_total 1\n",
     );
+    // What is old is taken whether or not something was scraped before.
     let config = pair::config("fixture", &fixture.address(), pair::PATH, "");
+    let config = config.replace("out_of_order_time_window: 0s", "out_of_order_time_window: 3h");
     let server = Server::start(Kind::Tributary, &config);
     let http = server.http();
     let at = now_ms() - 60_000;
