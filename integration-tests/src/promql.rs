@@ -6,6 +6,7 @@ use model::number::parse_float;
 use serde_json::Value;
 
 use crate::http::Http;
+use crate::wait::eventually;
 
 /// The relative difference at which two floats are still the same.
 const TOLERANCE: f64 = 1e-12;
@@ -40,6 +41,20 @@ pub struct Answer {
 pub fn instant(server: &Http, query: &str, at_ms: i64) -> Answer {
     let at = seconds(at_ms);
     parse(&server.post_form("/api/v1/query", &[("query", query), ("time", &at)]).data())
+}
+
+/// Evaluates at one time, again and again while the server refuses because an ingester is away.
+///
+/// # Panics
+/// When the query fails otherwise, or is refused until the deadline.
+#[must_use]
+pub fn instant_once_answered(server: &Http, query: &str, at_ms: i64) -> Answer {
+    let form = [("query", query), ("time", &seconds(at_ms))];
+    eventually("a query is answered", || {
+        let reply = server.post_form("/api/v1/query", &form);
+        assert!(matches!(reply.status, 200 | 503), "{query}: {}", reply.body);
+        (reply.status == 200).then(|| parse(&reply.data()))
+    })
 }
 
 /// Evaluates at every step of a range.

@@ -436,7 +436,7 @@ impl Maintenance {
         Ok(())
     }
 
-    /// Removes dead files and old commits, now and then.
+    /// Removes dead files and old commits, every [`VACUUM_INTERVAL_MS`].
     async fn remove_dead(&self, looked: &mut Looked) -> Result<()> {
         let now = self.now();
         if looked.last_vacuum.is_some_and(|last| (0..VACUUM_INTERVAL_MS).contains(&now.since_ms(last))) {

@@ -129,19 +129,8 @@ fn rules_that_need_an_ingester_that_is_away_fail_and_record_nothing() {
     let mut server = Server::start_cluster(&format!("rule_files: ['{path}']\n"), Store::Folder);
     let http = server.http();
     let recorded = |name: &str| -> Vec<(i64, f64)> {
-        // Until an ingester that was away has been found again, queries are refused.
-        let data = eventually("a query is answered", || {
-            let (query, time) = (format!("{name}[10m]"), promql::seconds(now_ms()));
-            let reply = http.get("/api/v1/query", &[("query", &query), ("time", &time)]);
-            assert!(matches!(reply.status, 200 | 503), "{}", reply.body);
-            (reply.status == 200).then(|| reply.data())
-        });
-        let sample = |point: &Value| {
-            let (seconds, value) = (point[0].as_f64().expect("a time"), point[1].as_str().expect("a value"));
-            ((seconds * 1000.0).round() as i64, value.parse::<f64>().expect("a number"))
-        };
-        let series = data["result"].as_array().expect("a list").iter();
-        series.flat_map(|series| series["values"].as_array().expect("samples").iter().map(sample)).collect()
+        let answer = promql::instant_once_answered(&http, &format!("{name}[10m]"), now_ms());
+        answer.series.into_iter().flat_map(|series| series.floats).collect()
     };
     // From the first evaluation on that sees all, every one does.
     let wait_for = |sum: f64| {
