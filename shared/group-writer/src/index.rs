@@ -4,16 +4,21 @@
 //! request is filled in sample by sample and taken out as appends, one a group and time.
 //!
 //! Invariants:
-//! - an index entry's group holds its labels at its member number;
+//! - an index entry's group holds the series' labels at its member number;
+//! - a series is known by a hash of 128 bits under a key that is drawn with the index: nobody can make two series that
+//!   share one, and among 10^9 series the odds of it are 10^-21;
 //! - an entry that was not written for an hour is dropped, with its whole group when most of it is dead;
 //! - an index is bounded; a series beyond the bound is refused and leaves nothing behind;
 //! - a filling that is dropped before its appends are taken leaves nothing behind either.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry as MapEntry;
+use std::collections::hash_map::{Entry as MapEntry, RandomState};
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
-use model::{Exemplar, Histogram, Labels, LabelsProbe, Metadata, Tenant, Timestamp, Value};
+use model::{Exemplar, Histogram, Labels, Metadata, Tenant, Timestamp, Value};
+use prometheus_proto::label;
+use siphasher::sip128::SipHasher13;
 
 use crate::group::{Append, Group, GroupIdentity, Presence};
 
@@ -29,11 +34,13 @@ const DEAD_MEMBERS_MIN: u32 = 64;
 pub struct SeriesIndex {
     tenant: Tenant,
     series_max: usize,
-    /// By hash; a second series with the same hash stands in `collisions`.
-    entries: HashMap<u64, Entry, rapidhash::fast::RandomState>,
-    collisions: HashMap<(u64, Labels), Entry>,
+    entries: HashMap<SeriesKey, Entry, rapidhash::fast::RandomState>,
+    /// Has the key of [`SeriesKey`]s.
+    hasher: SipHasher13,
+    /// Where labels are written for [`SeriesKey`]s.
+    scratch: Vec<u8>,
     slots: Vec<Slot>,
-    slot_by_key: HashMap<Labels, usize>,
+    slot_by_key: HashMap<Labels, u32>,
     swept_at: Timestamp,
     /// What members have of whose metadata nothing is said.
     unknown: Arc<Metadata>,
@@ -61,18 +68,20 @@ pub struct SeriesOf<'a> {
     pub metadata: Option<&'a Arc<Metadata>>,
 }
 
+/// What an index knows a series by; valid in the index that made it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SeriesKey([u64; 2]);
+
 /// Where a series stands; valid within the filling that gave it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    slot: usize,
+    slot: u32,
     member: u32,
 }
 
 /// Where one series goes.
 #[derive(Debug)]
 struct Entry {
-    labels: Labels,
-    source: u64,
     metadata: Arc<Metadata>,
     place: Place,
     written_at: Timestamp,
@@ -86,7 +95,7 @@ impl Entry {
             && !Arc::ptr_eq(metadata, &self.metadata)
         {
             if *metadata != self.metadata {
-                slots[self.place.slot].group.set_metadata(self.place.member, Arc::clone(metadata));
+                slots[self.place.slot as usize].group.set_metadata(self.place.member, Arc::clone(metadata));
             }
             self.metadata = Arc::clone(metadata);
         }
@@ -128,11 +137,13 @@ impl SeriesIndex {
     /// Makes an empty index of at most so many series.
     #[must_use]
     pub fn new(tenant: Tenant, series_max: usize) -> Self {
+        let random = RandomState::new();
         Self {
             tenant,
             series_max,
             entries: HashMap::default(),
-            collisions: HashMap::new(),
+            hasher: SipHasher13::new_with_keys(random.hash_one(0), random.hash_one(1)),
+            scratch: Vec::new(),
             slots: Vec::new(),
             slot_by_key: HashMap::new(),
             swept_at: Timestamp::default(),
@@ -148,16 +159,15 @@ impl SeriesIndex {
         Filling { index: self, touched: Vec::new(), now }
     }
 
-    /// Finds the place of a series that is known, unless it shares its hash with another.
-    fn find(
-        &mut self,
-        hash: u64,
-        is_it: impl FnOnce(&Entry) -> bool,
-        metadata: Option<&Arc<Metadata>>,
-        now: Timestamp,
-    ) -> Option<Place> {
-        let entry = self.entries.get_mut(&hash).filter(|entry| is_it(entry))?;
-        Some(entry.touch(metadata, &self.slots, now))
+    /// Finds the place of a series that is known.
+    fn find(&mut self, key: SeriesKey, metadata: Option<&Arc<Metadata>>, now: Timestamp) -> Option<Place> {
+        Some(self.entries.get_mut(&key)?.touch(metadata, &self.slots, now))
+    }
+
+    /// The key of a series, by its labels as [`label::put`] writes them.
+    fn key(&self, labels: &[u8], source: u64) -> SeriesKey {
+        let hash = self.hasher.hash(labels);
+        SeriesKey([hash.h1 ^ source, hash.h2])
     }
 
     /// Finds the series' group and member, adding it when it is new.
@@ -168,32 +178,26 @@ impl SeriesIndex {
         now: Timestamp,
     ) -> Result<Place, TooManySeries> {
         let SeriesOf { labels, source, metadata } = series;
-        let hash = labels.series_id() ^ source;
-        let is_it = |e: &Entry| e.source == source && e.labels == *labels;
-        if let Some(place) = self.find(hash, is_it, metadata, now) {
+        self.scratch.clear();
+        labels
+            .iter()
+            .for_each(|(name, value)| label::put(name.as_bytes(), value.as_bytes(), &mut self.scratch));
+        let key = self.key(&self.scratch, source);
+        if let Some(place) = self.find(key, metadata, now) {
             return Ok(place);
         }
-        let is_taken = self.entries.contains_key(&hash);
-        if is_taken && let Some(entry) = self.collisions.get_mut(&(source, labels.clone())) {
-            return Ok(entry.touch(metadata, &self.slots, now));
-        }
-        if self.entries.len() + self.collisions.len() >= self.series_max {
+        if self.entries.len() >= self.series_max {
             return Err(TooManySeries { tenant: self.tenant.clone(), series_max: self.series_max });
         }
         let metadata = Arc::clone(metadata.unwrap_or(&self.unknown));
         let slot = self.slot(group_key());
-        let member = self.slots[slot].group.add(labels.clone(), Arc::clone(&metadata));
+        let member = self.slots[slot as usize].group.add(labels.clone(), Arc::clone(&metadata));
         let place = Place { slot, member };
-        let entry = Entry { labels: labels.clone(), source, metadata, place, written_at: now };
-        if is_taken {
-            self.collisions.insert((source, labels.clone()), entry);
-        } else {
-            self.entries.insert(hash, entry);
-        }
+        self.entries.insert(key, Entry { metadata, place, written_at: now });
         Ok(place)
     }
 
-    fn slot(&mut self, key: Labels) -> usize {
+    fn slot(&mut self, key: Labels) -> u32 {
         match self.slot_by_key.entry(key) {
             MapEntry::Occupied(entry) => *entry.get(),
             MapEntry::Vacant(entry) => {
@@ -201,7 +205,9 @@ impl SeriesIndex {
                 let identity = GroupIdentity { tenant, key, sub_group: 0, epoch: 0 };
                 let group = Group::new(identity);
                 self.slots.push(Slot { group, filling: Vec::new(), by_time: HashMap::new() });
-                *entry.insert(self.slots.len() - 1)
+                *entry.insert(
+                    u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 groups fit in memory"),
+                )
             }
         }
     }
@@ -211,8 +217,8 @@ impl SeriesIndex {
         self.swept_at = now;
         let is_live = |e: &Entry| now.since_ms(e.written_at) <= IDLE_MS;
         let mut live = vec![0_u32; self.slots.len()];
-        for entry in self.entries.values().chain(self.collisions.values()).filter(|e| is_live(e)) {
-            live[entry.place.slot] += 1;
+        for entry in self.entries.values().filter(|e| is_live(e)) {
+            live[entry.place.slot as usize] += 1;
         }
         let keeps: Vec<bool> = self
             .slots
@@ -221,7 +227,7 @@ impl SeriesIndex {
             .map(|(s, live)| s.group.len() <= 2 * live + DEAD_MEMBERS_MIN && *live > 0)
             .collect();
         // Slots move up to fill the holes; entries follow.
-        let mut moved = vec![usize::MAX; self.slots.len()];
+        let mut moved = vec![u32::MAX; self.slots.len()];
         let mut next = 0;
         for (from, keep) in keeps.iter().enumerate() {
             if *keep {
@@ -232,16 +238,15 @@ impl SeriesIndex {
         let mut kept = keeps.iter();
         self.slots.retain(|_| *kept.next().expect("one mark a slot"));
         self.slot_by_key.retain(|_, slot| {
-            *slot = moved[*slot];
-            *slot != usize::MAX
+            *slot = moved[*slot as usize];
+            *slot != u32::MAX
         });
-        let follow = |entry: &mut Entry| {
-            let is_kept = is_live(entry) && keeps[entry.place.slot];
-            entry.place.slot = moved[entry.place.slot];
-            is_kept
-        };
-        self.entries.retain(|_, entry| follow(entry));
-        self.collisions.retain(|_, entry| follow(entry));
+        self.entries.retain(|_, entry| {
+            let slot = &mut entry.place.slot;
+            let is_kept = keeps[*slot as usize];
+            *slot = moved[*slot as usize];
+            is_kept && is_live(entry)
+        });
     }
 }
 
@@ -250,24 +255,28 @@ impl SeriesIndex {
 pub struct Filling<'a> {
     index: &'a mut SeriesIndex,
     /// Slots that hold something of this request.
-    touched: Vec<usize>,
+    touched: Vec<u32>,
     now: Timestamp,
 }
 
 impl Filling<'_> {
-    /// Looks at what [`Filling::find`] will, of several series: the memory of one comes while that of another is waited
-    /// for.
-    pub fn look_ahead(&self, labels: &[LabelsProbe]) {
-        let hashes: Vec<u64> = labels.iter().map(LabelsProbe::series_id).collect();
-        let entries = hashes.iter().filter_map(|hash| self.index.entries.get(hash));
-        std::hint::black_box(entries.filter(|entry| entry.labels.iter().next().is_some()).count());
+    /// The key of a series of source 0, by its labels as [`label::put`] writes them one after the other, sorted and
+    /// unique; other bytes have keys that no series is known by.
+    #[must_use]
+    pub fn key(&self, labels: &[u8]) -> SeriesKey {
+        self.index.key(labels, 0)
     }
 
-    /// Finds the place of a series of source 0 that is known, by its labels as they came. `None` says nothing: it may
-    /// be known all the same.
-    pub fn find(&mut self, labels: &LabelsProbe, metadata: Option<&Arc<Metadata>>) -> Option<Place> {
-        let is_it = |e: &Entry| e.source == 0 && *labels == e.labels;
-        self.index.find(labels.series_id(), is_it, metadata, self.now)
+    /// Looks at what [`Filling::find`] will, of several series: the memory of one comes while that of another is waited
+    /// for.
+    pub fn look_ahead(&self, keys: impl Iterator<Item = SeriesKey>) {
+        let entries = keys.filter_map(|key| self.index.entries.get(&key));
+        std::hint::black_box(entries.filter(|entry| entry.place.member > 0).count());
+    }
+
+    /// Finds the place of a series that is known.
+    pub fn find(&mut self, key: SeriesKey, metadata: Option<&Arc<Metadata>>) -> Option<Place> {
+        self.index.find(key, metadata, self.now)
     }
 
     /// Finds a series' place, making one when it is new; only then is the group's key asked for.
@@ -307,13 +316,13 @@ impl Filling<'_> {
     pub fn take(&mut self) -> Vec<Append> {
         let mut all = Vec::new();
         for slot in self.touched.drain(..) {
-            all.extend(self.index.slots[slot].take());
+            all.extend(self.index.slots[slot as usize].take());
         }
         all
     }
 
-    fn at(&mut self, slot: usize, timestamp: Timestamp) -> &mut AtTime {
-        let Slot { filling, by_time, .. } = &mut self.index.slots[slot];
+    fn at(&mut self, slot: u32, timestamp: Timestamp) -> &mut AtTime {
+        let Slot { filling, by_time, .. } = &mut self.index.slots[slot as usize];
         if filling.is_empty() {
             self.touched.push(slot);
         }
@@ -332,8 +341,8 @@ impl Filling<'_> {
 impl Drop for Filling<'_> {
     fn drop(&mut self) {
         for slot in &self.touched {
-            self.index.slots[*slot].filling.clear();
-            self.index.slots[*slot].by_time.clear();
+            self.index.slots[*slot as usize].filling.clear();
+            self.index.slots[*slot as usize].by_time.clear();
         }
     }
 }

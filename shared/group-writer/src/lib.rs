@@ -28,5 +28,5 @@ mod route;
 pub use driver::{Connect, Driver, GroupWriter, Options, Pending};
 pub use error::{Error, Result};
 pub use group::{Append, Batch, Group, GroupIdentity, Presence, Refusal, Written};
-pub use index::{Filling, Place, SeriesIndex, SeriesOf, TooManySeries};
+pub use index::{Filling, Place, SeriesIndex, SeriesKey, SeriesOf, TooManySeries};
 pub use rpc::pb::ingester::RefusalReason;

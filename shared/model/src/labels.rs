@@ -194,7 +194,7 @@ impl Labels {
     /// The 64-bit hint that stands for this label set in files and maps. Collisions are possible: compare labels.
     #[must_use]
     pub fn series_id(&self) -> u64 {
-        series_id(self.0.as_bytes())
+        xxhash_rust::xxh64::xxh64(self.0.as_bytes(), SERIES_ID_SEED)
     }
 
     /// The bytes of the encoding described at the top of this file, for codecs that store label sets whole.
@@ -224,39 +224,6 @@ impl Labels {
 impl Default for Labels {
     fn default() -> Self {
         Self::empty()
-    }
-}
-
-/// Labels as they come in a request, to find a [`Labels`] that is known already without building one.
-///
-/// Equal to a label set exactly when they are sorted, unique and not empty, and the same.
-#[derive(Debug, Clone, Default)]
-pub struct LabelsProbe(Vec<u8>);
-
-impl LabelsProbe {
-    /// Takes all labels out.
-    pub fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    /// Adds a label behind the others.
-    pub fn push(&mut self, name: &[u8], value: &[u8]) {
-        for field in [name, value] {
-            put_length(field.len(), |byte| self.0.push(byte));
-            self.0.extend_from_slice(field);
-        }
-    }
-
-    /// What [`Labels::series_id`] is of equal labels.
-    #[must_use]
-    pub fn series_id(&self) -> u64 {
-        series_id(&self.0)
-    }
-}
-
-impl PartialEq<Labels> for LabelsProbe {
-    fn eq(&self, labels: &Labels) -> bool {
-        self.0 == labels.0.as_bytes()
     }
 }
 
@@ -424,25 +391,19 @@ fn common_prefix(a: &[u8], b: &[u8]) -> usize {
     start + a[start..].iter().zip(&b[start..]).take_while(|(a, b)| a == b).count()
 }
 
-fn series_id(encoded: &[u8]) -> u64 {
-    xxhash_rust::xxh64::xxh64(encoded, SERIES_ID_SEED)
-}
-
 fn push_field(buffer: &mut String, field: &str) {
-    put_length(field.len(), |byte| buffer.push(char::from(byte)));
-    buffer.push_str(field);
-}
-
-fn put_length(length: usize, mut put: impl FnMut(u8)) {
+    let mut push = |byte| buffer.push(char::from(byte));
+    let length = field.len();
     if length < usize::from(LONG) {
-        put(u8::try_from(length).expect("below 127"));
+        push(u8::try_from(length).expect("below 127"));
     } else {
         assert!(length < 1 << 28, "a label of 256 MiB or more");
-        put(LONG);
+        push(LONG);
         for shift in [0, 7, 14, 21] {
-            put(u8::try_from(length >> shift & 0x7f).expect("seven bits"));
+            push(u8::try_from(length >> shift & 0x7f).expect("seven bits"));
         }
     }
+    buffer.push_str(field);
 }
 
 fn split_field(text: &str) -> Option<(&str, &str)> {

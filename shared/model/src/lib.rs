@@ -19,7 +19,7 @@ pub mod tenant;
 pub mod time;
 
 pub use histogram::{CounterResetHint, FloatHistogram, Histogram, IntegerHistogram, Span};
-pub use labels::{Labels, LabelsBuilder, LabelsProbe};
+pub use labels::{Labels, LabelsBuilder};
 pub use last_samples::{LastSampleBuilder, LastSampleColumns, LastSamples};
 pub use matcher::{MatchOp, Matcher};
 pub use metadata::{Metadata, MetricType};

@@ -19,6 +19,7 @@ pub mod client {
     include!(concat!(env!("OUT_DIR"), "/io.prometheus.client.rs"));
 }
 
+pub mod label;
 pub mod wire;
 
 #[cfg(test)]

@@ -6,7 +6,8 @@
 //! - series, labels and samples borrow from the body; only histograms and label sets are built, one at a time.
 
 use model::labels::METRIC_NAME;
-use model::{Exemplar, Histogram, Labels, LabelsProbe, Metadata, MetricType, Timestamp};
+use model::{Exemplar, Histogram, Labels, Metadata, MetricType, Timestamp};
+use prometheus_proto::label;
 use prometheus_proto::prometheus as pb;
 use prometheus_proto::wire::{Fields, Malformed, Payload, read_varint};
 use prost::Message as _;
@@ -54,8 +55,19 @@ pub const SAMPLES_MAX: usize = 1 << 18;
 pub struct WriteRequest<'a> {
     version: Version,
     message: &'a [u8],
+    series: Vec<Span<'a>>,
     /// Of version 2.0.
     symbols: Vec<&'a [u8]>,
+}
+
+/// Where a series lies in the message.
+#[derive(Debug, Clone, Copy)]
+struct Span<'a> {
+    message: &'a [u8],
+    /// How much of it the labels take that it begins with.
+    labels_len: usize,
+    /// Whether there are more labels behind other fields.
+    is_mixed: bool,
 }
 
 /// Field numbers that differ between the versions.
@@ -92,16 +104,17 @@ impl<'a> WriteRequest<'a> {
     /// When it is malformed anywhere, or has too many series, samples or symbols.
     pub fn parse(version: Version, message: &'a [u8]) -> Result<Self> {
         let layout = version.layout();
-        let mut symbols = Vec::new();
-        let (mut series, mut samples) = (0, 0);
+        let (mut series, mut symbols) = (Vec::new(), Vec::new());
+        let mut samples = 0;
         for field in Fields::new(message) {
             let (number, payload) = field?;
             if number == layout.series {
-                series += 1;
-                samples += check_series(version, expect_bytes(payload)?)?;
-                if series > SERIES_MAX {
+                if series.len() == SERIES_MAX {
                     return Err(Error::TooMany { what: "series", max: SERIES_MAX });
                 }
+                let (span, count) = check_series(version, expect_bytes(payload)?)?;
+                series.push(span);
+                samples += count;
                 if samples > SAMPLES_MAX {
                     return Err(Error::TooMany { what: "samples", max: SAMPLES_MAX });
                 }
@@ -114,7 +127,7 @@ impl<'a> WriteRequest<'a> {
                 pb::MetricMetadata::decode(expect_bytes(payload)?).map_err(decode_error)?;
             }
         }
-        Ok(Self { version, message, symbols })
+        Ok(Self { version, message, series, symbols })
     }
 
     /// Returns the version of the message.
@@ -125,12 +138,7 @@ impl<'a> WriteRequest<'a> {
 
     /// Iterates over the series in the order of the request; one label set may come more than once.
     pub fn series(&self) -> impl Iterator<Item = TimeSeries<'_>> {
-        let number = self.version.layout().series;
-        bytes_of(self.message, number).map(|message| TimeSeries {
-            request: self,
-            message,
-            rest: behind_labels(message),
-        })
+        self.series.iter().map(|span| TimeSeries { request: self, span: *span })
     }
 
     /// Iterates over the metadata of families, which version 1.0 sends apart from the series.
@@ -171,22 +179,27 @@ pub struct Sample<V> {
 #[derive(Debug, Clone, Copy)]
 pub struct TimeSeries<'a> {
     request: &'a WriteRequest<'a>,
-    message: &'a [u8],
-    /// The message but for the labels that it begins with.
-    rest: &'a [u8],
+    span: Span<'a>,
 }
 
 impl<'a> TimeSeries<'a> {
-    /// Fills a probe with the labels as they come, which costs a fraction of building them.
-    ///
-    /// # Errors
-    /// When they cannot be read; [`TimeSeries::to_labels`] fails then, too.
-    pub fn probe(&self, probe: &mut LabelsProbe) -> std::result::Result<(), InvalidSeries> {
-        probe.clear();
-        each_label(self.request, self.message, |name, value| {
-            probe.push(name, value);
+    /// The labels as bytes that no other label set has, and that this one always has where it comes from a usual
+    /// sender: a list of `prometheus.Label` in protobuf, see [`label::put`]. Costs a fraction of building the labels;
+    /// `scratch` is room for them. `None` where they are invalid or lie in an unusual way.
+    pub fn label_bytes<'b>(&self, scratch: &'b mut Vec<u8>) -> Option<&'b [u8]>
+    where
+        'a: 'b,
+    {
+        if self.request.version == Version::V1 {
+            return (!self.span.is_mixed).then(|| self.span.message.split_at(self.span.labels_len).0);
+        }
+        scratch.clear();
+        let put = |name, value| {
+            label::put(name, value, scratch);
             Ok(())
-        })
+        };
+        each_label(self.request, self.span.message, put).ok()?;
+        Some(scratch)
     }
 
     /// Builds the label set.
@@ -194,7 +207,7 @@ impl<'a> TimeSeries<'a> {
     /// # Errors
     /// When the series cannot be stored: see [`InvalidSeries`] for what that means for the request.
     pub fn to_labels(&self) -> std::result::Result<Labels, InvalidSeries> {
-        let labels = build_labels(self.request, self.message)?;
+        let labels = build_labels(self.request, self.span.message)?;
         let has_empty_name = labels.iter().any(|(name, _)| name.is_empty());
         if has_empty_name || !labels.has(METRIC_NAME) {
             return Err(InvalidSeries::Name(labels));
@@ -202,10 +215,15 @@ impl<'a> TimeSeries<'a> {
         Ok(labels)
     }
 
+    /// What stands behind the labels.
+    fn rest(&self) -> &'a [u8] {
+        &self.span.message[self.span.labels_len..]
+    }
+
     /// Iterates over the float samples.
     pub fn floats(&self) -> impl Iterator<Item = Sample<f64>> + 'a {
         let start_of = self.start_of();
-        bytes_of(self.rest, SAMPLES).map(move |message| {
+        bytes_of(self.rest(), SAMPLES).map(move |message| {
             let (value, timestamp) = value_and_time(message, 1, 2);
             Sample { timestamp, value, start: start_of(message, 3) }
         })
@@ -214,7 +232,7 @@ impl<'a> TimeSeries<'a> {
     /// Iterates over the native histograms. Schemas of 9 to 52 are reduced to 8; other rules are the store's to check.
     pub fn histograms(&self) -> impl Iterator<Item = Sample<Histogram>> + 'a {
         let start_of = self.start_of();
-        bytes_of(self.rest, self.request.version.layout().histograms).filter_map(move |message| {
+        bytes_of(self.rest(), self.request.version.layout().histograms).filter_map(move |message| {
             let (timestamp, value) = from_message(pb::Histogram::decode(message).ok()?);
             Some(Sample { timestamp, value, start: start_of(message, 17) })
         })
@@ -228,7 +246,7 @@ impl<'a> TimeSeries<'a> {
             let numbers = Fields::checked(message).filter(|(number, _)| *number == field);
             numbers.filter_map(|(_, payload)| payload.int64()).last().filter(|t| *t != 0).map(Timestamp)
         };
-        let of_series = if is_v2 { number_of(self.rest, CREATED) } else { None };
+        let of_series = if is_v2 { number_of(self.rest(), CREATED) } else { None };
         move |message, field| if is_v2 { number_of(message, field).or(of_series) } else { None }
     }
 
@@ -236,13 +254,13 @@ impl<'a> TimeSeries<'a> {
     #[must_use]
     pub fn sample_count(&self) -> usize {
         let histograms = self.request.version.layout().histograms;
-        Fields::checked(self.rest).filter(|(number, _)| *number == SAMPLES || *number == histograms).count()
+        Fields::checked(self.rest()).filter(|(number, _)| *number == SAMPLES || *number == histograms).count()
     }
 
     /// Iterates over the exemplars; a broken one is no reason to refuse anything else.
     pub fn exemplars(&self) -> impl Iterator<Item = std::result::Result<Exemplar, InvalidSeries>> + 'a {
         let request = self.request;
-        bytes_of(self.rest, request.version.layout().exemplars).map(move |message| {
+        bytes_of(self.rest(), request.version.layout().exemplars).map(move |message| {
             let labels = build_labels(request, message)?;
             let (value, timestamp) = value_and_time(message, 2, 3);
             Ok(Exemplar { labels, value, timestamp: Some(timestamp).filter(|t| *t != Timestamp(0)) })
@@ -254,7 +272,7 @@ impl<'a> TimeSeries<'a> {
     #[must_use]
     pub fn metadata_key(&self) -> Option<&'a [u8]> {
         let is_v2 = self.request.version == Version::V2;
-        bytes_of(self.rest, METADATA).filter(|_| is_v2).last()
+        bytes_of(self.rest(), METADATA).filter(|_| is_v2).last()
     }
 
     /// Returns type, unit and help, which version 2.0 sends with each series; `None` in version 1.0.
@@ -301,14 +319,25 @@ fn bytes_of(message: &[u8], number: u64) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Checks a series and counts what it has of samples and exemplars.
-fn check_series(version: Version, message: &[u8]) -> Result<usize> {
+fn check_series(version: Version, message: &[u8]) -> Result<(Span<'_>, usize)> {
     let layout = version.layout();
+    let (mut labels_len, mut is_mixed) = (0, false);
     let mut samples = 0;
-    for field in Fields::new(message) {
+    let mut fields = Fields::new(message);
+    loop {
+        let at = message.len() - fields.rest().len();
+        let Some(field) = fields.next() else {
+            return Ok((Span { message, labels_len, is_mixed }, samples));
+        };
         let (number, payload) = field?;
         samples += usize::from([SAMPLES, layout.histograms, layout.exemplars].contains(&number));
         if number == LABELS {
             check_labels(version, payload)?;
+            if at == labels_len {
+                labels_len = message.len() - fields.rest().len();
+            } else {
+                is_mixed = true;
+            }
         } else if number == SAMPLES {
             check_numbers(expect_bytes(payload)?, 1, 2)?;
         } else if number == layout.histograms {
@@ -327,7 +356,6 @@ fn check_series(version: Version, message: &[u8]) -> Result<usize> {
             }
         }
     }
-    Ok(samples)
 }
 
 /// Checks a label of version 1.0 or references of version 2.0 (packed, or one by one).
@@ -344,7 +372,11 @@ fn check_labels(version: Version, payload: Payload<'_>) -> Result<()> {
         }
         return Ok(());
     }
-    for field in Fields::new(expect_bytes(payload)?) {
+    let bytes = expect_bytes(payload)?;
+    if label::read_usual(bytes).is_some() {
+        return Ok(());
+    }
+    for field in Fields::new(bytes) {
         let (number, payload) = field?;
         if number <= 2 {
             expect_bytes(payload)?;
@@ -401,18 +433,21 @@ fn each_label<'a>(
 ) -> std::result::Result<(), InvalidSeries> {
     match request.version {
         Version::V1 => {
-            for (i, label) in bytes_of(message, LABELS).enumerate() {
+            for (i, bytes) in bytes_of(message, LABELS).enumerate() {
                 if i == LABELS_PER_SERIES_MAX {
                     return Err(InvalidSeries::TooManyLabels);
                 }
-                let (mut name, mut value): (&[u8], &[u8]) = (&[], &[]);
-                for (number, payload) in Fields::checked(label) {
-                    match (number, payload) {
-                        (1, Payload::Bytes(bytes)) => name = bytes,
-                        (2, Payload::Bytes(bytes)) => value = bytes,
-                        _ => {}
+                let (name, value) = label::read_usual(bytes).unwrap_or_else(|| {
+                    let (mut name, mut value): (&[u8], &[u8]) = (&[], &[]);
+                    for (number, payload) in Fields::checked(bytes) {
+                        match (number, payload) {
+                            (1, Payload::Bytes(bytes)) => name = bytes,
+                            (2, Payload::Bytes(bytes)) => value = bytes,
+                            _ => {}
+                        }
                     }
-                }
+                    (name, value)
+                });
                 take(name, value)?;
             }
         }
@@ -443,18 +478,6 @@ fn references(message: &[u8]) -> impl Iterator<Item = u64> {
         };
         one.into_iter().chain(std::iter::from_fn(move || read_varint(&mut packed).ok()))
     })
-}
-
-/// What stands behind the labels that a checked series begins with.
-fn behind_labels(message: &[u8]) -> &[u8] {
-    let mut fields = Fields::new(message);
-    loop {
-        let rest = fields.rest();
-        match fields.next() {
-            Some(Ok((LABELS, _))) => {}
-            _ => return rest,
-        }
-    }
 }
 
 fn utf8(bytes: &[u8]) -> std::result::Result<&str, InvalidSeries> {

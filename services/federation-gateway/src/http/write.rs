@@ -12,9 +12,9 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use fault::Kind;
-use group_writer::{Batch, Filling, Refusal, TooManySeries, Written};
+use group_writer::{Batch, Filling, Refusal, SeriesKey, TooManySeries, Written};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use model::{Labels, LabelsProbe, Metadata, Tenant, Value};
+use model::{Labels, Metadata, Tenant, Value};
 use remote_protocol::{BODY_BYTES_MAX, InvalidSeries, Sample, TimeSeries, Version, WriteRequest};
 
 use crate::gateway::Gateway;
@@ -239,19 +239,19 @@ impl<'a> Reader<'a> {
         filling: &mut Filling<'_>,
     ) -> Result<Counts, TooManySeries> {
         let mut sent = Counts::default();
-        let mut probes: [LabelsProbe; LOOK_AHEAD] = Default::default();
+        let mut scratch = Vec::new();
         let mut all = request.series();
         loop {
-            let next: Vec<TimeSeries<'a>> = all.by_ref().take(LOOK_AHEAD).collect();
+            let mut key_of =
+                |series: &TimeSeries<'_>| series.label_bytes(&mut scratch).map(|labels| filling.key(labels));
+            let next: Vec<_> =
+                all.by_ref().take(LOOK_AHEAD).map(|series| (key_of(&series), series)).collect();
             if next.is_empty() {
                 return Ok(sent);
             }
-            let probed: Vec<_> =
-                next.iter().zip(&mut probes).map(|(series, probe)| series.probe(probe)).collect();
-            filling.look_ahead(&probes[..next.len()]);
-            for ((series, probe), probed) in next.iter().zip(&probes).zip(probed) {
-                let read = probed.map_err(Unread::from);
-                match read.and_then(|()| self.read_series(request.version(), series, probe, filling)) {
+            filling.look_ahead(next.iter().filter_map(|(key, _)| *key));
+            for (key, series) in next {
+                match self.read_series(request.version(), &series, key, filling) {
                     Ok(counts) => sent.add(counts),
                     Err(Unread::Skipped(fault)) => {
                         tracing::debug!(fault, "remote write series skipped");
@@ -268,7 +268,7 @@ impl<'a> Reader<'a> {
         &mut self,
         version: Version,
         series: &TimeSeries<'a>,
-        probe: &LabelsProbe,
+        key: Option<SeriesKey>,
         filling: &mut Filling<'_>,
     ) -> Result<Counts, Unread> {
         let metadata = series.metadata_key().map(|key| {
@@ -293,7 +293,7 @@ impl<'a> Reader<'a> {
             let what = "TimeSeries must contain at least one sample or histogram for series";
             return Err(Unread::Skipped(format!("{what} {labels}")));
         }
-        let place = match filling.find(probe, metadata) {
+        let place = match key.and_then(|key| filling.find(key, metadata)) {
             Some(place) => place,
             None => place(filling, &series.to_labels()?, metadata, &mut self.group)?,
         };

@@ -145,6 +145,26 @@ fn sources_keep_their_own_groups_for_equal_series() {
 }
 
 #[test]
+fn a_known_series_is_found_by_the_bytes_of_its_labels() {
+    let mut index = index();
+    let bytes = |labels: &Labels| {
+        let mut bytes = Vec::new();
+        labels.iter().for_each(|(name, value)| label::put(name.as_bytes(), value.as_bytes(), &mut bytes));
+        bytes
+    };
+    let (a, b) = (labels(&[("__name__", "a"), ("job", "j")]), labels(&[("__name__", "b"), ("job", "j")]));
+    let mut filling = index.fill(Timestamp(0));
+    filling.place(SeriesOf { source: 7, ..plain(&b) }, || key("j")).expect("room");
+    let place = filling.place(plain(&a), || key("j")).expect("room");
+    let (key_a, key_b) = (filling.key(&bytes(&a)), filling.key(&bytes(&b)));
+    filling.look_ahead([key_a, key_b].into_iter());
+    assert_eq!(filling.find(key_a, None), Some(place));
+    assert_eq!(filling.find(key_b, None), None, "of another source");
+    let other = SeriesIndex::new(Tenant::default(), 1);
+    assert_ne!(other.key(&bytes(&a), 0), key_a, "every index has a key of its own");
+}
+
+#[test]
 fn metadata_of_a_known_series_is_replaced_when_it_changes() {
     use MetricType::{Counter, Gauge, Unknown};
 

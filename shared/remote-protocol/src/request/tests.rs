@@ -148,6 +148,41 @@ fn references_of_version_2_are_checked() {
     }
 }
 
+#[test]
+fn label_bytes_are_as_version_1_is_encoded() {
+    let sent = sample_series();
+    for (version, message) in [(Version::V1, encode_v1(&sent, &[])), (Version::V2, encode_v2(&sent))] {
+        let request = WriteRequest::parse(version, &message).unwrap();
+        let mut scratch = b"of another series".to_vec();
+        for (series, sent) in request.series().zip(&sent) {
+            let label = |(n, v): (&str, &str)| pb::Label { name: n.to_owned(), value: v.to_owned() };
+            let only =
+                pb::TimeSeries { labels: sent.labels.iter().map(label).collect(), ..Default::default() };
+            assert_eq!(series.label_bytes(&mut scratch), Some(&only.encode_to_vec()[..]), "{version}");
+        }
+    }
+}
+
+#[test]
+fn labels_behind_other_fields_are_read_but_are_no_label_bytes() {
+    let (name, job) = (b"\x0a\x0d\x0a\x08__name__\x12\x01m", b"\x0a\x08\x0a\x03job\x12\x01j");
+    for (parts, is_plain) in [
+        ([&name[..], job, b"\x12\x02\x10\x07"], true),
+        ([name, b"\x12\x02\x10\x07", job], false),
+        ([b"\x12\x02\x10\x07", name, job], false),
+    ] {
+        let series = parts.concat();
+        let message = [&[0x0a, u8::try_from(series.len()).unwrap()][..], &series].concat();
+        let request = WriteRequest::parse(Version::V1, &message).unwrap();
+        let series = request.series().next().unwrap();
+        assert_eq!(series.to_labels(), Ok(labels(&[("__name__", "m"), ("job", "j")])));
+        let times: Vec<_> = series.floats().map(|sample| sample.timestamp).collect();
+        assert_eq!(times, [Timestamp(7)]);
+        let bytes = is_plain.then(|| [&name[..], job].concat());
+        assert_eq!(series.label_bytes(&mut Vec::new()), bytes.as_deref(), "{parts:?}");
+    }
+}
+
 /// Proto3 allows repeated numbers unpacked, and fields in any order.
 #[test]
 fn version_2_may_be_laid_out_in_other_ways() {
@@ -261,7 +296,7 @@ proptest::proptest! {
         for version in [Version::V1, Version::V2] {
             if let Ok(request) = WriteRequest::parse(version, &message) {
                 for series in request.series() {
-                    let _labels = series.to_labels();
+                    let _labels = (series.to_labels(), series.label_bytes(&mut Vec::new()).map(<[u8]>::len));
                     let _counts = (series.floats().count(), series.histograms().count(), series.exemplars().count());
                 }
             }
@@ -286,6 +321,9 @@ proptest::proptest! {
                 proptest::prop_assert_eq!(floats, expected);
                 proptest::prop_assert_eq!(x.histograms().count(), y.histograms.len());
                 proptest::prop_assert_eq!(x.exemplars().count(), y.exemplars.len());
+                if let Some(bytes) = x.label_bytes(&mut Vec::new()) {
+                    proptest::prop_assert_eq!(&pb::TimeSeries::decode(bytes).expect("labels").labels, &y.labels);
+                }
             }
         }
     }
