@@ -106,6 +106,13 @@ fn bombs_are_refused_before_they_take_memory() {
     check("write 2.0: millions of series", 400, &|| send(Version::V2, &tiny(5)));
     check("write 2.0: millions of symbols", 400, &|| send(Version::V2, &tiny(4)));
     check("read: millions of queries", 400, &|| read_body(&http, &tiny(1)));
+    // A symbol of 16 MiB, and a series that refers to it a thousand times.
+    let mut symbol = vec![5 << 3 | 2, 0xeb, 0x07, 1 << 3 | 2, 0xe8, 0x07];
+    symbol.extend([0; 1_000]);
+    symbol.extend([4 << 3 | 2, 0x80, 0x80, 0x80, 0x08]);
+    symbol.extend(vec![b'x'; 16 << 20]);
+    let symbol = framed(&symbol);
+    check("write 2.0: a long symbol again and again", 400, &|| send(Version::V2, &symbol));
 
     // As many series as there may be, all the same one, each with a sample at the epoch, which is too old.
     let sample = SeriesOut {

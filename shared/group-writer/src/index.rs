@@ -5,8 +5,8 @@
 //!
 //! Invariants:
 //! - an index entry's group holds the series' labels at its member number;
-//! - a series is known by a hash of 128 bits under a key that is drawn with the index: nobody can make two series that
-//!   share one, and among 10^9 series the odds of it are 10^-21;
+//! - a label set is known by a hash of 128 bits under a secret that is drawn with the index: nobody can make two that
+//!   share one, and among 10^9 the odds of it are 10^-21;
 //! - an entry that was not written for an hour is dropped, with its whole group when most of it is dead;
 //! - an index is bounded; a series beyond the bound is refused and leaves nothing behind;
 //! - a filling that is dropped before its appends are taken leaves nothing behind either.
@@ -35,10 +35,8 @@ pub struct SeriesIndex {
     tenant: Tenant,
     series_max: usize,
     entries: HashMap<SeriesKey, Entry, rapidhash::fast::RandomState>,
-    /// Has the key of [`SeriesKey`]s.
+    /// Makes the [`SeriesKey`]s, by the index's secret.
     hasher: SipHasher13,
-    /// Where labels are written for [`SeriesKey`]s.
-    scratch: Vec<u8>,
     slots: Vec<Slot>,
     slot_by_key: HashMap<Labels, u32>,
     swept_at: Timestamp,
@@ -143,7 +141,6 @@ impl SeriesIndex {
             series_max,
             entries: HashMap::default(),
             hasher: SipHasher13::new_with_keys(random.hash_one(0), random.hash_one(1)),
-            scratch: Vec::new(),
             slots: Vec::new(),
             slot_by_key: HashMap::new(),
             swept_at: Timestamp::default(),
@@ -178,11 +175,9 @@ impl SeriesIndex {
         now: Timestamp,
     ) -> Result<Place, TooManySeries> {
         let SeriesOf { labels, source, metadata } = series;
-        self.scratch.clear();
-        labels
-            .iter()
-            .for_each(|(name, value)| label::put(name.as_bytes(), value.as_bytes(), &mut self.scratch));
-        let key = self.key(&self.scratch, source);
+        let mut bytes = Vec::with_capacity(2 * labels.byte_len());
+        labels.iter().for_each(|(name, value)| label::put(name.as_bytes(), value.as_bytes(), &mut bytes));
+        let key = self.key(&bytes, source);
         if let Some(place) = self.find(key, metadata, now) {
             return Ok(place);
         }
@@ -243,9 +238,8 @@ impl SeriesIndex {
         });
         self.entries.retain(|_, entry| {
             let slot = &mut entry.place.slot;
-            let is_kept = keeps[*slot as usize];
             *slot = moved[*slot as usize];
-            is_kept && is_live(entry)
+            *slot != u32::MAX && is_live(entry)
         });
     }
 }
@@ -270,8 +264,7 @@ impl Filling<'_> {
     /// Looks at what [`Filling::find`] will, of several series: the memory of one comes while that of another is waited
     /// for.
     pub fn look_ahead(&self, keys: impl Iterator<Item = SeriesKey>) {
-        let entries = keys.filter_map(|key| self.index.entries.get(&key));
-        std::hint::black_box(entries.filter(|entry| entry.place.member > 0).count());
+        std::hint::black_box(keys.filter(|key| self.index.entries.contains_key(key)).count());
     }
 
     /// Finds the place of a series that is known.

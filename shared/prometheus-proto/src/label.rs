@@ -11,14 +11,14 @@ const VALUE_KEY: u8 = 0x12;
 /// Adds a label to a series, the way that Prometheus writes it.
 pub fn put(name: &[u8], value: &[u8], into: &mut Vec<u8>) {
     let field_len = |text: &[u8]| 1 + length_delimiter_len(text.len()) + text.len();
-    put_length(LABEL_KEY, field_len(name) + field_len(value), into);
+    put_key(LABEL_KEY, field_len(name) + field_len(value), into);
     for (key, text) in [(NAME_KEY, name), (VALUE_KEY, value)] {
-        put_length(key, text.len(), into);
+        put_key(key, text.len(), into);
         into.extend_from_slice(text);
     }
 }
 
-fn put_length(key: u8, length: usize, into: &mut Vec<u8>) {
+fn put_key(key: u8, length: usize, into: &mut Vec<u8>) {
     into.push(key);
     encode_length_delimiter(length, into).expect("a vector grows");
 }

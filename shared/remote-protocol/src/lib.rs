@@ -25,5 +25,6 @@ pub use read::{
     with_external_labels, without_external_labels,
 };
 pub use request::{
-    LABELS_PER_SERIES_MAX, SAMPLES_MAX, SERIES_MAX, SYMBOLS_MAX, Sample, TimeSeries, WriteRequest,
+    LABELS_PER_SERIES_MAX, REFERRED_BYTES_MAX, SAMPLES_MAX, SERIES_MAX, SYMBOLS_MAX, Sample, TimeSeries,
+    WriteRequest,
 };

@@ -13,6 +13,7 @@ use prometheus_proto::wire::{Fields, Malformed, Payload, read_varint};
 use prost::Message as _;
 
 use crate::error::{Error, InvalidSeries, Result};
+use crate::frame::BODY_BYTES_MAX;
 use crate::histogram::from_message;
 use crate::negotiate::Version;
 
@@ -28,6 +29,10 @@ pub const SERIES_MAX: usize = 1 << 17;
 
 /// Samples, exemplars among them, of one request: many more than any sender has by default.
 pub const SAMPLES_MAX: usize = 1 << 18;
+
+/// Bytes that all references of one request of version 2.0 may stand for: as many as a request of 1.0 can have. A long
+/// symbol may be referred to often, so that a small body could stand for terabytes.
+pub const REFERRED_BYTES_MAX: usize = BODY_BYTES_MAX;
 
 /// A request whose structure has been checked.
 ///
@@ -94,6 +99,9 @@ const FAMILIES: u64 = 3;
 /// Of version 2.0.
 const SYMBOLS: u64 = 4;
 const METADATA: u64 = 5;
+/// Within metadata.
+const HELP: u64 = 3;
+const UNIT: u64 = 4;
 /// Of version 2.0, before samples had it.
 const CREATED: u64 = 6;
 
@@ -101,7 +109,7 @@ impl<'a> WriteRequest<'a> {
     /// Checks a decompressed message.
     ///
     /// # Errors
-    /// When it is malformed anywhere, or has too many series, samples or symbols.
+    /// When it is malformed anywhere, has too many series, samples or symbols, or says too much by references.
     pub fn parse(version: Version, message: &'a [u8]) -> Result<Self> {
         let layout = version.layout();
         let (mut series, mut symbols) = (Vec::new(), Vec::new());
@@ -127,7 +135,27 @@ impl<'a> WriteRequest<'a> {
                 pb::MetricMetadata::decode(expect_bytes(payload)?).map_err(decode_error)?;
             }
         }
-        Ok(Self { version, message, series, symbols })
+        let request = Self { version, message, series, symbols };
+        if request.referred_bytes() > REFERRED_BYTES_MAX {
+            let what = "bytes that its references stand for";
+            return Err(Error::TooMany { what, max: REFERRED_BYTES_MAX });
+        }
+        Ok(request)
+    }
+
+    /// Bytes of the symbols that are referred to, each as often as it is.
+    fn referred_bytes(&self) -> usize {
+        // In version 1.0 nothing can refer to anything.
+        if self.symbols.is_empty() {
+            return 0;
+        }
+        let of_series = |series: &Span<'a>| {
+            let exemplars = bytes_of(series.message, self.version.layout().exemplars);
+            let labels = exemplars.chain([series.message]).flat_map(references);
+            let metadata = bytes_of(series.message, METADATA).flat_map(metadata_references);
+            labels.chain(metadata).filter_map(|n| self.symbol(n).ok()).map(<[u8]>::len).sum::<usize>()
+        };
+        self.series.iter().map(of_series).sum()
     }
 
     /// Returns the version of the message.
@@ -183,15 +211,15 @@ pub struct TimeSeries<'a> {
 }
 
 impl<'a> TimeSeries<'a> {
-    /// The labels as bytes that no other label set has, and that this one always has where it comes from a usual
-    /// sender: a list of `prometheus.Label` in protobuf, see [`label::put`]. Costs a fraction of building the labels;
-    /// `scratch` is room for them. `None` where they are invalid or lie in an unusual way.
+    /// The labels as bytes that no other label set has: as [`label::put`] writes them one after the other, where they
+    /// come as Prometheus sends them. Costs a fraction of building the labels, and checks less than
+    /// [`TimeSeries::to_labels`]. `None` where the labels do not lie together or cannot be read; `scratch` is room.
     pub fn label_bytes<'b>(&self, scratch: &'b mut Vec<u8>) -> Option<&'b [u8]>
     where
         'a: 'b,
     {
         if self.request.version == Version::V1 {
-            return (!self.span.is_mixed).then(|| self.span.message.split_at(self.span.labels_len).0);
+            return (!self.span.is_mixed).then(|| &self.span.message[..self.span.labels_len]);
         }
         scratch.clear();
         let put = |name, value| {
@@ -289,8 +317,8 @@ impl<'a> TimeSeries<'a> {
                 || self.request.symbol(n).ok().and_then(|s| str::from_utf8(s).ok()).unwrap_or_default();
             match number {
                 1 => metadata.kind = metric_type(i32::try_from(n).unwrap_or_default()),
-                3 => metadata.help = text().into(),
-                4 => metadata.unit = text().into(),
+                HELP => metadata.help = text().into(),
+                UNIT => metadata.unit = text().into(),
                 _ => {}
             }
         }
@@ -466,6 +494,14 @@ fn each_label<'a>(
         }
     }
     Ok(())
+}
+
+/// The references to help and unit in metadata of version 2.0.
+fn metadata_references(message: &[u8]) -> impl Iterator<Item = u64> {
+    Fields::checked(message).filter_map(|(number, payload)| match (number, payload) {
+        (HELP | UNIT, Payload::Varint(reference)) => Some(reference),
+        _ => None,
+    })
 }
 
 /// The references to names and values of a series or exemplar of version 2.0, packed or one by one.

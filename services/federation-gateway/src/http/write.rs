@@ -242,10 +242,11 @@ impl<'a> Reader<'a> {
         let mut scratch = Vec::new();
         let mut all = request.series();
         loop {
-            let mut key_of =
-                |series: &TimeSeries<'_>| series.label_bytes(&mut scratch).map(|labels| filling.key(labels));
-            let next: Vec<_> =
-                all.by_ref().take(LOOK_AHEAD).map(|series| (key_of(&series), series)).collect();
+            let next: Vec<_> = all
+                .by_ref()
+                .take(LOOK_AHEAD)
+                .map(|series| (series.label_bytes(&mut scratch).map(|labels| filling.key(labels)), series))
+                .collect();
             if next.is_empty() {
                 return Ok(sent);
             }

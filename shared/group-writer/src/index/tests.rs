@@ -161,7 +161,10 @@ fn a_known_series_is_found_by_the_bytes_of_its_labels() {
     assert_eq!(filling.find(key_a, None), Some(place));
     assert_eq!(filling.find(key_b, None), None, "of another source");
     let other = SeriesIndex::new(Tenant::default(), 1);
-    assert_ne!(other.key(&bytes(&a), 0), key_a, "every index has a key of its own");
+    assert_ne!(other.key(&bytes(&a), 0), key_a, "every index has a secret of its own");
+    let SeriesKey([a_1, a_2]) = key_a;
+    let SeriesKey([b_1, b_2]) = key_b;
+    assert!(a_1 != b_1 && a_2 != b_2 && a_1 != a_2, "both halves are of use");
 }
 
 #[test]
@@ -215,6 +218,13 @@ fn idle_series_leave_the_index() {
     assert_eq!(got, [(r#"{job="k"}"#.to_owned(), 2, Presence::All, vec![2.0])]);
     let again = filled(&mut index, &all[..2], later);
     assert_eq!(again, [(r#"{job="j"}"#.to_owned(), 1, Presence::All, vec![1.0, 1.0])], "a group made anew");
+    // A group whose place has moved takes new series, and loses those alone that are not written.
+    let got = filled(&mut index, &[("k", "y", 3, 3.0)], later);
+    assert_eq!(got, [(r#"{job="k"}"#.to_owned(), 3, Presence::Absent(vec![0b1111_1101]), vec![3.0])]);
+    let latest = later + IDLE_MS;
+    filled(&mut index, &[("k", "y", 4, 4.0)], latest);
+    filled(&mut index, &[("k", "y", 5, 5.0)], latest + SWEEP_EVERY_MS + 1);
+    assert_eq!((index.entries.len(), index.slots.len()), (1, 1), "only one of its series is left");
 }
 
 #[test]

@@ -148,6 +148,30 @@ fn references_of_version_2_are_checked() {
     }
 }
 
+/// Long ones, and what other senders may write; each is read by itself.
+#[test]
+fn labels_of_version_1_may_be_laid_out_in_other_ways() {
+    let long = "v".repeat(128);
+    for (label, value) in [
+        ([b"\x0a\x01a\x12\x80\x01", long.as_bytes()].concat(), &*long),
+        (b"\x12\x01v\x0a\x01a".to_vec(), "v"),
+        (b"\x0a\x01b\x0a\x01a\x12\x01u\x12\x01v".to_vec(), "v"),
+        (b"\x0a\x01a\x12\x01v\x18\x07".to_vec(), "v"),
+        (b"\x0a\x81\x00a\x12\x01v".to_vec(), "v"),
+        (b"\x0a\x01a".to_vec(), ""),
+    ] {
+        let mut series = b"\x0a\x0d\x0a\x08__name__\x12\x01m\x0a".to_vec();
+        prost::encoding::encode_varint(label.len() as u64, &mut series);
+        series.extend(&label);
+        let mut message = vec![0x0a];
+        prost::encoding::encode_varint(series.len() as u64, &mut message);
+        message.extend(&series);
+        let request = WriteRequest::parse(Version::V1, &message).unwrap();
+        let read = request.series().next().unwrap().to_labels();
+        assert_eq!(read, Ok(labels(&[("__name__", "m"), ("a", value)])), "{label:?}");
+    }
+}
+
 #[test]
 fn label_bytes_are_as_version_1_is_encoded() {
     let sent = sample_series();
@@ -186,12 +210,55 @@ fn labels_behind_other_fields_are_read_but_are_no_label_bytes() {
 /// Proto3 allows repeated numbers unpacked, and fields in any order.
 #[test]
 fn version_2_may_be_laid_out_in_other_ways() {
-    let mut message = vec![5 << 3 | 2, 4, 1 << 3, 0, 1 << 3, 1];
+    let sample = [2 << 3 | 2, 2, 2 << 3, 7];
+    let series = [&[1 << 3, 0, 1 << 3, 1][..], &sample, &[1 << 3 | 2, 2, 1, 1]].concat();
+    let mut message = vec![5 << 3 | 2, u8::try_from(series.len()).unwrap()];
+    message.extend(&series);
     message.extend([4 << 3 | 2, 8]);
     message.extend(b"__name__");
     message.extend([4 << 3 | 2, 1, b'm', 15 << 3, 1]);
     let request = WriteRequest::parse(Version::V2, &message).unwrap();
-    assert_eq!(request.series().next().unwrap().to_labels(), Ok(labels(&[("__name__", "m")])));
+    let series = request.series().next().unwrap();
+    let expected = labels(&[("__name__", "m"), ("m", "m")]);
+    assert_eq!(series.to_labels(), Ok(expected.clone()));
+    let mut bytes = Vec::new();
+    expected.iter().for_each(|(name, value)| label::put(name.as_bytes(), value.as_bytes(), &mut bytes));
+    assert_eq!(series.label_bytes(&mut Vec::new()), Some(&bytes[..]));
+}
+
+/// One long symbol, referred to by labels, exemplars or metadata.
+#[test]
+fn what_references_stand_for_is_bounded() {
+    let symbols = vec!["x".repeat(REFERRED_BYTES_MAX / 8), "n".to_owned()];
+    let of_labels = |n: usize| pb2::TimeSeries { labels_refs: vec![0; n], ..Default::default() };
+    let of_exemplars = |n: usize| {
+        let exemplar = pb2::Exemplar { labels_refs: vec![0; n / 2], ..Default::default() };
+        pb2::TimeSeries { exemplars: vec![exemplar; 2], ..Default::default() }
+    };
+    let of_metadata = |help_ref| pb2::TimeSeries {
+        metadata: Some(pb2::Metadata { help_ref, unit_ref: 0, r#type: 0 }),
+        ..Default::default()
+    };
+    // Proto3 leaves a reference to the first symbol out where it stands alone.
+    let second = vec![symbols[1].clone(), symbols[0].clone()];
+    let with_help = |n: usize| vec![of_metadata(1); n];
+    for (symbols, at_most, more) in [
+        (
+            &symbols,
+            vec![of_labels(8)],
+            vec![of_labels(8), pb2::TimeSeries { labels_refs: vec![1], ..Default::default() }],
+        ),
+        (&symbols, vec![of_exemplars(8)], vec![of_exemplars(8), of_labels(1)]),
+        (&second, with_help(8), with_help(9)),
+    ] {
+        let parse = |timeseries| {
+            let message = pb2::Request { symbols: symbols.clone(), timeseries }.encode_to_vec();
+            WriteRequest::parse(Version::V2, &message).map(|_| ())
+        };
+        assert_eq!(parse(at_most), Ok(()));
+        let what = "bytes that its references stand for";
+        assert_eq!(parse(more), Err(Error::TooMany { what, max: REFERRED_BYTES_MAX }));
+    }
 }
 
 #[test]
@@ -321,6 +388,12 @@ proptest::proptest! {
                 proptest::prop_assert_eq!(floats, expected);
                 proptest::prop_assert_eq!(x.histograms().count(), y.histograms.len());
                 proptest::prop_assert_eq!(x.exemplars().count(), y.exemplars.len());
+                let pairs: Vec<_> = y.labels.iter().filter(|l| !l.value.is_empty()).collect();
+                if let Ok(labels) = x.to_labels() {
+                    let mut expected: Vec<_> = pairs.iter().map(|l| (&*l.name, &*l.value)).collect();
+                    expected.sort_unstable();
+                    proptest::prop_assert_eq!(labels.iter().collect::<Vec<_>>(), expected);
+                }
                 if let Some(bytes) = x.label_bytes(&mut Vec::new()) {
                     proptest::prop_assert_eq!(&pb::TimeSeries::decode(bytes).expect("labels").labels, &y.labels);
                 }
