@@ -2,6 +2,8 @@
 
 use prost::{encode_length_delimiter, length_delimiter_len};
 
+use crate::wire::{Fields, Malformed};
+
 /// Field 1 of a series, and of a label; both are length-delimited.
 const LABEL_KEY: u8 = 0x0a;
 const NAME_KEY: u8 = 0x0a;
@@ -23,11 +25,30 @@ fn put_key(key: u8, length: usize, into: &mut Vec<u8>) {
     encode_length_delimiter(length, into).expect("a vector grows");
 }
 
+/// Reads name and value of a `Label`. Of a field that stands there twice the last counts; a missing one is empty.
+///
+/// # Errors
+/// When the bytes are no `Label`.
+#[inline]
+pub fn read(label: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
+    if let Some(usual) = read_usual(label) {
+        return Ok(usual);
+    }
+    let (mut name, mut value): (&[u8], &[u8]) = (&[], &[]);
+    for field in Fields::new(label) {
+        match field? {
+            (1, payload) => name = payload.expect_bytes()?,
+            (2, payload) => value = payload.expect_bytes()?,
+            _ => {}
+        }
+    }
+    Ok((name, value))
+}
+
 /// Reads a `Label` as Prometheus writes it, name and value shorter than 128 bytes, which nearly every one is. `None`
 /// says nothing: it may be valid all the same.
 #[inline]
-#[must_use]
-pub fn read_usual(label: &[u8]) -> Option<(&[u8], &[u8])> {
+fn read_usual(label: &[u8]) -> Option<(&[u8], &[u8])> {
     let [NAME_KEY, name_len @ ..0x80, rest @ ..] = label else { return None };
     let (name, rest) = rest.split_at_checked(usize::from(*name_len))?;
     let [VALUE_KEY, value_len @ ..0x80, value @ ..] = rest else { return None };
@@ -57,6 +78,19 @@ mod tests {
             assert_eq!(written, series.encode_to_vec());
             let usual = (value.len() < 128).then_some((name.as_bytes(), value.as_bytes()));
             assert_eq!(read_usual(&label.encode_to_vec()), usual);
+            assert_eq!(read(&label.encode_to_vec()), Ok((name.as_bytes(), value.as_bytes())));
+        }
+    }
+
+    #[test]
+    fn what_is_no_label_is_refused() {
+        for (bytes, expected) in [
+            (&b"\x0a\x05a\x12\x01b"[..], "length goes beyond the end"),
+            (b"\x0a\x01a\x12\x02b", "length goes beyond the end"),
+            (b"\x08\x01\x12\x01b", "number where a message or text belongs"),
+            (b"\x0a\x01a\x10\x01", "number where a message or text belongs"),
+        ] {
+            assert_eq!(read(bytes), Err(Malformed(expected)), "{bytes:?}");
         }
     }
 

@@ -26,6 +26,14 @@ impl<'a> Payload<'a> {
         }
     }
 
+    /// Returns the bytes of a length-delimited field.
+    ///
+    /// # Errors
+    /// When it is a number.
+    pub fn expect_bytes(self) -> Result<&'a [u8], Malformed> {
+        self.bytes().ok_or(Malformed("number where a message or text belongs"))
+    }
+
     /// Returns the value of a `double`.
     #[must_use]
     pub fn double(self) -> Option<f64> {

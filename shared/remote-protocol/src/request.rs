@@ -120,7 +120,7 @@ impl<'a> WriteRequest<'a> {
                 if series.len() == SERIES_MAX {
                     return Err(Error::TooMany { what: "series", max: SERIES_MAX });
                 }
-                let (span, count) = check_series(version, expect_bytes(payload)?)?;
+                let (span, count) = check_series(version, payload.expect_bytes()?)?;
                 series.push(span);
                 samples += count;
                 if samples > SAMPLES_MAX {
@@ -130,9 +130,9 @@ impl<'a> WriteRequest<'a> {
                 if symbols.len() == SYMBOLS_MAX {
                     return Err(Error::TooMany { what: "symbols", max: SYMBOLS_MAX });
                 }
-                symbols.push(expect_bytes(payload)?);
+                symbols.push(payload.expect_bytes()?);
             } else if version == Version::V1 && number == FAMILIES {
-                pb::MetricMetadata::decode(expect_bytes(payload)?).map_err(decode_error)?;
+                pb::MetricMetadata::decode(payload.expect_bytes()?).map_err(decode_error)?;
             }
         }
         let request = Self { version, message, series, symbols };
@@ -337,10 +337,6 @@ fn decode_error(error: prost::DecodeError) -> Error {
     Error::Message(error.to_string())
 }
 
-fn expect_bytes(payload: Payload<'_>) -> std::result::Result<&[u8], Malformed> {
-    payload.bytes().ok_or(Malformed("number where a message or text belongs"))
-}
-
 /// The length-delimited fields of one number in a checked message.
 fn bytes_of(message: &[u8], number: u64) -> impl Iterator<Item = &[u8]> {
     Fields::checked(message).filter(move |(n, _)| *n == number).filter_map(|(_, payload)| payload.bytes())
@@ -367,11 +363,11 @@ fn check_series(version: Version, message: &[u8]) -> Result<(Span<'_>, usize)> {
                 is_mixed = true;
             }
         } else if number == SAMPLES {
-            check_numbers(expect_bytes(payload)?, 1, 2)?;
+            check_numbers(payload.expect_bytes()?, 1, 2)?;
         } else if number == layout.histograms {
-            pb::Histogram::decode(expect_bytes(payload)?).map_err(decode_error)?;
+            pb::Histogram::decode(payload.expect_bytes()?).map_err(decode_error)?;
         } else if number == layout.exemplars {
-            let exemplar = expect_bytes(payload)?;
+            let exemplar = payload.expect_bytes()?;
             check_numbers(exemplar, 2, 3)?;
             for field in Fields::new(exemplar) {
                 if let (LABELS, payload) = field? {
@@ -379,7 +375,7 @@ fn check_series(version: Version, message: &[u8]) -> Result<(Span<'_>, usize)> {
                 }
             }
         } else if version == Version::V2 && number == METADATA {
-            for field in Fields::new(expect_bytes(payload)?) {
+            for field in Fields::new(payload.expect_bytes()?) {
                 field?;
             }
         }
@@ -400,16 +396,7 @@ fn check_labels(version: Version, payload: Payload<'_>) -> Result<()> {
         }
         return Ok(());
     }
-    let bytes = expect_bytes(payload)?;
-    if label::read_usual(bytes).is_some() {
-        return Ok(());
-    }
-    for field in Fields::new(bytes) {
-        let (number, payload) = field?;
-        if number <= 2 {
-            expect_bytes(payload)?;
-        }
-    }
+    label::read(payload.expect_bytes()?)?;
     Ok(())
 }
 
@@ -465,17 +452,7 @@ fn each_label<'a>(
                 if i == LABELS_PER_SERIES_MAX {
                     return Err(InvalidSeries::TooManyLabels);
                 }
-                let (name, value) = label::read_usual(bytes).unwrap_or_else(|| {
-                    let (mut name, mut value): (&[u8], &[u8]) = (&[], &[]);
-                    for (number, payload) in Fields::checked(bytes) {
-                        match (number, payload) {
-                            (1, Payload::Bytes(bytes)) => name = bytes,
-                            (2, Payload::Bytes(bytes)) => value = bytes,
-                            _ => {}
-                        }
-                    }
-                    (name, value)
-                });
+                let (name, value) = label::read(bytes).expect("checked with the request");
                 take(name, value)?;
             }
         }
